@@ -1,0 +1,232 @@
+"""Every setting and its default, as frozen data that refuses nonsense. It never looks at the machine.
+
+Presets in `presets/*.yaml` hold only what differs from the defaults here.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from cores_core.errors import ConfigError
+from cores_core.prompts import PromptFormat
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Size of a Llama built from scratch."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    mlp: int = 512
+    vocabulary: int = 3072
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Size of the MLLM's CLIP-style vision tower. `fit` says how an image meets its square: `pad` or `crop`."""
+
+    image_size: int = 112
+    patch_size: int = 16
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    fit: Literal["pad", "crop"] = "pad"
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """Size of the SAM: image encoder (`width`, `depth`, ...) and prompt width C (256 in the released SAMs)."""
+
+    image_size: int = 192
+    patch_size: int = 8
+    width: int = 128
+    depth: int = 6
+    heads: int = 2
+    window: int = 8
+    global_blocks: tuple[int, ...] = (2, 5)
+    prompt_width: int = 64
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """The segmenting chain: 1 step (LISA) or 2 (CoReS), with or without the token refiner."""
+
+    steps: int = 2
+    refiner: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps not in (1, 2):
+            raise ConfigError(f"`chain.steps` must be 1 or 2: {self.steps}")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each loss counts. Defaults: the best ratios of Table S2 (mask : text = 2 : 1, BCE : DICE = 2 : 3)."""
+
+    text: float = 1.0
+    mask: float = 2.0
+    bce: float = 0.4
+    dice: float = 0.6
+
+    def __post_init__(self) -> None:
+        _check_not_negative("loss", self)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps."""
+
+    steps: int = 5000
+    images_per_step: int = 2
+    queries_per_image: int = 3
+    learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 250
+    keep_checkpoints: int = 2
+    validate_every: int = 500
+    validation_images: int = 64
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _check_not_negative("train", self)
+        for name in ("steps", "images_per_step", "queries_per_image", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`train.{name}` must be at least 1: {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a model and its training."""
+
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    sam: SamConfig = field(default_factory=SamConfig)
+    chain: ChainConfig = field(default_factory=ChainConfig)
+    context: Literal["none", "fixed"] = "fixed"
+    loss: LossWeights = field(default_factory=LossWeights)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: tuple[str, ...] = ("partworld",)
+
+    @property
+    def prompt(self) -> PromptFormat:
+        """The prompt format that this model is trained with."""
+        return PromptFormat(steps=self.chain.steps, context=self.context)
+
+
+def list_presets() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("cores_core") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a preset (by name) or a YAML file, then apply `section.key=value` overrides.
+
+    Raises:
+        ConfigError: no such preset or file, or a key or value that makes no sense.
+    """
+    if str(source) in list_presets():
+        text = (resources.files("cores_core") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
+    elif Path(source).is_file():
+        text = Path(source).read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"no preset or file: {source}", hint=f"presets: {', '.join(list_presets())}")
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {source}: {error}") from error
+    for override in overrides:
+        _apply_override(tree, override)
+    return build_config(tree)
+
+
+def build_config(tree: Mapping[str, Any]) -> Config:
+    """Make a `Config` from nested mappings; unknown keys and wrong types are errors that name them."""
+    return _build(Config, tree, where="")
+
+
+def config_tree(config: Config) -> dict[str, Any]:
+    """The config as plain nested mappings, ready for YAML; `build_config` reads it back."""
+    return _plain(dataclasses.asdict(config))
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the whole resolved config as YAML."""
+    path.write_text(yaml.safe_dump(config_tree(config), sort_keys=False), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"not `section.key=value`: {override}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"unknown setting: `{key}`")
+    tree[last] = yaml.safe_load(value)
+
+
+def _build(kind: type[T], tree: Any, where: str) -> T:
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"`{where.rstrip('.')}` must be a mapping: {tree!r}")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(tree) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown setting: `{where}{unknown[0]}`", hint=f"known here: {', '.join(hints)}")
+    return kind(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in tree.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build(kind, value, where=f"{where}.")
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"`{where}` must be one of {', '.join(map(str, get_args(kind)))}: {value!r}")
+        return value
+    if origin is tuple:
+        return tuple(_convert(get_args(kind)[0], item, where) for item in _as_list(value, where))
+    if origin is types.UnionType:
+        return None if value is None else _convert(get_args(kind)[0], value, where)
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 3e-4 as text
+        except ValueError:
+            pass
+    elif type(value) is kind:
+        return value
+    raise ConfigError(f"`{where}` must be of type {kind.__name__}: {value!r}")
+
+
+def _as_list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"`{where}` must be a list: {value!r}")
+    return list(value)
+
+
+def _check_not_negative(section: str, config: Any) -> None:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if isinstance(value, int | float) and value < 0:
+            raise ConfigError(f"`{section}.{entry.name}` must not be negative: {value}")

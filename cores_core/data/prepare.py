@@ -1,0 +1,67 @@
+"""Prepare a data set: read the raw form once, check it, write the store and a report beside it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from cores_core.data.partworld.write import write_partworld
+from cores_core.data.questions.bank import Split
+from cores_core.data.sources.parts import Rejections, read_parts
+from cores_core.data.store import Record, save_store, store_path
+from cores_core.files import save_text
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Progress = Callable[[str, int], None]
+"""Called with what is being done and how many images more are done."""
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a prepared split holds, and what was left out and why."""
+
+    images: int
+    regions: int
+    rejected: Mapping[str, int]
+    source_sha256: str
+
+
+def prepare_partworld(
+    data_root: Path, images: Mapping[Split, int], seed: int, workers: int, progress: Progress
+) -> Mapping[str, SplitReport]:
+    """Render PartWorld under `<data_root>/partworld` and prepare it.
+
+    Args:
+        images: how many for each split. seed: splits of one seed never share a scene.
+        workers: processes that render; the files do not depend on it.
+    """
+    folder = data_root / "partworld"
+    write_partworld(folder, images, seed, workers, lambda done: progress("rendering", done))
+    reports: dict[str, SplitReport] = {}
+    for split in images:
+        reports[split] = _prepare_split(folder, data_root, split, lambda done: progress("preparing", done))
+    about = {
+        "name": "partworld",
+        "seed": seed,
+        "splits": {split: vars(report) for split, report in reports.items()},
+        "versions": {package: metadata.version(package) for package in ("numpy", "opencv-python-headless", "pyarrow")},
+    }
+    save_text(json.dumps(about, indent=2) + "\n", store_path(data_root, "partworld", "train").with_name("report.json"))
+    return reports
+
+
+def _prepare_split(folder: Path, data_root: Path, split: Split, progress: Callable[[int], None]) -> SplitReport:
+    rejected, regions = Rejections({}), 0
+
+    def counted() -> Iterator[Record]:
+        nonlocal regions
+        for record in read_parts(folder, data_root, split, rejected):
+            regions += len(record.regions)
+            progress(1)
+            yield record
+
+    count = save_store(counted(), store_path(data_root, "partworld", split))
+    digest = hashlib.sha256((folder / f"{split}.json").read_bytes()).hexdigest()
+    return SplitReport(images=count, regions=regions, rejected=rejected.counts, source_sha256=digest)

@@ -1,0 +1,83 @@
+"""The question bank: what one can ask about each of the 40 parts and 11 objects, split by wording.
+
+One YAML file a category under `bank/`. A wording belongs to one split only, so that no test wording is ever trained on.
+Source: CoReS (arXiv:2404.05673), appendix C, which had such questions written by a language model; these are ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from cores_core.sample import Query
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """Ways to ask for one thing: `{object}` stands for a name of its category.
+
+    Attributes:
+        answer_words: nouns that would give the answer away; no question holds one. Empty for whole objects.
+        questions: for each split, sentences that need thought.
+        phrases: for each split, plain referring phrases.
+    """
+
+    answer_words: tuple[str, ...]
+    questions: Mapping[str, tuple[str, ...]]
+    phrases: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class CategoryQuestions:
+    """All wordings of a super-category: its names, the whole object, and its parts by name."""
+
+    category: str
+    names: tuple[str, ...]
+    whole: Wordings
+    parts: Mapping[str, Wordings]
+
+    def draw(self, wordings: Wordings, split: Split, counts: tuple[int, int], rng: np.random.Generator) -> list[Query]:
+        """Draw (questions, phrases) without repetition as far as there are enough; questions come first."""
+        queries = []
+        for texts, count, is_sentence in (
+            (wordings.questions[split], counts[0], True),
+            (wordings.phrases[split], counts[1], False),
+        ):
+            for index in rng.permutation(len(texts))[:count]:
+                name = self.names[int(rng.integers(len(self.names)))]
+                text = texts[int(index)].replace("{object}", name)
+                queries.append(Query(text if is_sentence else text.removeprefix("the "), is_sentence))
+        return queries
+
+
+@cache
+def load_bank() -> Mapping[str, CategoryQuestions]:
+    """Read the bank that ships with the package, by lower-case category name."""
+    folder = resources.files("cores_core.data.questions") / "bank"
+    entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda e: e.name)
+    trees = [yaml.safe_load(entry.read_text(encoding="utf-8")) for entry in entries]
+    return MappingProxyType({tree["category"]: _category(tree) for tree in trees})
+
+
+def _category(tree: Mapping[str, Any]) -> CategoryQuestions:
+    return CategoryQuestions(
+        category=tree["category"],
+        names=tuple(tree["names"]),
+        whole=_wordings(tree["object"]),
+        parts=MappingProxyType({part: _wordings(entry) for part, entry in tree["parts"].items()}),
+    )
+
+
+def _wordings(entry: Mapping[str, Any]) -> Wordings:
+    return Wordings(
+        answer_words=tuple(entry.get("words", ())),
+        questions=MappingProxyType({split: tuple(texts) for split, texts in entry["questions"].items()}),
+        phrases=MappingProxyType({split: tuple(texts) for split, texts in entry["phrases"].items()}),
+    )

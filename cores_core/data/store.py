@@ -1,0 +1,154 @@
+"""The prepared store: one Arrow file for each data set and split, opened by memory map.
+
+A row is one image with its regions. Opening is instant, processes share the pages, and row `i` is read in O(1).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cores_core.errors import DataError
+from cores_core.files import replacing
+from cores_core.masks import Rle
+from cores_core.sample import Query
+
+ROWS_PER_BATCH = 256
+_QUERY = pa.struct([("text", pa.string()), ("is_sentence", pa.bool_())])
+_REGION = pa.struct(
+    [
+        ("category", pa.string()),
+        ("kind", pa.string()),
+        ("mask", pa.string()),
+        ("ignore", pa.string()),
+        ("queries", pa.list_(_QUERY)),
+        ("source", pa.string()),
+    ]
+)
+_SCHEMA = pa.schema(
+    [("image", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("regions", pa.list_(_REGION))]
+)
+
+
+@dataclass(frozen=True)
+class Region:
+    """One target in an image and the ways to ask for it.
+
+    Attributes:
+        category: what it is, e.g. "Fish Tail".
+        kind: "part" or "object".
+        mask: its pixels. ignore: pixels that count nowhere, or None.
+        queries: the first is the one an evaluation asks.
+        source: ids in the raw data set.
+    """
+
+    category: str
+    kind: str
+    mask: Rle
+    ignore: Rle | None
+    queries: tuple[Query, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: its path relative to the data root, its size, its regions."""
+
+    image: str
+    size_hw: tuple[int, int]
+    regions: tuple[Region, ...]
+
+
+class Store:
+    """A prepared data set and split, read row by row from a memory map."""
+
+    def __init__(self, data_root: Path, name: str, split: str) -> None:
+        """Open it.
+
+        Raises:
+            DataError: it is not prepared, or the file is damaged.
+        """
+        self.data_root = data_root
+        self.name = name
+        self.split = split
+        path = store_path(data_root, name, split)
+        hint = f"prepare it with: cores prepare-data {name} --data-root {data_root}"
+        if not path.is_file():
+            raise DataError(f"`{name}` is not prepared, no such file: {path}", hint=hint)
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except pa.ArrowInvalid as error:
+            raise DataError(f"damaged prepared store: {path}", hint=hint) from error
+        self._length = sum(batch.num_rows for batch in self._batches)
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, str, str]]:
+        return Store, (self.data_root, self.name, self.split)  # another process maps the file anew
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        batch = self._batches[index // ROWS_PER_BATCH]
+        return _record(batch.slice(index % ROWS_PER_BATCH, 1).to_pylist()[0])
+
+    def image_path(self, record: Record) -> Path:
+        """Where a record's image lies."""
+        return self.data_root / record.image
+
+
+def store_path(data_root: Path, name: str, split: str) -> Path:
+    """The one place that knows where a prepared store lies."""
+    return data_root / "prepared" / name / f"{split}.arrow"
+
+
+def save_store(records: Iterable[Record], path: Path) -> int:
+    """Write records; the file appears under its name only when it is whole. Returns how many there were."""
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        rows: list[dict[str, Any]] = []
+        for record in records:
+            rows.append(_row(record))
+            count += 1
+            if len(rows) == ROWS_PER_BATCH:
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+                rows = []
+        if rows:
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+    return count
+
+
+def _row(record: Record) -> dict[str, Any]:
+    regions = [
+        {
+            "category": region.category,
+            "kind": region.kind,
+            "mask": json.dumps(region.mask),
+            "ignore": None if region.ignore is None else json.dumps(region.ignore),
+            "queries": [{"text": query.text, "is_sentence": query.is_sentence} for query in region.queries],
+            "source": region.source,
+        }
+        for region in record.regions
+    ]
+    return {"image": record.image, "height": record.size_hw[0], "width": record.size_hw[1], "regions": regions}
+
+
+def _record(row: dict[str, Any]) -> Record:
+    regions = tuple(
+        Region(
+            category=entry["category"],
+            kind=entry["kind"],
+            mask=json.loads(entry["mask"]),
+            ignore=None if entry["ignore"] is None else json.loads(entry["ignore"]),
+            queries=tuple(Query(**query) for query in entry["queries"]),
+            source=entry["source"],
+        )
+        for entry in row["regions"]
+    )
+    return Record(image=row["image"], size_hw=(row["height"], row["width"]), regions=regions)

@@ -1,0 +1,22 @@
+"""Mistakes that a user can mend: a message that names the value, and a hint that says what to do next."""
+
+
+class CoresError(Exception):
+    """Base of all errors that are shown without a traceback."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(CoresError):
+    """A setting has a value that makes no sense, or a name that does not exist."""
+
+
+class DataError(CoresError):
+    """A data set, image, mask or question cannot be read or used."""
+
+
+class CheckpointError(CoresError):
+    """A checkpoint is missing, incomplete or does not fit."""

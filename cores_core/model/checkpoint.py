@@ -1,0 +1,151 @@
+"""A checkpoint is a folder that can explain itself; `checkpoint.json` is written last and makes it one.
+
+    mllm.safetensors     all weights of the multimodal LLM
+    heads.safetensors    projection, refiner, SAM
+    processor/           tokenizer with the chain's tokens
+    config.yaml          the resolved config
+    optimizer/           only for resuming
+    checkpoint.json      format, step, dtype, token ids, package versions
+
+Loading is strict: a missing, extra or misshapen tensor is an error that names it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from cores_core.config import Config, build_config, save_config
+from cores_core.errors import CheckpointError
+from cores_core.files import replacing
+from cores_core.model.build import build_model, build_processor
+from cores_core.model.cores import CoresModel
+from cores_core.model.processor import Processor
+
+FORMAT = 1
+EMBEDDED = "tiny"
+"""The name of the model that ships with the package."""
+_PACKAGES = ("torch", "transformers", "segment-anything", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with all that belongs to it."""
+
+    model: CoresModel
+    processor: Processor
+    config: Config
+    about: Mapping[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype = torch.float32,
+    optimizer: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint; it appears under its name only when it is whole.
+
+    Args:
+        folder: where; an existing one is replaced.
+        dtype: precision of the weights in the files.
+        optimizer: state to resume from, if it is to be resumed.
+    """
+    model, processor = checkpoint.model, checkpoint.processor
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        mllm, heads = _split_weights(model.state_dict())
+        for name, weights in (("mllm", mllm), ("heads", heads)):
+            stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
+            save_file(stored, temporary / f"{name}.safetensors")
+        processor.tokenizer.save_pretrained(temporary / "processor")
+        save_config(checkpoint.config, temporary / "config.yaml")
+        if optimizer is not None:
+            (temporary / "optimizer").mkdir()
+            torch.save(dict(optimizer), temporary / "optimizer" / "state.pt")
+        about = {
+            "format": FORMAT,
+            "dtype": str(dtype).removeprefix("torch."),
+            "token_ids": dict(zip(processor.prompt.chain, processor.chain_ids, strict=True)),
+            "versions": {package: metadata.version(package) for package in _PACKAGES},
+            **checkpoint.about,
+        }
+        (temporary / "checkpoint.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Load a checkpoint folder, or the embedded model by its name, in float32 on the CPU.
+
+    Raises:
+        CheckpointError: there is none, it is incomplete, or a tensor is missing, extra or of another shape.
+    """
+    folder = find_checkpoint(source)
+    about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"checkpoint format {about.get('format')} is not {FORMAT}: {folder}")
+    config = build_config(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "processor")
+    processor = build_processor(config, tokenizer)
+    model = build_model(config, processor)
+    weights: dict[str, Tensor] = {}
+    for name in ("mllm", "heads"):
+        weights |= _load_tensors(folder / f"{name}.safetensors")
+    _check_weights(model, weights, folder)
+    model.load_state_dict(weights)
+    return Checkpoint(model.eval(), processor, config, about)
+
+
+def load_optimizer(folder: Path) -> Mapping[str, Any]:
+    """The state that `save_checkpoint` wrote for resuming."""
+    path = folder / "optimizer" / "state.pt"
+    if not path.is_file():
+        raise CheckpointError(f"nothing to resume from, no optimizer state in: {folder}")
+    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder of a checkpoint given by path or by the embedded model's name."""
+    embedded = str(source) == EMBEDDED
+    folder = Path(str(resources.files("cores_core") / "weights" / EMBEDDED)) if embedded else Path(source)
+    if not (folder / "checkpoint.json").is_file():
+        hint = f"give a folder that holds checkpoint.json, or `{EMBEDDED}` for the model that ships with cores"
+        known = "is not a checkpoint (no checkpoint.json)" if folder.is_dir() else "does not exist"
+        raise CheckpointError(f"model {known}: {source}", hint=hint)
+    return folder
+
+
+def _split_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    mllm = {key: value for key, value in weights.items() if key.startswith("mllm.")}
+    return mllm, {key: value for key, value in weights.items() if key not in mllm}
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read weights: {path} ({error})") from error
+
+
+def _check_weights(model: CoresModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [f"unknown {name}" for name in weights if name not in expected]
+    problems += [
+        f"shape of {name} is {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected
+        if name in weights and weights[name].shape != expected[name].shape
+    ]
+    if problems:
+        listed = "; ".join(problems[:3])
+        raise CheckpointError(f"{len(problems)} tensors do not fit in {folder}: {listed}")

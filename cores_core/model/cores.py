@@ -1,0 +1,96 @@
+"""The dual chain: hidden states of the answer's tokens prompt the segmenter, coarse first, then refined.
+
+Source: CoReS (arXiv:2404.05673). This is the only forward path: training, evaluation and prediction all run it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cores_core.model.mllm import Mllm
+from cores_core.model.processor import IGNORED_LABEL, Batch
+from cores_core.model.refiner import TokenRefiner
+from cores_core.model.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class ChainOutput:
+    """What one forward gives for N queries with K answer tokens.
+
+    Attributes:
+        steps: for each step of the chain its unthresholded logits, (N, 1, 4h, 4w); the last is the answer.
+        image_index: (N,) the image of each query.
+        text_logits: (K, V) vocabulary logits, and `text_labels` (K,) what they should have said.
+    """
+
+    steps: tuple[Tensor, ...]
+    image_index: Tensor
+    text_logits: Tensor
+    text_labels: Tensor
+
+    @property
+    def coarse(self) -> Tensor:
+        """C1: logits of the first step."""
+        return self.steps[0]
+
+    @property
+    def refined(self) -> Tensor:
+        """C2: logits of the last step."""
+        return self.steps[-1]
+
+
+class CoresModel(nn.Module):
+    """MLLM, projection and SAM, joined by the tokens of the chain."""
+
+    def __init__(self, mllm: Mllm, segmenter: Segmenter, chain_ids: tuple[int, ...], refiner: bool) -> None:
+        super().__init__()
+        self.mllm = mllm
+        self.segmenter = segmenter
+        self.chain_ids = chain_ids
+        self.projection = nn.Sequential(
+            nn.Linear(mllm.width, mllm.width), nn.ReLU(), nn.Linear(mllm.width, segmenter.width)
+        )
+        self.refiner = TokenRefiner(segmenter.width) if refiner and len(chain_ids) > 1 else None
+
+    def forward(self, batch: Batch) -> ChainOutput:
+        """Run both chains over questions with their answers.
+
+        Every turn must hold each token of the chain exactly once.
+        """
+        hidden = self.mllm(batch)
+        counts = torch.tensor(batch.counts, device=hidden.device)
+        image_index = torch.repeat_interleave(torch.arange(len(batch.counts), device=hidden.device), counts)
+        embeddings = self.segmenter.encode(batch.sam_pixels)[image_index]
+        states = [self._states(hidden, batch.input_ids, token_id) for token_id in self.chain_ids]
+        predicts_label = batch.labels[:, 1:] != IGNORED_LABEL
+        return ChainOutput(
+            steps=self.segment(embeddings, [self.projection(state) for state in states]),
+            image_index=image_index,
+            text_logits=self.mllm.logits(hidden[:, :-1][predicts_label]),
+            text_labels=batch.labels[:, 1:][predicts_label],
+        )
+
+    def segment(self, image_embeddings: Tensor, prompts: list[Tensor]) -> tuple[Tensor, ...]:
+        """Run the segmenting chain: each step's prompt, refined by and decoded with the mask of the step before.
+
+        Args:
+            image_embeddings: (N, C, h, w), one for each query.
+            prompts: one (N, C) for each step.
+
+        Returns:
+            For each step its logits, (N, 1, 4h, 4w).
+        """
+        steps: list[Tensor] = []
+        for prompt in prompts:
+            prior = steps[-1] if steps else None
+            if prior is not None and self.refiner is not None:
+                prompt = self.refiner(prompt, image_embeddings, prior)
+            steps.append(self.segmenter.decode(image_embeddings, prompt, prior))
+        return tuple(steps)
+
+    @staticmethod
+    def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:
+        """(N, D) states of a token's predictors, in the order of the queries."""
+        predicts_next = input_ids[:, 1:] == token_id  # (B, T-1): the state at t-1 predicts the token at t
+        return hidden[:, :-1][predicts_next]

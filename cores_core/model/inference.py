@@ -1,0 +1,84 @@
+"""Ask one image N questions: let the model answer (or give it the answer), then run the forward that training runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cores_core import prompts
+from cores_core.model.cores import CoresModel
+from cores_core.model.processor import Processor
+from cores_core.sample import Query, RgbImage, Sample
+
+Protocol = Literal["generated", "given"]
+"""How the answer comes about: the model writes it, or the template is put into its mouth (teacher-forced)."""
+
+EXTRA_TOKENS = 8
+"""How many tokens a written answer may have beyond the template's."""
+NO_MASK = -100.0
+"""Logit of every pixel where an answer asks for no mask."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the model says to one question.
+
+    Attributes:
+        answer: the text chain.
+        coarse, refined: (H, W) float32 logits of C1 and C2 in the image's own pixels; equal with a one-step chain.
+    """
+
+    answer: str
+    coarse: NDArray[np.float32]
+    refined: NDArray[np.float32]
+
+
+@torch.no_grad()
+def segment_image(
+    model: CoresModel, processor: Processor, image: RgbImage, queries: Sequence[Query], protocol: Protocol
+) -> list[Segmentation]:
+    """Answer N questions about one image, which both encoders read once.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        protocol: an answer that is not well-formed (see `prompts.is_well_formed`) gets an empty mask.
+    """
+    if not queries:
+        return []
+    turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
+    sample = Sample(image=image, turns=turns)
+    answers = [processor.answer_ids(turn) for turn in turns]
+    if protocol == "generated":
+        answers = _write_answers(model, processor, sample, limit=len(answers[0]) + EXTRA_TOKENS)
+    texts = [processor.decode(ids) for ids in answers]
+    formed = [index for index, ids in enumerate(answers) if _is_well_formed(ids, processor.chain_ids)]
+    empty = np.full(image.shape[:2], NO_MASK, dtype=np.float32)
+    results = [Segmentation(text, empty, empty) for text in texts]
+    if formed:
+        kept = Sample(image=image, turns=tuple(turns[i] for i in formed))
+        batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(*_place(model))
+        output = model(batch)
+        coarse, refined = (
+            model.segmenter.upsample(logits, batch.sizes[0]).float().cpu().numpy()
+            for logits in (output.coarse, output.refined)
+        )
+        for row, index in enumerate(formed):
+            results[index] = Segmentation(texts[index], coarse[row], refined[row])
+    return results
+
+
+def _write_answers(model: CoresModel, processor: Processor, sample: Sample, limit: int) -> list[list[int]]:
+    batch = processor.collate([sample], answers=[[[] for _ in sample.turns]]).to(*_place(model))
+    return model.mllm.generate(batch, processor.end_id, limit)
+
+
+def _is_well_formed(ids: list[int], chain_ids: tuple[int, ...]) -> bool:
+    return [token for token in ids if token in chain_ids] == list(chain_ids)
+
+
+def _place(model: CoresModel) -> tuple[torch.device, torch.dtype]:
+    parameter = next(model.parameters())
+    return parameter.device, parameter.dtype

@@ -1,0 +1,60 @@
+"""The paper's losses: text, BCE and DICE of the final mask at the image's own size.
+
+L = w_text CE + w_mask (w_bce BCE + w_dice DICE). BCE and DICE are summed over masks and divided by their number, DICE
+with the release's scale of 1/1000 and epsilon of 1e-6 (LISA, after Mask2Former).
+Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own (appendix, Table S1).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cores_core.config import LossWeights
+from cores_core.model.cores import ChainOutput
+from cores_core.model.processor import Batch
+from cores_core.model.segmenter import Segmenter
+
+DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars: the weighted `total` to differentiate, and its unweighted terms."""
+
+    total: Tensor
+    text: Tensor
+    bce: Tensor
+    dice: Tensor
+
+
+def compute_losses(output: ChainOutput, batch: Batch, segmenter: Segmenter, weights: LossWeights) -> Losses:
+    """Compare a forward's output with its batch's answers and masks."""
+    text = functional.cross_entropy(output.text_logits.float(), output.text_labels)
+    bce = dice = output.refined.sum() * 0.0  # keeps the mask branch in the graph when there is no mask
+    for index, target in enumerate(batch.masks):
+        logits = segmenter.upsample(output.refined[output.image_index == index], batch.sizes[index]).float()
+        ignore = batch.ignores[index]
+        valid = torch.ones_like(logits) if ignore is None else (~ignore).to(logits.dtype)
+        bce = bce + bce_loss(logits, target.to(logits.dtype), valid).sum()
+        dice = dice + dice_loss(logits, target.to(logits.dtype), valid).sum()
+    count = max(sum(len(target) for target in batch.masks), 1)
+    bce, dice = bce / count, dice / count
+    total = weights.text * text + weights.mask * (weights.bce * bce + weights.dice * dice)
+    return Losses(total=total, text=text, bce=bce, dice=dice)
+
+
+def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Mean binary cross entropy over the valid pixels of each mask. All (N, H, W); gives (N,)."""
+    pixels = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+    return pixels.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
+
+
+def dice_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """DICE loss of each mask over its valid pixels, scaled as released. All (N, H, W); gives (N,)."""
+    probability, target = (logits.sigmoid() * valid).flatten(1), (target * valid).flatten(1)
+    overlap = 2 * (probability / DICE_SCALE * target).sum(1)
+    total = (probability / DICE_SCALE).sum(1) + (target / DICE_SCALE).sum(1)
+    return 1 - (overlap + DICE_EPSILON) / (total + DICE_EPSILON)
+

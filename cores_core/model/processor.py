@@ -1,0 +1,211 @@
+"""From samples to tensors: tokens, the MLLM's pixels, SAM's pixels. The only place that knows sizes, means and padding.
+
+The turns of one image share its prefix (system text, example, image). They are packed into one sequence, prefix first,
+then one branch for each turn; `branches` tells which token belongs to which, and every branch's positions start again
+where the prefix ends. Ids are built piece by piece, so labels need no counting and no search.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cores_core import prompts
+from cores_core.errors import DataError
+from cores_core.prompts import PromptFormat
+from cores_core.sample import ImageSize, Sample, Turn
+
+IGNORED_LABEL = -100
+PREFIX, PADDING = 0, -1
+"""Values of `Batch.branches` beside the turns, which count from 1."""
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images with N turns in all, T tokens in the longest packed sequence.
+
+    Attributes:
+        input_ids: (B, T) tokens; image tokens already repeated as often as the vision tower has patches.
+        positions: (B, T) rotary position of each token.
+        branches: (B, T) 0 for the prefix, 1.. for the turns, -1 for padding.
+        labels: (B, T) the token itself where it belongs to an answer, else -100.
+        mllm_pixels: (B, 3, s, s). sam_pixels: (B, 3, S, S).
+        sizes: B image sizes. counts: B numbers of turns.
+        masks, ignores: for each image (N_b, H, W) bool targets, and pixels that count nowhere (None for none); both
+            empty without targets.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    branches: Tensor
+    labels: Tensor
+    mllm_pixels: Tensor
+    sam_pixels: Tensor
+    sizes: tuple[ImageSize, ...]
+    counts: tuple[int, ...]
+    masks: tuple[Tensor, ...] = ()
+    ignores: tuple[Tensor | None, ...] = ()
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
+        """Move everything to a device and the pixels to a dtype."""
+        changes: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Tensor):
+                changes[entry.name] = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        moved = tuple(mask.to(device) for mask in self.masks)
+        ignores = tuple(None if mask is None else mask.to(device) for mask in self.ignores)
+        return replace(self, **changes, masks=moved, ignores=ignores)
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How images meet the two encoders: square sizes in pixels, tokens an image, `pad` or `crop` for the MLLM."""
+
+    mllm_size: int
+    mllm_tokens: int
+    mllm_fit: Literal["pad", "crop"]
+    sam_size: int
+
+
+class Processor:
+    """Tokenizer, prompt format and image transforms of one model."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptFormat, images: ImageFormat, max_tokens: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.images = images
+        self.max_tokens = max_tokens
+        self.chain_ids = tuple(self.token_id(token) for token in prompt.chain)
+        self.end_id = self.token_id(prompts.END)
+
+    def token_id(self, token: str) -> int:
+        """Id of a special token; checked round trip, because some tokenizers put a blank piece in front."""
+        index = int(self.tokenizer.convert_tokens_to_ids(token))
+        if self.tokenizer.convert_ids_to_tokens(index) != token:
+            raise DataError(f"the tokenizer does not know the token {token}")
+        return index
+
+    def collate(self, samples: Sequence[Sample], answers: Sequence[Sequence[Sequence[int]]] | None = None) -> Batch:
+        """Make a batch.
+
+        Args:
+            samples: B images with their turns.
+            answers: for each image and turn the ids of the answer, in place of the turn's own text. An empty list
+                leaves the answer open, for generation.
+        """
+        given = answers if answers is not None else [[self.answer_ids(t) for t in s.turns] for s in samples]
+        packed = [self._pack(sample, ids) for sample, ids in zip(samples, given, strict=True)]
+        images = [Image.fromarray(sample.image) for sample in samples]
+        sam = [sam_pixels(image, self.images.sam_size) for image in images]
+        columns = zip(*packed, strict=True)
+        fill = (self.token_id(prompts.UNKNOWN), 0, PADDING, IGNORED_LABEL)
+        ids, positions, branches, labels = (_pad(rows, value) for rows, value in zip(columns, fill, strict=True))
+        return Batch(
+            input_ids=ids,
+            positions=positions,
+            branches=branches,
+            labels=labels,
+            mllm_pixels=torch.stack([mllm_pixels(image, self.images) for image in images]),
+            sam_pixels=torch.stack([pixels for pixels, _ in sam]),
+            sizes=tuple(size for _, size in sam),
+            counts=tuple(len(sample.turns) for sample in samples),
+            masks=tuple(torch.from_numpy(np.stack(sample.masks)) for sample in samples if sample.masks),
+            ignores=tuple(_stack_ignores(sample) for sample in samples if sample.masks),
+        )
+
+    def answer_ids(self, turn: Turn) -> list[int]:
+        """Ids of a turn's answer with the end token."""
+        return [*self._encode(prompts.render_answer(turn)), self.end_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, special tokens of the chain included, the end token left out."""
+        return str(self.tokenizer.decode([i for i in ids if i != self.end_id], skip_special_tokens=False)).strip()
+
+    def _prefix_ids(self) -> list[int]:
+        image = [self.token_id(prompts.IMAGE)] * self.images.mllm_tokens
+        return [
+            self.token_id(prompts.BEGIN),
+            *self._encode(prompts.render_prefix(self.prompt)),
+            self.token_id(prompts.IMAGE_START),
+            *image,
+            self.token_id(prompts.IMAGE_END),
+        ]
+
+    def _pack(self, sample: Sample, answers: Sequence[Sequence[int]]) -> tuple[list[int], ...]:
+        ids = self._prefix_ids()
+        start = len(ids)
+        positions, branches, labels = list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start
+        for branch, (turn, answer) in enumerate(zip(sample.turns, answers, strict=True), start=1):
+            question = self._encode(prompts.render_question(turn))
+            length = len(question) + len(answer)
+            if start + length > self.max_tokens:
+                raise DataError(
+                    f"the question is too long: {start + length} tokens with its prompt, at most {self.max_tokens}",
+                    hint="shorten the question",
+                )
+            ids += [*question, *answer]
+            positions += range(start, start + length)
+            branches += [branch] * length
+            labels += [*[IGNORED_LABEL] * len(question), *answer]
+        return ids, positions, branches, labels
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def sam_pixels(image: Image.Image, size: int) -> tuple[Tensor, ImageSize]:
+    """Longest side to `size` (antialiased bilinear), normalise, zero-pad right and bottom: (3, size, size)."""
+    width, height = image.size
+    scale = size / max(width, height)
+    resized_hw = (max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1))
+    resized = np.asarray(image.resize(resized_hw[::-1], Image.Resampling.BILINEAR))
+    pixels = _normalise(resized.astype(np.float32), SAM_MEAN, SAM_STD)
+    padded = torch.zeros(3, size, size)
+    padded[:, : resized_hw[0], : resized_hw[1]] = pixels
+    return padded, ImageSize(original_hw=(height, width), resized_hw=resized_hw)
+
+
+def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
+    """The vision tower's square: shortest side to size and centre crop, or padded to a square; bicubic."""
+    width, height = image.size
+    size = images.mllm_size
+    if images.mllm_fit == "crop":
+        scale = size / min(width, height)
+        image = image.resize((max(int(width * scale), size), max(int(height * scale), size)), Image.Resampling.BICUBIC)
+        left, top = (image.width - size) // 2, (image.height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    else:
+        side = max(width, height)
+        square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in CLIP_MEAN))
+        square.paste(image, ((side - width) // 2, (side - height) // 2))
+        image = square.resize((size, size), Image.Resampling.BICUBIC)
+    return _normalise(np.asarray(image, dtype=np.float32) / 255, CLIP_MEAN, CLIP_STD)
+
+
+def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    scaled = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def _stack_ignores(sample: Sample) -> Tensor | None:
+    if all(mask is None for mask in sample.ignores):
+        return None
+    blank = np.zeros_like(sample.masks[0])
+    return torch.from_numpy(np.stack([blank if mask is None else mask for mask in sample.ignores]))
+
+
+def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])

@@ -1,0 +1,49 @@
+"""The paper's token refiner: what the coarse mask covers, told to the next prompt.
+
+R(h, i, m) = h + CA(h, MAP(i, m)): masked average pooling of SAM's image embedding under the binarised coarse mask gives
+one vector; cross attention from the prompt to it is added back.
+Source: CoReS (arXiv:2404.05673) and its release, whose layer is `h + LayerNorm(h + MHA(h, MAP, MAP))`.
+Deviation: the release leaves it frozen at constant weights, where it does nothing; ours is initialised and trained.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+AREA_FLOOR = 0.0005
+"""Added to the pooled area, as released."""
+
+
+class TokenRefiner(nn.Module):
+    """Refines a prompt embedding of width C by the image content under a coarse mask."""
+
+    def __init__(self, width: int, heads: int = 8) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, prompts: Tensor, image_embeddings: Tensor, coarse: Tensor) -> Tensor:
+        """Refine N prompts.
+
+        Args:
+            prompts: (N, C).
+            image_embeddings: (N, C, h, w), one for each prompt.
+            coarse: (N, 1, 4h, 4w) unthresholded logits. No gradient flows through their binarisation.
+
+        Returns:
+            (N, C).
+        """
+        pooled = pool_under_mask(image_embeddings, coarse)[:, None]
+        query = prompts[:, None]
+        attended, _ = self.attention(query, pooled, pooled, need_weights=False)
+        return prompts + self.norm(query + attended)[:, 0]
+
+
+def pool_under_mask(image_embeddings: Tensor, coarse: Tensor) -> Tensor:
+    """Average (N, C, h, w) features under coarse logits > 0; a plain average where the mask is empty. Gives (N, C)."""
+    inside = (coarse > 0).to(image_embeddings.dtype)
+    inside = functional.interpolate(inside, image_embeddings.shape[-2:], mode="bilinear", align_corners=False)
+    empty = inside.sum(dim=(2, 3), keepdim=True) == 0
+    inside = torch.where(empty, torch.ones_like(inside), inside)
+    area = inside.sum(dim=(2, 3)) + AREA_FLOOR
+    return (image_embeddings * inside).sum(dim=(2, 3)) / area

@@ -1,0 +1,96 @@
+"""Stock segment-anything, prompted by embeddings: encode an image, decode a mask from a prompt and a prior.
+
+A text prompt is one more sparse embedding, (N, 1, C); the dense prompt is the prompt encoder's no-mask embedding or its
+embedding of the prior. SAM itself is unchanged (masks are bit-identical to those of the research fork).
+Deviation: queries of several images are decoded in one call. The stock decoder repeats one image embedding for all
+prompts, so each prompt's own embedding is passed inside its dense prompt and the repeated one is zero.
+"""
+
+from functools import partial
+
+import torch
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cores_core.config import SamConfig
+from cores_core.sample import ImageSize
+
+
+class Segmenter(nn.Module):
+    """SAM without its points and boxes. C is its prompt width, h x w its embedding grid."""
+
+    def __init__(self, image_encoder: ImageEncoderViT, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+    @property
+    def width(self) -> int:
+        """C, the width of a prompt embedding."""
+        return int(self.prompt_encoder.embed_dim)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode (B, 3, S, S) normalised, padded images into (B, C, h, w)."""
+        embeddings: Tensor = self.image_encoder(pixels)
+        return embeddings
+
+    def decode(self, image_embeddings: Tensor, prompts: Tensor, prior: Tensor | None) -> Tensor:
+        """Decode one mask for each of N prompts.
+
+        Args:
+            image_embeddings: (N, C, h, w), each prompt's own image.
+            prompts: (N, C).
+            prior: (N, 1, 4h, 4w) logits of the step before, or None.
+
+        Returns:
+            (N, 1, 4h, 4w) unthresholded logits.
+        """
+        _, dense = self.prompt_encoder(points=None, boxes=None, masks=prior)
+        logits, _ = self.mask_decoder(
+            image_embeddings=torch.zeros_like(image_embeddings[:1]),
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=prompts[:, None],
+            dense_prompt_embeddings=image_embeddings + dense,
+            multimask_output=False,
+        )
+        masks: Tensor = logits
+        return masks
+
+    def upsample(self, logits: Tensor, size: ImageSize) -> Tensor:
+        """Bring (N, 1, 4h, 4w) logits to the image's own pixels, (N, H, W), without the padding."""
+        square = (self.image_encoder.img_size, self.image_encoder.img_size)
+        full = functional.interpolate(logits, square, mode="bilinear", align_corners=False)
+        full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
+        return functional.interpolate(full, size.original_hw, mode="bilinear", align_corners=False)[:, 0]
+
+
+def build_segmenter(config: SamConfig) -> Segmenter:
+    """Build a SAM with random weights from its sizes, with the proportions of the released ones."""
+    grid = config.image_size // config.patch_size
+    width = config.prompt_width
+    image_encoder = ImageEncoderViT(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.heads,
+        out_chans=width,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=config.window,
+        global_attn_indexes=config.global_blocks,
+    )
+    prompt_encoder = PromptEncoder(
+        embed_dim=width,
+        image_embedding_size=(grid, grid),
+        input_image_size=(config.image_size, config.image_size),
+        mask_in_chans=16,
+    )
+    mask_decoder = MaskDecoder(
+        transformer_dim=width,
+        transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=8 * width, num_heads=8),
+        iou_head_hidden_dim=width,
+    )
+    return Segmenter(image_encoder, prompt_encoder, mask_decoder)

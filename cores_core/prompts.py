@@ -1,0 +1,123 @@
+"""Every string the MLLM reads or writes: special tokens, templates, in-context example, conversation.
+
+Source: the CoReS and LISA research releases (system text, templates and example word for word), arXiv:2404.05673.
+Deviation: the location token is spelled `[LOC]` as in the paper; the release's spelling is `REFERENCE_SPELLING`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cores_core.sample import Query, Turn
+
+LOC = "[LOC]"
+SEG = "[SEG]"
+REFERENCE_SPELLING = {LOC: "[SEG_SEMA]", SEG: "[SEG]"}
+"""How the released checkpoints spell our tokens."""
+
+IMAGE = "<image>"
+IMAGE_START = "<im_start>"
+IMAGE_END = "<im_end>"
+BEGIN = "<s>"
+END = "</s>"
+UNKNOWN = "<unk>"
+SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, IMAGE, IMAGE_START, IMAGE_END, LOC, SEG)
+
+Context = Literal["none", "fixed"]
+"""In-context input: none (LISA), or the release's first example."""
+
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+)
+SYSTEM_CHAIN = (
+    "To realize segmentation, the assistant guesses all possible object it typically appears on "
+    "and its distinct appearance. "
+)
+EXAMPLE = (
+    "USER: What is the blade in this image? Please output segmentation mask. "
+    "ASSISTANT: It is usually found on a knife or propeller. It is the flat, cutting or propelling surface. "
+)
+
+PHRASE_QUESTIONS = (
+    "Can you segment the {text} in this image?",
+    "Please segment the {text} in this image.",
+    "What is {text} in this image? Please respond with segmentation mask.",
+    "What is {text} in this image? Please output segmentation mask.",
+)
+SENTENCE_QUESTIONS = (
+    "{text} Please respond with segmentation mask.",
+    "{text} Please output segmentation mask.",
+)
+ANSWERS = {
+    1: f"It is {SEG}.",
+    2: f"It appears on {LOC}. It is {SEG}.",
+}
+"""The answer of a chain with so many steps: one (LISA) or two (CoReS)."""
+
+CHAINS = {1: (SEG,), 2: (LOC, SEG)}
+"""The tokens of a chain in the order in which they prompt the segmenter."""
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a conversation is worded. `steps` is the length of the chain, `context` the in-context input."""
+
+    steps: int = 2
+    context: Context = "fixed"
+
+    @property
+    def answer(self) -> str:
+        """The answer template, as given in training and under protocol `given`."""
+        return ANSWERS[self.steps]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The special tokens of the answer, in order."""
+        return CHAINS[self.steps]
+
+
+def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | None = None) -> Turn:
+    """Word a query as a question with its answer.
+
+    Args:
+        query: what is asked; special tokens in its text are defused, so they stay plain text.
+        prompt: the format.
+        rng: draws one of the release's wordings; None takes the last, which its evaluation uses.
+    """
+    templates = SENTENCE_QUESTIONS if query.is_sentence else PHRASE_QUESTIONS
+    template = templates[-1] if rng is None else templates[int(rng.integers(len(templates)))]
+    return Turn(question=template.format(text=defuse(query.text)), answer=prompt.answer)
+
+
+def render_prefix(prompt: PromptFormat) -> str:
+    """All that stands before the image: system text, in-context example, the user's role (conversation `llava_v1`)."""
+    if prompt.context == "none":
+        return f"{SYSTEM}{'' if prompt.steps == 1 else SYSTEM_CHAIN} USER: "
+    return f"{SYSTEM}{SYSTEM_CHAIN}{EXAMPLE} USER: "
+
+
+def render_question(turn: Turn) -> str:
+    """All that stands between the image and the answer."""
+    return f"\n {turn.question} ASSISTANT:"
+
+
+def render_answer(turn: Turn) -> str:
+    """The answer as it follows `render_question`, without the end token."""
+    return f" {turn.answer}"
+
+
+def defuse(text: str) -> str:
+    """Break up special tokens in a user's text, so that no tokenizer takes them for real ones."""
+    text = " ".join(text.split())
+    for token in (*SPECIAL_TOKENS, *REFERENCE_SPELLING.values()):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def is_well_formed(answer: str, prompt: PromptFormat) -> bool:
+    """Whether an answer holds each token of the chain exactly once and in order."""
+    places = [answer.find(token) for token in prompt.chain]
+    once = all(answer.count(token) == 1 for token in prompt.chain)
+    return once and places == sorted(places)

@@ -1,0 +1,43 @@
+"""Where and in what precision code runs. The one place that asks the machine."""
+
+import random
+from typing import Literal
+
+import numpy as np
+import torch
+
+from cores_core.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn a wish into a device: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: the device is not there, or the name is unknown.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    kind = name.split(":")[0]
+    if kind not in available:
+        raise ConfigError(f"unknown device: {name}", hint="choose auto, cpu, cuda or mps")
+    if not available[kind]:
+        raise ConfigError(f"this machine has no usable `{kind}` device", hint="use `--device auto` or `--device cpu`")
+    return torch.device(name)
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """Turn `float32`, `bfloat16` or `float16` into a torch dtype."""
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise ConfigError(f"unknown dtype: {name}", hint=f"choose one of {', '.join(dtypes)}")
+    return dtypes[name]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that libraries reach for: initial weights and dropout. Our own code takes an rng."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

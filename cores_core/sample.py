@@ -1,0 +1,52 @@
+"""What a data set gives and what a processor takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolMask = NDArray[np.bool_]
+"""(H, W), True inside."""
+RgbImage = NDArray[np.uint8]
+"""(H, W, 3), 0-255, upright."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of an image: a full sentence, or a bare phrase (`is_sentence=False`), which is worded differently."""
+
+    text: str
+    is_sentence: bool = True
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer as the MLLM reads them, without the conversation around them."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Height and width of an image, before and after it was resized for SAM (before padding)."""
+
+    original_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with N turns.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        turns: N questions with their answers.
+        masks: N target masks, each (H, W) bool; empty where there is no target (prediction).
+        ignores: N masks of pixels that count nowhere, or None for none.
+    """
+
+    image: RgbImage
+    turns: tuple[Turn, ...]
+    masks: tuple[BoolMask, ...] = ()
+    ignores: tuple[BoolMask | None, ...] = ()

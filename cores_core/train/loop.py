@@ -1,0 +1,102 @@
+"""The training loop: batches in order, one step each, and what is said and saved on the way."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cores_core.config import Config
+from cores_core.data.mixture import Mixture
+from cores_core.errors import CoresError
+from cores_core.evaluate import EvalResult
+from cores_core.model.cores import CoresModel
+from cores_core.model.losses import compute_losses
+from cores_core.model.processor import Batch, Processor
+from cores_core.train.engine import TorchEngine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished step: its number (from 1), its losses and its pace."""
+
+    step: int
+    loss: float
+    text: float
+    bce: float
+    dice: float
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+
+
+class Reporter(Protocol):
+    """Who listens to a run. All methods are called from the training process, between steps."""
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        """Training begins, or continues, after `first_step` steps."""
+
+    def on_step(self, report: StepReport) -> None:
+        """A step is done."""
+
+    def on_validation(self, step: int, result: EvalResult) -> None:
+        """The model was scored."""
+
+    def on_save(self, step: int, folder: str) -> None:
+        """A checkpoint is on disk."""
+
+    def should_stop(self) -> bool:
+        """Whether to save and stop after this step."""
+
+
+class Steps(Dataset[Batch]):
+    """The batches of the steps from `first` on; each is a pure function of its number."""
+
+    def __init__(self, mixture: Mixture, processor: Processor, config: Config, first: int) -> None:
+        self._mixture = mixture
+        self._processor = processor
+        self._images = config.train.images_per_step
+        self._first = first
+        self._last = config.train.steps
+
+    def __len__(self) -> int:
+        return max(self._last - self._first, 0)
+
+    def __getitem__(self, index: int) -> Batch:
+        start = (self._first + index) * self._images
+        return self._processor.collate([self._mixture[start + i] for i in range(self._images)])
+
+
+def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
+    """Batches in order, made ahead of time by `workers` processes (0: in this one)."""
+    options: dict[str, Any] = {"worker_init_fn": _leave_interrupts_to_the_parent, "prefetch_factor": 4}
+    return iter(DataLoader(steps, batch_size=None, num_workers=workers, **(options if workers else {})))
+
+
+def train_step(model: CoresModel, engine: TorchEngine, batch: Batch, config: Config) -> StepReport:
+    """Forward, losses, backward, update.
+
+    Raises:
+        CoresError: the loss is not a number.
+    """
+    started, rate = time.perf_counter(), engine.learning_rate
+    losses = compute_losses(model(batch), batch, model.segmenter, config.loss)
+    loss = float(losses.total)
+    if not math.isfinite(loss):
+        raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
+    norm = engine.step(losses.total)
+    step = int(engine.state()["steps"])
+    terms = (float(term) for term in (losses.text, losses.bce, losses.dice))
+    return StepReport(step, loss, *terms, norm, rate, time.perf_counter() - started)
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

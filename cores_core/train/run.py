@@ -1,0 +1,192 @@
+"""Run a whole training: build or resume, loop, log, validate, save.
+
+    <output>/config.yaml            the resolved config
+    <output>/metrics.jsonl          a row a step        <output>/validation.jsonl   a row a validation
+    <output>/tensorboard/           the same, for TensorBoard
+    <output>/checkpoints/step-NNNNNN/
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from cores_core.config import Config, save_config
+from cores_core.data.mixture import Mixture
+from cores_core.data.store import Store
+from cores_core.errors import CheckpointError, ConfigError
+from cores_core.evaluate import evaluate_store
+from cores_core.files import save_text
+from cores_core.model.build import build_model, build_processor, build_tokenizer
+from cores_core.model.checkpoint import Checkpoint, load_checkpoint, load_optimizer, save_checkpoint
+from cores_core.runtime import seed_everything
+from cores_core.train.engine import TorchEngine
+from cores_core.train.loop import Reporter, StepReport, Steps, load_batches, train_step
+
+logger = logging.getLogger(__name__)
+
+TOKENIZER_IMAGES = 2000
+"""A tokenizer is trained on the questions of so many images at most."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train, from which data, into which folder, on which device."""
+
+    config: Config
+    data_root: Path
+    output: Path
+    device: torch.device
+
+
+def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
+    """Train until the last step or until the reporter says stop.
+
+    Args:
+        resume: continue from the newest checkpoint under `job.output`.
+
+    Returns:
+        The number of steps done.
+
+    Raises:
+        CoresError: the data is not prepared, the folder is taken, or there is nothing to resume.
+    """
+    stores = [Store(job.data_root, name, "train") for name in job.config.data]
+    validation = Store(job.data_root, job.config.data[0], "val")
+    newest = newest_checkpoint(job.output)
+    if resume and newest is None:
+        raise CheckpointError(f"nothing to resume in: {job.output}", hint="leave out --resume to start")
+    if not resume and (newest is not None or (job.output / "metrics.jsonl").exists()):
+        raise ConfigError(
+            f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
+        )
+    job.output.mkdir(parents=True, exist_ok=True)
+    save_config(job.config, job.output / "config.yaml")
+    seed_everything(job.config.train.seed)
+    if resume and newest is not None:
+        checkpoint = load_checkpoint(newest)
+    else:
+        checkpoint = build_checkpoint(job.config, stores)
+    run = _Run(job, checkpoint, validation, reporter)
+    if resume and newest is not None:
+        run.resume_from(newest)
+    mixture = Mixture(stores, job.config.prompt, job.config.train.queries_per_image, job.config.train.seed)
+    return run.loop(mixture)
+
+
+def build_checkpoint(config: Config, stores: list[Store]) -> Checkpoint:
+    """A fresh model with a tokenizer trained on the questions of its data."""
+    texts: dict[str, None] = {}
+    for store in stores:
+        for index in range(min(len(store), TOKENIZER_IMAGES)):
+            texts |= dict.fromkeys(query.text for region in store[index].regions for query in region.queries)
+    processor = build_processor(config, build_tokenizer(texts, config.language.vocabulary))
+    return Checkpoint(build_model(config, processor), processor, config, about={})
+
+
+def newest_checkpoint(output: Path) -> Path | None:
+    """The complete checkpoint with the most steps under a run's folder."""
+    complete = sorted((output / "checkpoints").glob("step-*/checkpoint.json"))
+    return complete[-1].parent if complete else None
+
+
+class _Run:
+    """One process's training run: what `run_training` holds together."""
+
+    def __init__(self, job: TrainJob, checkpoint: Checkpoint, validation: Store, reporter: Reporter) -> None:
+        self.job = job
+        self.train = job.config.train
+        self.processor = checkpoint.processor
+        self.model = checkpoint.model.to(job.device).train()
+        self.engine = TorchEngine(self.model, self.train)
+        self.validation = validation
+        self.reporter = reporter
+        self.step = 0
+        self.best: tuple[float, int] = (-1.0, 0)
+
+    def resume_from(self, folder: Path) -> None:
+        state = load_optimizer(folder)
+        self.engine.load_state(state["engine"])
+        torch.set_rng_state(state["rng"])
+        self.step = state["engine"]["steps"]
+        self.best = (state["best"][0], state["best"][1])
+        for name in ("metrics", "validation"):
+            _drop_rows_after(self.job.output / f"{name}.jsonl", self.step)
+
+    def loop(self, mixture: Mixture) -> int:
+        self.reporter.on_start(self.step, self.train.steps)
+        batches = load_batches(Steps(mixture, self.processor, self.job.config, self.step), self.train.workers)
+        board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1)
+        try:
+            for batch in batches:
+                report = train_step(
+                    self.model, self.engine, batch.to(self.job.device, self.model.mllm.llava.dtype), self.job.config
+                )
+                self.step = report.step
+                self._log(report, board)
+                last = self.step == self.train.steps
+                if self.step % self.train.validate_every == 0 or last:
+                    self._validate(board)
+                stop = self.reporter.should_stop()
+                if stop or last or self.step % self.train.save_every == 0:
+                    self._save()
+                if stop:
+                    break
+        finally:
+            board.close()
+        return self.step
+
+    def _log(self, report: StepReport, board: SummaryWriter) -> None:
+        _append_row(self.job.output / "metrics.jsonl", asdict(report))
+        if report.step % self.train.log_every == 0:
+            for name, value in asdict(report).items():
+                if name != "step":
+                    board.add_scalar(f"train/{name}", value, report.step)
+        self.reporter.on_step(report)
+
+    def _validate(self, board: SummaryWriter) -> None:
+        result = evaluate_store(
+            self.model, self.processor, self.validation, "given", limit=self.train.validation_images
+        )
+        giou = result.refined.giou or 0.0
+        self.best = max(self.best, (giou, self.step))
+        summary = {"step": self.step, **result.summary()}
+        _append_row(self.job.output / "validation.jsonl", summary)
+        for name in ("giou", "ciou", "coarse_giou"):
+            board.add_scalar(f"validation/{name}", summary[name] or 0.0, self.step)
+        self.reporter.on_validation(self.step, result)
+
+    def _save(self) -> None:
+        folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"
+        state = {"engine": self.engine.state(), "rng": torch.get_rng_state(), "best": list(self.best)}
+        about = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
+        checkpoint = Checkpoint(self.model, self.processor, self.job.config, about)
+        save_checkpoint(folder, checkpoint, optimizer=state)
+        kept = sorted(folder.parent.glob("step-*"))
+        for old in kept[: -self.train.keep_checkpoints]:
+            if int(old.name.removeprefix("step-")) != self.best[1]:
+                shutil.rmtree(old)
+        self.reporter.on_save(self.step, str(folder))
+
+
+def _append_row(path: Path, row: dict[str, object]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Forget rows that a killed run logged after its last checkpoint; a row cut off in the middle is one of them."""
+    if not path.is_file():
+        return
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                rows.append(line)
+        except json.JSONDecodeError:
+            break
+    save_text("".join(f"{row}\n" for row in rows), path)
