@@ -24,7 +24,7 @@ class LanguageConfig:
     """Size of a Llama built from scratch."""
 
     width: int = 192
-    layers: int = 4
+    layers: int = 3
     heads: int = 6
     mlp: int = 512
     vocabulary: int = 3072
@@ -46,12 +46,12 @@ class VisionConfig:
 class SamConfig:
     """Size of the SAM: image encoder (`width`, `depth`, ...) and prompt width C (256 in the released SAMs)."""
 
-    image_size: int = 192
+    image_size: int = 144
     patch_size: int = 8
     width: int = 128
     depth: int = 6
     heads: int = 2
-    window: int = 8
+    window: int = 6
     global_blocks: tuple[int, ...] = (2, 5)
     prompt_width: int = 64
 

@@ -88,12 +88,12 @@ def train_step(model: CoresModel, engine: TorchEngine, batch: Batch, config: Con
     """
     started, rate = time.perf_counter(), engine.learning_rate
     losses = compute_losses(model(batch), batch, model.segmenter, config.loss)
-    loss = float(losses.total)
+    loss = losses.total.item()
     if not math.isfinite(loss):
         raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
     norm = engine.step(losses.total)
     step = int(engine.state()["steps"])
-    terms = (float(term) for term in (losses.text, losses.bce, losses.dice))
+    terms = (term.item() for term in (losses.text, losses.bce, losses.dice))
     return StepReport(step, loss, *terms, norm, rate, time.perf_counter() - started)
 
 

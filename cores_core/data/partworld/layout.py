@@ -15,8 +15,8 @@ from cores_core.data.partworld.shapes import Figure, Points
 FREE_CATEGORIES = frozenset({"fish", "snake", "aeroplane"})
 """These turn any way; the others stand nearly upright."""
 UPRIGHT_DEGREES = 20.0
-ALONE_SCALE = (0.55, 0.9)
-CROWD_SCALE = (0.35, 0.6)
+ALONE_SCALE = (0.7, 1.0)
+CROWD_SCALE = (0.45, 0.75)
 """Extent of an object as a share of the image's shorter side."""
 LEAST_VISIBLE = 0.6
 """Promise: 55 % of each object is visible. The small map is coarse, so it must find a little more."""
@@ -115,6 +115,6 @@ def _linear(rng: np.random.Generator, angle: float) -> Points:
 def _angle(rng: np.random.Generator, category: str) -> float:
     """Draw a turn in radians that suits the category."""
     if category in FREE_CATEGORIES:
-        return float(rng.uniform(-math.pi, math.pi) if rng.random() < 0.4 else rng.normal(0, 0.5))
+        return float(rng.uniform(-math.pi, math.pi) if rng.random() < 0.1 else rng.normal(0, 0.5))
     limit = math.radians(UPRIGHT_DEGREES)
     return float(rng.uniform(-3 * limit, 3 * limit) if rng.random() < 0.05 else rng.uniform(-limit, limit))

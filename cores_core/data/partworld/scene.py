@@ -19,7 +19,7 @@ from cores_core.data.partworld.figures import FIGURES
 from cores_core.data.partworld.layout import Crowd, place_anywhere
 
 BoolMask = NDArray[np.bool_]
-OBJECT_COUNT_SHARES = (0.3, 0.3, 0.25, 0.15)
+OBJECT_COUNT_SHARES = (0.4, 0.3, 0.2, 0.1)
 """How often a scene has 1, 2, 3 and 4 objects."""
 LONGER_SIDE = (256, 320)
 SHORTER_SIDE = (192, 320)
