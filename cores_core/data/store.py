@@ -97,6 +97,13 @@ class Store:
         batch = self._batches[index // ROWS_PER_BATCH]
         return _record(batch.slice(index % ROWS_PER_BATCH, 1).to_pylist()[0])
 
+    @property
+    def seed(self) -> int | None:
+        """The seed of a rendered data set, None for one of photographs."""
+        report = store_path(self.data_root, self.name, self.split).with_name("report.json")
+        seed: int | None = json.loads(report.read_text(encoding="utf-8")).get("seed") if report.is_file() else None
+        return seed
+
     def image_path(self, record: Record) -> Path:
         """Where a record's image lies."""
         return self.data_root / record.image

@@ -62,7 +62,7 @@ class CoresModel(nn.Module):
         counts = torch.tensor(batch.counts, device=hidden.device)
         image_index = torch.repeat_interleave(torch.arange(len(batch.counts), device=hidden.device), counts)
         embeddings = self.segmenter.encode(batch.sam_pixels)[image_index]
-        states = [self._states(hidden, batch.input_ids, token_id) for token_id in self.chain_ids]
+        states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
         predicts_label = batch.labels[:, 1:] != IGNORED_LABEL
         return ChainOutput(
             steps=self.segment(embeddings, [self.projection(state) for state in states]),

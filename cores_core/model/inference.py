@@ -59,7 +59,7 @@ def segment_image(
     results = [Segmentation(text, empty, empty) for text in texts]
     if formed:
         kept = Sample(image=image, turns=tuple(turns[i] for i in formed))
-        batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(*_place(model))
+        batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(_device(model))
         output = model(batch)
         coarse, refined = (
             model.segmenter.upsample(logits, batch.sizes[0]).float().cpu().numpy()
@@ -71,7 +71,7 @@ def segment_image(
 
 
 def _write_answers(model: CoresModel, processor: Processor, sample: Sample, limit: int) -> list[list[int]]:
-    batch = processor.collate([sample], answers=[[[] for _ in sample.turns]]).to(*_place(model))
+    batch = processor.collate([sample], answers=[[[] for _ in sample.turns]]).to(_device(model))
     return model.mllm.generate(batch, processor.end_id, limit)
 
 
@@ -79,6 +79,5 @@ def _is_well_formed(ids: list[int], chain_ids: tuple[int, ...]) -> bool:
     return [token for token in ids if token in chain_ids] == list(chain_ids)
 
 
-def _place(model: CoresModel) -> tuple[torch.device, torch.dtype]:
-    parameter = next(model.parameters())
-    return parameter.device, parameter.dtype
+def _device(model: CoresModel) -> torch.device:
+    return next(model.parameters()).device

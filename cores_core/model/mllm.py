@@ -30,7 +30,7 @@ class Mllm(nn.Module):
         """Last-layer hidden states (after the final norm), (B, T, D)."""
         output = self.llava.model(
             input_ids=batch.input_ids,
-            pixel_values=batch.mllm_pixels,
+            pixel_values=batch.mllm_pixels.to(self.llava.dtype),
             attention_mask=self._attention(batch.branches, batch.branches, causal=True),
             position_ids=batch.positions,
             use_cache=False,
@@ -59,7 +59,7 @@ class Mllm(nn.Module):
         seen, turns = batch.branches, batch.counts[0]
         output = self.llava.model(
             input_ids=batch.input_ids,
-            pixel_values=batch.mllm_pixels,
+            pixel_values=batch.mllm_pixels.to(self.llava.dtype),
             attention_mask=self._attention(seen, seen, causal=True),
             position_ids=batch.positions,
             past_key_values=cache,

@@ -55,13 +55,10 @@ class Batch:
     masks: tuple[Tensor, ...] = ()
     ignores: tuple[Tensor | None, ...] = ()
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
-        """Move everything to a device and the pixels to a dtype."""
-        changes: dict[str, Any] = {}
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, Tensor):
-                changes[entry.name] = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        changes: dict[str, Any] = {name: value.to(device) for name, value in tensors.items() if torch.is_tensor(value)}
         moved = tuple(mask.to(device) for mask in self.masks)
         ignores = tuple(None if mask is None else mask.to(device) for mask in self.ignores)
         return replace(self, **changes, masks=moved, ignores=ignores)

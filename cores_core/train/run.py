@@ -123,9 +123,7 @@ class _Run:
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1)
         try:
             for batch in batches:
-                report = train_step(
-                    self.model, self.engine, batch.to(self.job.device, self.model.mllm.llava.dtype), self.job.config
-                )
+                report = train_step(self.model, self.engine, batch.to(self.job.device), self.job.config)
                 self.step = report.step
                 self._log(report, board)
                 last = self.step == self.train.steps

@@ -1,0 +1,58 @@
+"""The command line: `cores COMMAND`. Nothing heavy is imported here, so `cores --help` is quick."""
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from cores_cli import console
+from cores_cli.commands import evaluate, predict, prepare_data, train
+from cores_core.errors import CoresError
+
+app = typer.Typer(
+    name="cores",
+    help="Ask an image a question that needs thought and get the mask of the answer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 a problem with the input, 2 wrong usage, 130 interrupted.",
+)
+app.command("predict")(predict.predict)
+app.command("prepare-data")(prepare_data.prepare_data)
+app.command("train")(train.train)
+app.add_typer(evaluate.app, name="eval")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"cores {metadata.version('cores')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Reasoning segmentation with CoReS: a language model reasons, SAM segments, coarse then fine."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The one boundary between mistakes and people: no traceback for what a user can mend.
+
+    Tests and the `cores` command both enter here.
+    """
+    try:
+        app(args=argv)
+    except CoresError as error:
+        console.show_error(error)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,175 @@
+"""Ask an image a question, get the mask of the answer: the Python API that the command line uses itself.
+
+    from cores_core.predict import Predictor
+
+    predictor = Predictor.from_checkpoint("tiny")
+    prediction = predictor.predict("fish.jpg", "Which part steers the fish?")
+    prediction.mask        # (H, W) bool
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cores_core.errors import DataError
+from cores_core.files import replacing
+from cores_core.images import load_image
+from cores_core.masks import binarize, bounding_box, encode_rle
+from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
+from cores_core.model.inference import Protocol, Segmentation, segment_image
+from cores_core.overlay import render_overlay
+from cores_core.runtime import resolve_device, resolve_dtype
+from cores_core.sample import BoolMask, Query, RgbImage
+
+FloatMap = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one question about one image of H x W pixels (upright).
+
+    Attributes:
+        question, answer: what was asked and what the model wrote.
+        logits, coarse_logits: (H, W) float32, unthresholded: C2, the answer, and C1, the step before.
+    """
+
+    question: str
+    answer: str
+    logits: FloatMap
+    coarse_logits: FloatMap
+
+    @property
+    def mask(self) -> BoolMask:
+        """(H, W) bool: the answer."""
+        return binarize(self.logits)
+
+    @property
+    def coarse_mask(self) -> BoolMask:
+        """(H, W) bool: the coarse step."""
+        return binarize(self.coarse_logits)
+
+    @property
+    def score(self) -> float:
+        """Confidence, 0-1: the mean probability (sigmoid of the logit) over the mask's pixels; 0 for an empty mask."""
+        inside = self.logits[self.mask]
+        return float((1 / (1 + np.exp(-inside.astype(np.float64)))).mean()) if inside.size else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: question, answer, mask and coarse_mask (COCO RLE), box (x, y, width, height), area, score."""
+        return {
+            "question": self.question,
+            "answer": self.answer,
+            "mask": encode_rle(self.mask),
+            "coarse_mask": encode_rle(self.coarse_mask),
+            "box": list(bounding_box(self.mask)),
+            "area": int(self.mask.sum()),
+            "score": round(self.score, 4),
+        }
+
+
+class Predictor:
+    """A loaded model that answers questions about images."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    @classmethod
+    def from_checkpoint(cls, source: str | Path = EMBEDDED, device: str = "auto", dtype: str = "float32") -> "Predictor":
+        """Load a checkpoint folder, or `tiny`, the model that ships with the package.
+
+        Args:
+            device: auto, cpu, cuda or mps.
+            dtype: float32, bfloat16 or float16. SAM stays in float32.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it is damaged.
+            ConfigError: no such device or dtype.
+        """
+        place, precision = resolve_device(device), resolve_dtype(dtype)
+        checkpoint = load_checkpoint(source)
+        checkpoint.model.to(place)
+        checkpoint.model.mllm.to(precision)
+        return cls(checkpoint)
+
+    def predict(
+        self, image: str | Path | RgbImage, question: str | Query, protocol: Protocol = "generated"
+    ) -> Prediction:
+        """Answer one question; see `predict_many`."""
+        return self.predict_many(image, [question], protocol)[0]
+
+    def predict_many(
+        self, image: str | Path | RgbImage, questions: Sequence[str | Query], protocol: Protocol = "generated"
+    ) -> list[Prediction]:
+        """Answer N questions about one image, which is encoded once.
+
+        Args:
+            image: a path, or (H, W, 3) uint8 RGB.
+            questions: sentences, or `Query(text, is_sentence=False)` for a bare phrase such as "tail of the fish".
+            protocol: `generated` lets the model write its answer, `given` puts it into its mouth.
+
+        Raises:
+            DataError: the image cannot be read, or a question is empty or too long.
+        """
+        pixels = _check_image(image) if isinstance(image, np.ndarray) else load_image(Path(image))
+        queries = [_check_query(question) for question in questions]
+        results = segment_image(self.checkpoint.model, self.checkpoint.processor, pixels, queries, protocol)
+        return [_prediction(query, result) for query, result in zip(queries, results, strict=True)]
+
+
+@dataclass(frozen=True)
+class SavedFiles:
+    """Where one prediction was written."""
+
+    mask: Path
+    overlay: Path
+    description: Path
+
+
+def save_prediction(
+    prediction: Prediction, image: RgbImage, base: Path, description: str
+) -> SavedFiles:
+    """Write `<base>.mask.png` (8 bit, 0 or 255, the image's size), `<base>.overlay.png` and `<base>.json`.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    files = SavedFiles(*(base.with_name(f"{base.name}{ending}") for ending in (".mask.png", ".overlay.png", ".json")))
+    overlay = render_overlay(
+        image, prediction.question, prediction.answer, prediction.coarse_mask, prediction.mask
+    )
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        _save_png(prediction.mask.astype(np.uint8) * 255, files.mask)
+        _save_png(overlay, files.overlay)
+        with replacing(files.description) as temporary:
+            temporary.write_text(description + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error
+    return files
+
+
+def _save_png(pixels: NDArray[np.uint8], path: Path) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def _check_query(question: str | Query) -> Query:
+    query = Query(question) if isinstance(question, str) else question
+    if not query.text.strip():
+        raise DataError("the question is empty")
+    return query
+
+
+def _check_image(image: NDArray[Any]) -> RgbImage:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(f"an image array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    return cast(RgbImage, image)
+
+
+def _prediction(query: Query, result: Segmentation) -> Prediction:
+    return Prediction(query.text, result.answer, logits=result.refined, coarse_logits=result.coarse)
