@@ -103,7 +103,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_not_negative("train", self)
-        for name in ("steps", "images_per_step", "queries_per_image", "save_every", "log_every"):
+        for name in (
+            "steps", "images_per_step", "queries_per_image", "log_every", "save_every", "keep_checkpoints",
+            "validate_every",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"`train.{name}` must be at least 1: {getattr(self, name)}")
 
@@ -149,6 +152,8 @@ def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> Config:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {source}: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"not a mapping of settings: {source}")
     for override in overrides:
         _apply_override(tree, override)
     return build_config(tree)
@@ -161,7 +166,8 @@ def build_config(tree: Mapping[str, Any]) -> Config:
 
 def config_tree(config: Config) -> dict[str, Any]:
     """The config as plain nested mappings, ready for YAML; `build_config` reads it back."""
-    return _plain(dataclasses.asdict(config))
+    tree: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return tree
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -184,7 +190,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"unknown setting: `{key}`")
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not a value for `{key}`: {value}") from error
 
 
 def _build(kind: type[T], tree: Any, where: str) -> T:
@@ -206,7 +215,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"`{where}` must be one of {', '.join(map(str, get_args(kind)))}: {value!r}")
         return value
     if origin is tuple:
-        return tuple(_convert(get_args(kind)[0], item, where) for item in _as_list(value, where))
+        items = _as_list(value, where)
+        if Ellipsis not in get_args(kind) and len(items) != len(get_args(kind)):
+            raise ConfigError(f"`{where}` must have {len(get_args(kind))} values: {value!r}")
+        return tuple(_convert(get_args(kind)[0], item, where) for item in items)
     if origin is types.UnionType:
         return None if value is None else _convert(get_args(kind)[0], value, where)
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -228,5 +240,5 @@ def _as_list(value: Any, where: str) -> list[Any]:
 def _check_not_negative(section: str, config: Any) -> None:
     for entry in fields(config):
         value = getattr(config, entry.name)
-        if isinstance(value, int | float) and value < 0:
+        if isinstance(value, int | float) and not value >= 0:  # not a number is no good either
             raise ConfigError(f"`{section}.{entry.name}` must not be negative: {value}")

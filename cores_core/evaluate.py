@@ -105,9 +105,7 @@ def _rows(result: EvalResult) -> Iterator[dict[str, Any]]:
     return (asdict(item) for item in result.items)
 
 
-def _score(
-    record: Record, region: Region, answer: Segmentation, processor: Processor, totals: EvalResult
-) -> ItemScore:
+def _score(record: Record, region: Region, answer: Segmentation, processor: Processor, totals: EvalResult) -> ItemScore:
     target = decode_rle(region.mask)
     ignore = None if region.ignore is None else decode_rle(region.ignore)
     refined, coarse = binarize(answer.refined), binarize(answer.coarse)

@@ -1,10 +1,10 @@
 """Ask an image a question, get the mask of the answer: the Python API that the command line uses itself.
 
-    from cores_core.predict import Predictor
+from cores_core.predict import Predictor
 
-    predictor = Predictor.from_checkpoint("tiny")
-    prediction = predictor.predict("fish.jpg", "Which part steers the fish?")
-    prediction.mask        # (H, W) bool
+predictor = Predictor.from_checkpoint("tiny")
+prediction = predictor.predict("fish.jpg", "Which part steers the fish?")
+prediction.mask        # (H, W) bool
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,9 @@ class Predictor:
         self.checkpoint = checkpoint
 
     @classmethod
-    def from_checkpoint(cls, source: str | Path = EMBEDDED, device: str = "auto", dtype: str = "float32") -> "Predictor":
+    def from_checkpoint(
+        cls, source: str | Path = EMBEDDED, device: str = "auto", dtype: str = "float32"
+    ) -> "Predictor":
         """Load a checkpoint folder, or `tiny`, the model that ships with the package.
 
         Args:
@@ -130,18 +132,14 @@ class SavedFiles:
     description: Path
 
 
-def save_prediction(
-    prediction: Prediction, image: RgbImage, base: Path, description: str
-) -> SavedFiles:
+def save_prediction(prediction: Prediction, image: RgbImage, base: Path, description: str) -> SavedFiles:
     """Write `<base>.mask.png` (8 bit, 0 or 255, the image's size), `<base>.overlay.png` and `<base>.json`.
 
     Raises:
         DataError: the folder cannot be written to.
     """
     files = SavedFiles(*(base.with_name(f"{base.name}{ending}") for ending in (".mask.png", ".overlay.png", ".json")))
-    overlay = render_overlay(
-        image, prediction.question, prediction.answer, prediction.coarse_mask, prediction.mask
-    )
+    overlay = render_overlay(image, prediction.question, prediction.answer, prediction.coarse_mask, prediction.mask)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         _save_png(prediction.mask.astype(np.uint8) * 255, files.mask)

@@ -13,7 +13,7 @@ RgbImage = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of an image: a full sentence, or a bare phrase (`is_sentence=False`), which is worded differently."""
+    """What is asked of an image: a full sentence, or a bare phrase (`is_sentence=False`), worded differently."""
 
     text: str
     is_sentence: bool = True

@@ -24,8 +24,8 @@ def predict(
 ) -> None:
     """Segment what a question asks about.
 
-    Writes NAME.mask.png (0 or 255, the image's own size), NAME.overlay.png (a picture to look at) and NAME.json into the
-    output folder; several questions give NAME.1.mask.png, NAME.2.mask.png and so on.
+    Writes NAME.mask.png (0 or 255, the image's own size), NAME.overlay.png (a picture to look at) and NAME.json into
+    the output folder; several questions give NAME.1.mask.png, NAME.2.mask.png and so on.
 
     Example: cores predict fish.jpg "Which part steers the fish?"
     """

@@ -8,12 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 from cores_core.data.partworld.write import write_partworld
-from cores_core.data.questions.bank import Split
 from cores_core.data.sources.parts import Rejections, read_parts
 from cores_core.data.store import Record, save_store, store_path
 from cores_core.files import save_text
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Progress = Callable[[str, int], None]
 """Called with what is being done and how many images more are done."""
 
@@ -29,7 +27,7 @@ class SplitReport:
 
 
 def prepare_partworld(
-    data_root: Path, images: Mapping[Split, int], seed: int, workers: int, progress: Progress
+    data_root: Path, images: Mapping[str, int], seed: int, workers: int, progress: Progress
 ) -> Mapping[str, SplitReport]:
     """Render PartWorld under `<data_root>/partworld` and prepare it.
 
@@ -52,7 +50,7 @@ def prepare_partworld(
     return reports
 
 
-def _prepare_split(folder: Path, data_root: Path, split: Split, progress: Callable[[int], None]) -> SplitReport:
+def _prepare_split(folder: Path, data_root: Path, split: str, progress: Callable[[int], None]) -> SplitReport:
     rejected, regions = Rejections({}), 0
 
     def counted() -> Iterator[Record]:

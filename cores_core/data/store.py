@@ -83,7 +83,7 @@ class Store:
             self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except pa.ArrowInvalid as error:
             raise DataError(f"damaged prepared store: {path}", hint=hint) from error
-        self._length = sum(batch.num_rows for batch in self._batches)
+        self._length: int = sum(batch.num_rows for batch in self._batches)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path, str, str]]:
         return Store, (self.data_root, self.name, self.split)  # another process maps the file anew
@@ -118,7 +118,11 @@ def save_store(records: Iterable[Record], path: Path) -> int:
     """Write records; the file appears under its name only when it is whole. Returns how many there were."""
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+    with (
+        replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, _SCHEMA) as writer,
+    ):
         rows: list[dict[str, Any]] = []
         for record in records:
             rows.append(_row(record))

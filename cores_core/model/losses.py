@@ -2,7 +2,7 @@
 
 L = w_text CE + w_mask (w_bce BCE + w_dice DICE). BCE and DICE are summed over masks and divided by their number, DICE
 with the release's scale of 1/1000 and epsilon of 1e-6 (LISA, after Mask2Former).
-Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own (appendix, Table S1).
+Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own (Table S1).
 """
 
 from dataclasses import dataclass
@@ -57,4 +57,3 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     overlap = 2 * (probability / DICE_SCALE * target).sum(1)
     total = (probability / DICE_SCALE).sum(1) + (target / DICE_SCALE).sum(1)
     return 1 - (overlap + DICE_EPSILON) / (total + DICE_EPSILON)
-

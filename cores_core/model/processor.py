@@ -188,7 +188,7 @@ def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
         square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in CLIP_MEAN))
         square.paste(image, ((side - width) // 2, (side - height) // 2))
         image = square.resize((size, size), Image.Resampling.BICUBIC)
-    return _normalise(np.asarray(image, dtype=np.float32) / 255, CLIP_MEAN, CLIP_STD)
+    return _normalise(np.asarray(image, dtype=np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
 
 
 def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -36,7 +36,8 @@ class TokenRefiner(nn.Module):
         pooled = pool_under_mask(image_embeddings, coarse)[:, None]
         query = prompts[:, None]
         attended, _ = self.attention(query, pooled, pooled, need_weights=False)
-        return prompts + self.norm(query + attended)[:, 0]
+        refined: Tensor = prompts + self.norm(query + attended)[:, 0]
+        return refined
 
 
 def pool_under_mask(image_embeddings: Tensor, coarse: Tensor) -> Tensor:
@@ -46,4 +47,5 @@ def pool_under_mask(image_embeddings: Tensor, coarse: Tensor) -> Tensor:
     empty = inside.sum(dim=(2, 3), keepdim=True) == 0
     inside = torch.where(empty, torch.ones_like(inside), inside)
     area = inside.sum(dim=(2, 3)) + AREA_FLOOR
-    return (image_embeddings * inside).sum(dim=(2, 3)) / area
+    pooled: Tensor = (image_embeddings * inside).sum(dim=(2, 3)) / area
+    return pooled

@@ -20,7 +20,9 @@ from cores_core.sample import ImageSize
 class Segmenter(nn.Module):
     """SAM without its points and boxes. C is its prompt width, h x w its embedding grid."""
 
-    def __init__(self, image_encoder: ImageEncoderViT, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+    def __init__(
+        self, image_encoder: ImageEncoderViT, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
+    ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder

@@ -31,12 +31,12 @@ class TorchEngine:
             self._parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self._config = config
-        self._steps = 0
+        self.steps = 0
 
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return self._config.learning_rate * schedule(self._steps, self._config.warmup_steps, self._config.steps)
+        return self._config.learning_rate * schedule(self.steps, self._config.warmup_steps, self._config.steps)
 
     def step(self, loss: Tensor) -> float:
         """Differentiate, clip and update. Returns the gradient norm before clipping."""
@@ -46,17 +46,17 @@ class TorchEngine:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
         self._optimizer.step()
-        self._steps += 1
+        self.steps += 1
         return float(norm)
 
     def state(self) -> Mapping[str, Any]:
         """Optimiser moments and the number of steps."""
-        return {"optimizer": self._optimizer.state_dict(), "steps": self._steps}
+        return {"optimizer": self._optimizer.state_dict(), "steps": self.steps}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self._optimizer.load_state_dict(state["optimizer"])
-        self._steps = state["steps"]
+        self.steps = state["steps"]
 
 
 def schedule(step: int, warmup: int, total: int) -> float:

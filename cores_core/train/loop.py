@@ -92,9 +92,16 @@ def train_step(model: CoresModel, engine: TorchEngine, batch: Batch, config: Con
     if not math.isfinite(loss):
         raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
     norm = engine.step(losses.total)
-    step = int(engine.state()["steps"])
-    terms = (term.item() for term in (losses.text, losses.bce, losses.dice))
-    return StepReport(step, loss, *terms, norm, rate, time.perf_counter() - started)
+    return StepReport(
+        step=engine.steps,
+        loss=loss,
+        text=losses.text.item(),
+        bce=losses.bce.item(),
+        dice=losses.dice.item(),
+        gradient_norm=norm,
+        learning_rate=rate,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

@@ -1,9 +1,9 @@
 """Run a whole training: build or resume, loop, log, validate, save.
 
-    <output>/config.yaml            the resolved config
-    <output>/metrics.jsonl          a row a step        <output>/validation.jsonl   a row a validation
-    <output>/tensorboard/           the same, for TensorBoard
-    <output>/checkpoints/step-NNNNNN/
+<output>/config.yaml            the resolved config
+<output>/metrics.jsonl          a row a step        <output>/validation.jsonl   a row a validation
+<output>/tensorboard/           the same, for TensorBoard
+<output>/checkpoints/step-NNNNNN/
 """
 
 import json
@@ -67,12 +67,9 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
     job.output.mkdir(parents=True, exist_ok=True)
     save_config(job.config, job.output / "config.yaml")
     seed_everything(job.config.train.seed)
-    if resume and newest is not None:
-        checkpoint = load_checkpoint(newest)
-    else:
-        checkpoint = build_checkpoint(job.config, stores)
+    checkpoint = build_checkpoint(job.config, stores) if newest is None else load_checkpoint(newest)
     run = _Run(job, checkpoint, validation, reporter)
-    if resume and newest is not None:
+    if newest is not None:
         run.resume_from(newest)
     mixture = Mixture(stores, job.config.prompt, job.config.train.queries_per_image, job.config.train.seed)
     return run.loop(mixture)

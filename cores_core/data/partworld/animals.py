@@ -80,8 +80,17 @@ def _fish_tail(sketch: Sketch, rng: np.random.Generator, shark: bool, size: floa
     lower = upper * (rng.uniform(0.4, 0.6) if shark else rng.uniform(0.85, 1.1))
     reach = -0.52 - rng.uniform(0.26, 0.5)
     notch = min(reach + rng.choice([-0.08, 0.1, 0.17]), -0.7)
-    corners = [(-0.4, -0.05), (-0.58, -0.1), (reach, -upper), (notch, -0.3 * upper), (notch + 0.03, 0.0),
-               (notch, 0.3 * lower), (reach, lower), (-0.58, 0.1), (-0.4, 0.05)]
+    corners = [
+        (-0.4, -0.05),
+        (-0.58, -0.1),
+        (reach, -upper),
+        (notch, -0.3 * upper),
+        (notch + 0.03, 0.0),
+        (notch, 0.3 * lower),
+        (reach, lower),
+        (-0.58, 0.1),
+        (-0.4, 0.05),
+    ]
     sketch.add("tail", smooth(corners))
 
 
@@ -112,8 +121,10 @@ def _fish_marks(sketch: Sketch, rng: np.random.Generator, back: Points, belly: P
     paint = rng.choice(["dark", "light"])
     for at in rng.choice(np.arange(17, 36, 4), size=3, replace=False):
         if style == "bars":
-            sketch.mark(paint, tube([tuple(0.8 * back[at] + 0.2 * belly[at]), tuple(0.2 * back[at] + 0.8 * belly[at])],
-                                    [0.05, 0.03]))
+            sketch.mark(
+                paint,
+                tube([tuple(0.8 * back[at] + 0.2 * belly[at]), tuple(0.2 * back[at] + 0.8 * belly[at])], [0.05, 0.03]),
+            )
         elif style == "spots":
             share = rng.uniform(0.35, 0.8)
             sketch.mark(paint, ellipse(tuple(share * back[at] + (1 - share) * belly[at]), (0.03, 0.03), count=12))
@@ -125,12 +136,23 @@ def _bird_head(sketch: Sketch, rng: np.random.Generator, at: Point, radius: floa
     reach = {"short": 1.9, "hooked": 1.8, "long": 3.2, "flat": 2.3}[beak] * radius
     thick = {"short": 0.45, "hooked": 0.6, "long": 0.35, "flat": 0.45}[beak] * radius
     drop = {"short": 0.15, "hooked": 0.75, "long": 0.5, "flat": 0.45}[beak] * radius
-    bill = smooth([(x + 0.5 * radius, y - thick), (x + 0.65 * reach, y - 0.5 * thick + 0.2 * drop),
-                   (x + reach, y + drop), (x + 0.7 * reach, y + 0.6 * thick + 0.4 * drop),
-                   (x + 0.5 * radius, y + 1.2 * thick)])
+    bill = smooth(
+        [
+            (x + 0.5 * radius, y - thick),
+            (x + 0.65 * reach, y - 0.5 * thick + 0.2 * drop),
+            (x + reach, y + drop),
+            (x + 0.7 * reach, y + 0.6 * thick + 0.4 * drop),
+            (x + 0.5 * radius, y + 1.2 * thick),
+        ]
+    )
     if rng.random() < 0.25:
-        sketch.add("head", *(leaf((x - 0.2 * radius, y - 0.5 * radius), -1.9 - 0.35 * i, 1.3 * radius, 0.5 * radius)
-                             for i in range(3)))
+        sketch.add(
+            "head",
+            *(
+                leaf((x - 0.2 * radius, y - 0.5 * radius), -1.9 - 0.35 * i, 1.3 * radius, 0.5 * radius)
+                for i in range(3)
+            ),
+        )
     sketch.add("head", bill)
     sketch.add("head", ellipse(at, (radius * rng.uniform(1.0, 1.15), radius)))
     if rng.random() < 0.6:
@@ -173,12 +195,14 @@ def _standing_bird(sketch: Sketch, rng: np.random.Generator, kind: str) -> None:
     for swing, dx in ((rng.uniform(-0.05, 0.15), -0.1), (rng.uniform(-0.2, 0.0), 0.06)):
         _bird_leg(sketch, (dx, 0.12), ground, swing, rng.uniform(0.06, 0.08))
     lean = rng.uniform(-1.5, -0.9)
-    throat = tube(curve(tuple(0.75 * breast), lean - 0.3, neck + 0.25, rng.uniform(0.2, 0.7)),
-                  [0.8 * girth, 1.3 * head_radius, 1.3 * head_radius])
+    throat = tube(
+        curve(tuple(0.75 * breast), lean - 0.3, neck + 0.25, rng.uniform(0.2, 0.7)),
+        [0.8 * girth, 1.3 * head_radius, 1.3 * head_radius],
+    )
     sketch.add("body", throat, tube([tuple(rear), (0.0, 0.02), tuple(breast)], [0.45 * girth, girth, 0.8 * girth]))
     crown = curve(tuple(0.75 * breast), lean - 0.3, neck + 0.25, 0.45)[-1]
     beaks = {"perching": ["short", "hooked"], "wading": ["long"], "duck": ["flat"]}[kind]
-    _bird_head(sketch, rng, tuple(crown + (0.04, -0.05)), head_radius, rng.choice(beaks))
+    _bird_head(sketch, rng, tuple(crown + np.array([0.04, -0.05])), head_radius, rng.choice(beaks))
     if raised:
         _wing(sketch, shoulder, -2.1 + rng.uniform(-0.3, 0.2), 0.85, 0.32)
     else:
@@ -216,8 +240,15 @@ def _spread_bird(sketch: Sketch, rng: np.random.Generator) -> None:
     for spread in (-0.3, 0.0, 0.3):
         sketch.add("tail", leaf((-0.25, 0.0), np.pi + spread, 0.55, 0.26, 0.9))
     for side in (-1, 1):
-        edge = [(0.28, 0.05), (0.36, 0.35 * span), (0.2 - sweep, span), (0.0 - sweep, 1.02 * span),
-                (-0.1 - 0.5 * sweep, 0.7 * span), (-0.2 - 0.3 * sweep, 0.4 * span), (-0.18, 0.05)]
+        edge = [
+            (0.28, 0.05),
+            (0.36, 0.35 * span),
+            (0.2 - sweep, span),
+            (0.0 - sweep, 1.02 * span),
+            (-0.1 - 0.5 * sweep, 0.7 * span),
+            (-0.2 - 0.3 * sweep, 0.4 * span),
+            (-0.18, 0.05),
+        ]
         sketch.add("wing", smooth(np.asarray(edge) * (1, side)))
         sketch.limb("foot", [(-0.12, 0.08 * side), (-0.34, 0.2 * side)], [0.12, 0.1], (0.09, 0.07))
         for angle in (-0.5, 0.0, 0.5):
@@ -260,8 +291,16 @@ def _heap(sketch: Sketch, rng: np.random.Generator, width: float) -> Points:
         sketch.mark("dark", tube(fold, [0.01, 0.02, 0.01]))
     top = 0.5 - 0.85 * width * (rounds - 1)
     sway = rng.uniform(-0.12, 0.12)
-    return np.asarray([(0.25, top), (0.05, top - 0.05), (-0.12, top - 0.25), (-0.02 + sway, top - 0.5),
-                       (0.12 + sway, top - 0.68), (0.3 + sway, top - 0.72)])
+    return np.asarray(
+        [
+            (0.25, top),
+            (0.05, top - 0.05),
+            (-0.12, top - 0.25),
+            (-0.02 + sway, top - 0.5),
+            (0.12 + sway, top - 0.68),
+            (0.3 + sway, top - 0.72),
+        ]
+    )
 
 
 def _snake_bands(sketch: Sketch, rng: np.random.Generator, path: Points, width: float) -> None:

@@ -116,8 +116,11 @@ def _profile(sketch: Sketch, rng: np.random.Generator, build: _Build, at: Point)
     r = build.skull
     sketch.add("head", ellipse(at, (r, r)), ellipse((x + 0.7 * r, y + 0.4 * r), (0.62 * r, 0.48 * r), 0.2))
     if rng.random() < 0.75:
-        sketch.mark("second", ellipse((x + 0.5 * r, y - 0.15 * r), (0.38 * r, 0.42 * r)),
-                    ellipse((x + 0.75 * r, y + 0.42 * r), (0.5 * r, 0.38 * r), 0.2))
+        sketch.mark(
+            "second",
+            ellipse((x + 0.5 * r, y - 0.15 * r), (0.38 * r, 0.42 * r)),
+            ellipse((x + 0.75 * r, y + 0.42 * r), (0.5 * r, 0.38 * r), 0.2),
+        )
     ear = ellipse((x - 0.35 * r, y), (0.36 * r, 0.42 * r))
     sketch.add("head", ear)
     sketch.mark(rng.choice(["second", "accent"]), ellipse((x - 0.33 * r, y), (0.22 * r, 0.28 * r)))

@@ -5,6 +5,7 @@ Parts are those of PartImageNet (arXiv:2112.00933): a boat's `body` is its hull 
 Cars and bicycles are in vehicles.py.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -103,7 +104,7 @@ def _galleon(rng: np.random.Generator, paints: Mapping[str, Paint]) -> list[Piec
         height = rng.uniform(1.1, 1.5)
         pieces.append(Piece(ribbon([(x, 0.2), (x, -height)], [0.08, 0.05]), "body", paints["body"]))
         edges = np.linspace(-height + 0.1, -0.3, rows + 1)
-        for row, (top, low) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for row, (top, low) in enumerate(itertools.pairwise(edges)):
             half, gap = width * (0.75 + 0.25 * (row + 1) / rows), 0.04
             corners = [(x - half, low - gap), (x - half, top + gap), (x + half, top + gap), (x + half, low - gap)]
             pieces.append(Piece(_billowed(corners, (-0.15, 0.0, 0.15, -0.1)), "sail", paints["sail"]))

@@ -32,22 +32,52 @@ class _Build:
 _FAN = ((0.1, -0.7), (-0.7, -0.95), (-1.5, -0.5), (-1.4, 0.5), (-0.7, 1.15), (-0.1, 0.5))
 _BUILDS: Mapping[str, _Build] = MappingProxyType(
     {
-        "cat": _Build(0.36, (0.48, 0.13), (0.2, -0.8, 0.26), 0.2, (0.2, 0.15), "pointed",
-                      (0.75, 0.11, 0.09, 3.3, 1.6)),
-        "dog": _Build(0.38, (0.52, 0.14), (0.28, -0.9, 0.25), 0.18, (0.36, 0.15), "floppy",
-                      (0.5, 0.13, 0.08, 3.7, 1.0)),
-        "fox": _Build(0.33, (0.45, 0.11), (0.24, -0.8, 0.22), 0.18, (0.34, 0.07), "pointed",
-                      (0.65, 0.12, 0.22, 2.9, 0.5)),
-        "horse": _Build(0.4, (0.72, 0.13), (0.52, -1.0, 0.26), 0.16, (0.44, 0.18), "upright",
-                        (0.65, 0.12, 0.18, 2.7, -1.0), 0.75, "mane"),
-        "deer": _Build(0.36, (0.7, 0.11), (0.5, -1.15, 0.19), 0.15, (0.36, 0.12), "upright",
-                       (0.33, 0.17, 0.13, 3.6, 0.6), 0.75, "antlers"),
-        "cow": _Build(0.5, (0.5, 0.15), (0.26, -0.45, 0.34), 0.2, (0.38, 0.22), "floppy",
-                      (0.7, 0.1, 0.12, 2.6, -1.0), 0.75, "horns"),
-        "bear": _Build(0.56, (0.46, 0.2), (0.25, -0.35, 0.42), 0.24, (0.34, 0.18), "round",
-                       (0.28, 0.2, 0.16, 3.4, 0.3), 1.1),
-        "elephant": _Build(0.66, (0.62, 0.23), (0.18, -0.5, 0.42), 0.27, (0.95, 0.1), "fan",
-                           (0.6, 0.12, 0.1, 2.5, -0.8), 0.75, "trunk"),
+        "cat": _Build(0.36, (0.48, 0.13), (0.2, -0.8, 0.26), 0.2, (0.2, 0.15), "pointed", (0.75, 0.11, 0.09, 3.3, 1.6)),
+        "dog": _Build(
+            0.38, (0.52, 0.14), (0.28, -0.9, 0.25), 0.18, (0.36, 0.15), "floppy", (0.5, 0.13, 0.08, 3.7, 1.0)
+        ),
+        "fox": _Build(
+            0.33, (0.45, 0.11), (0.24, -0.8, 0.22), 0.18, (0.34, 0.07), "pointed", (0.65, 0.12, 0.22, 2.9, 0.5)
+        ),
+        "horse": _Build(
+            0.4,
+            (0.72, 0.13),
+            (0.52, -1.0, 0.26),
+            0.16,
+            (0.44, 0.18),
+            "upright",
+            (0.65, 0.12, 0.18, 2.7, -1.0),
+            0.75,
+            "mane",
+        ),
+        "deer": _Build(
+            0.36,
+            (0.7, 0.11),
+            (0.5, -1.15, 0.19),
+            0.15,
+            (0.36, 0.12),
+            "upright",
+            (0.33, 0.17, 0.13, 3.6, 0.6),
+            0.75,
+            "antlers",
+        ),
+        "cow": _Build(
+            0.5,
+            (0.5, 0.15),
+            (0.26, -0.45, 0.34),
+            0.2,
+            (0.38, 0.22),
+            "floppy",
+            (0.7, 0.1, 0.12, 2.6, -1.0),
+            0.75,
+            "horns",
+        ),
+        "bear": _Build(
+            0.56, (0.46, 0.2), (0.25, -0.35, 0.42), 0.24, (0.34, 0.18), "round", (0.28, 0.2, 0.16, 3.4, 0.3), 1.1
+        ),
+        "elephant": _Build(
+            0.66, (0.62, 0.23), (0.18, -0.5, 0.42), 0.27, (0.95, 0.1), "fan", (0.6, 0.12, 0.1, 2.5, -0.8), 0.75, "trunk"
+        ),
     }
 )
 
@@ -90,7 +120,7 @@ def _neck_and_head(sketch: Sketch, rng: np.random.Generator, build: _Build, ches
     path = curve(root, heading, _vary(rng, length) + 0.25 * build.girth, 0.15)
     sketch.add("body", tube(path, [0.75 * build.girth, 1.1 * width, width]))
     if build.crown == "mane":
-        sketch.mark("dark", tube(path[3:] + (-0.22 * width, 0.0), [0.05, 0.08, 0.06]))
+        sketch.mark("dark", tube(path[3:] + np.array([-0.22 * width, 0.0]), [0.05, 0.08, 0.06]))
     at = (float(path[-1, 0]) + 0.04, float(path[-1, 1]) - 0.03)
     _side_head(sketch, rng, build, at, angle=rng.uniform(-0.25, 0.3) + 0.4 * droop)
 
@@ -118,8 +148,10 @@ def _side_head(sketch: Sketch, rng: np.random.Generator, build: _Build, at: Poin
 def _ears(sketch: Sketch, build: _Build, at: Point, r: float) -> None:
     x, y = at
     ears = {
-        "pointed": [leaf((x + dx * r, y - 0.5 * r), -1.7 + lean, 1.05 * r, 0.7 * r, 0.0)
-                    for dx, lean in ((0.25, 0.3), (-0.35, -0.1))],
+        "pointed": [
+            leaf((x + dx * r, y - 0.5 * r), -1.7 + lean, 1.05 * r, 0.7 * r, 0.0)
+            for dx, lean in ((0.25, 0.3), (-0.35, -0.1))
+        ],
         "upright": [leaf((x - 0.2 * r, y - 0.6 * r), -1.9 + lean, 1.2 * r, 0.6 * r, 0.2) for lean in (0.4, -0.3)],
         "floppy": [leaf((x - 0.35 * r, y - 0.6 * r), 2.0, 1.5 * r, 0.75 * r, 1.0)],
         "round": [ellipse((x + dx * r, y - 0.85 * r), (0.38 * r, 0.38 * r)) for dx in (0.3, -0.5)],
@@ -204,12 +236,17 @@ def _front_quadruped(sketch: Sketch, rng: np.random.Generator, build: _Build) ->
     path = curve((0.3 * girth * side, 0.25), 0.6 if side > 0 else np.pi - 0.6, 0.75, -1.9 * side)
     sketch.add("tail", tube(path, [0.13, 0.1 + 0.5 * build.tail[2]]))
     for x in (-1, 1):
-        sketch.limb("foot", [(0.45 * girth * x, 0.3), (0.55 * girth * x, ground - 0.05)], [1.6 * width, width],
-                    (0.02, 0.6 * width))
+        sketch.limb(
+            "foot",
+            [(0.45 * girth * x, 0.3), (0.55 * girth * x, ground - 0.05)],
+            [1.6 * width, width],
+            (0.02, 0.6 * width),
+        )
     sketch.add("body", tube([(0.0, -0.25), (0.0, 0.1), (0.0, 0.3)], [0.9 * girth, 1.25 * girth, 1.1 * girth]))
     for x in (-1, 1):
-        sketch.limb("foot", [(0.22 * girth * x, 0.2), (0.24 * girth * x, ground)], [1.25 * width, width],
-                    (0.02, 0.6 * width))
+        sketch.limb(
+            "foot", [(0.22 * girth * x, 0.2), (0.24 * girth * x, ground)], [1.25 * width, width], (0.02, 0.6 * width)
+        )
     _front_face(sketch, build, (rng.uniform(-0.06, 0.06), -0.32 - 0.5 * build.neck[0]), r)
 
 

@@ -80,8 +80,9 @@ def _lizard_above(sketch: Sketch, rng: np.random.Generator) -> None:
     if rng.random() < 0.6:
         sketch.mark(rng.choice(["dark", "light", "accent"]), *(ellipse(tuple(at), (0.05, 0.05)) for at in spine[1:9:2]))
     at = (float(spine[-1, 0]), float(spine[-1, 1]))
-    jaw = smooth([(-0.08, 0.0), (0.0, -0.14), (0.14, -0.16), (0.3, -0.08), (0.36, 0.0), (0.3, 0.08), (0.14, 0.16),
-                  (0.0, 0.14)])
+    jaw = smooth(
+        [(-0.08, 0.0), (0.0, -0.14), (0.14, -0.16), (0.3, -0.08), (0.36, 0.0), (0.3, 0.08), (0.14, 0.16), (0.0, 0.14)]
+    )
     sketch.add("head", place(jaw * rng.uniform(0.95, 1.2), at, turn))
     for eye in place([(0.16, -0.1), (0.16, 0.1)], at, turn):
         sketch.eye(tuple(eye), 0.035)
@@ -104,8 +105,20 @@ def _turtle(sketch: Sketch, rng: np.random.Generator) -> None:
     sketch.eye((float(neck[-1, 0]) + 0.14, float(neck[-1, 1]) - 0.04), 0.035)
     for x, swing in ((-0.4, -0.08), (0.34, 0.03)):
         sketch.limb("foot", [(x, 0.02), (x + swing, 0.33)], [1.4 * width, 1.1 * width], (0.13, 0.07))
-    sketch.add("body", smooth([(-0.66, 0.08), (-0.5, -0.55 * height), (0.0, -height), (0.45, -0.6 * height),
-                               (0.64, 0.06), (0.3, 0.13), (-0.3, 0.14)]))
+    sketch.add(
+        "body",
+        smooth(
+            [
+                (-0.66, 0.08),
+                (-0.5, -0.55 * height),
+                (0.0, -height),
+                (0.45, -0.6 * height),
+                (0.64, 0.06),
+                (0.3, 0.13),
+                (-0.3, 0.14),
+            ]
+        ),
+    )
     spots = np.asarray([(-0.36, -0.3), (0.0, -0.35), (0.34, -0.3), (-0.18, -0.68), (0.16, -0.68)]) * (1, height)
     _shell_marks(sketch, rng, spots, 0.2 * height)
 

@@ -76,8 +76,10 @@ def tube(path: Sequence[Point] | Points, widths: Sequence[float]) -> Points:
     sides = ribbon(line, widths)
     half = np.linspace(0, np.pi, 9)[1:-1, None]
     caps = []
-    for center, side, along in ((line[-1], sides[len(line) - 1], line[-1] - line[-2]),
-                                (line[0], sides[-1], line[0] - line[1])):
+    for center, side, along in (
+        (line[-1], sides[len(line) - 1], line[-1] - line[-2]),
+        (line[0], sides[-1], line[0] - line[1]),
+    ):
         across = side - center
         forward = along / max(float(np.linalg.norm(along)), 1e-9) * float(np.linalg.norm(across))
         caps.append(center + np.cos(half) * across + np.sin(half) * forward)
@@ -99,6 +101,12 @@ def place(points: Points | Sequence[Point], at: Point, angle: float = 0.0) -> Po
 
 def leaf(base: Point, heading: float, length: float, width: float, round_end: float = 0.5) -> Points:
     """Outline of a feather, fin or ear: from `base` along `heading`, blunter with a larger `round_end` (0 to 1)."""
-    shape = [(0.0, 0.0), (0.35, -0.42), (0.75, -0.2 - 0.3 * round_end), (1.0, 0.0), (0.75, 0.2 + 0.3 * round_end),
-             (0.35, 0.42)]
+    shape = [
+        (0.0, 0.0),
+        (0.35, -0.42),
+        (0.75, -0.2 - 0.3 * round_end),
+        (1.0, 0.0),
+        (0.75, 0.2 + 0.3 * round_end),
+        (0.35, 0.42),
+    ]
     return place(smooth(np.asarray(shape) * (length, width)), base, heading)

@@ -5,6 +5,7 @@ as full discs, its `head` the handlebar with the stem, its `body` the frame with
 Deviation: side mirrors, saddles and handlebars are larger than life, so that they survive a small image.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -122,7 +123,7 @@ def _car_windows(rng: np.random.Generator, name: str, shape: CarShape) -> list[P
     gap = 0.03 if panes > 1 else 0.0
     return [
         Piece(rounded([at(a + gap, 0.92), at(a + gap, 0.2), at(b - gap, 0.2), at(b - gap, 0.92)], 0.05), None, paint)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in itertools.pairwise(edges)
     ]
 
 

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
 
 from cores_core.sample import Query
-
-Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class CategoryQuestions:
     whole: Wordings
     parts: Mapping[str, Wordings]
 
-    def draw(self, wordings: Wordings, split: Split, counts: tuple[int, int], rng: np.random.Generator) -> list[Query]:
+    def draw(self, wordings: Wordings, split: str, counts: tuple[int, int], rng: np.random.Generator) -> list[Query]:
         """Draw (questions, phrases) without repetition as far as there are enough; questions come first."""
         queries = []
         for texts, count, is_sentence in (

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from cores_core.data.questions.bank import CategoryQuestions, Split, load_bank
+from cores_core.data.questions.bank import CategoryQuestions, load_bank
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import merge_rles, rle_area
@@ -36,7 +36,7 @@ class Rejections:
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
 
-def read_parts(folder: Path, data_root: Path, split: Split, rejected: Rejections) -> Iterator[Record]:
+def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
     """Read one split of a part data set.
 
     Args:
@@ -89,7 +89,7 @@ def _load_annotations(path: Path) -> _Annotations:
         raise DataError(f"not a COCO-style annotation file: {path} ({error})") from error
 
 
-def _draw_queries(bank: Any, label: str, split: Split, rng: np.random.Generator) -> list[Any]:
+def _draw_queries(bank: Any, label: str, split: str, rng: np.random.Generator) -> list[Any]:
     category, _, part = label.lower().partition(" ")
     entry: CategoryQuestions = bank[category]
     return entry.draw(entry.parts[part] if part else entry.whole, split, QUERIES[split], rng)

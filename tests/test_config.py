@@ -1,0 +1,139 @@
+"""A config refuses nonsense and names it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cores_core.config import (
+    Config,
+    LossWeights,
+    build_config,
+    config_tree,
+    list_presets,
+    load_config,
+    save_config,
+)
+from cores_core.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_every_preset_loads(name: str) -> None:
+    config = load_config(name)
+    assert config.data
+    assert config.prompt.steps == config.chain.steps
+
+
+def test_there_is_a_tiny_preset() -> None:
+    assert "tiny" in list_presets()
+    assert load_config("tiny").train.learning_rate == 1e-3
+
+
+def test_the_default_loss_is_the_best_cell_of_table_s2() -> None:
+    loss = LossWeights()
+    assert loss.mask / loss.text == 2
+    assert loss.bce / loss.dice == pytest.approx(2 / 3)
+
+
+def test_an_override_changes_one_setting() -> None:
+    config = load_config("tiny", ("train.steps=7", "sam.global_blocks=[1, 3]", "context=none"))
+    assert config.train.steps == 7
+    assert config.sam.global_blocks == (1, 3)
+    assert config.prompt.context == "none"
+    assert config.train.images_per_step == load_config("tiny").train.images_per_step
+
+
+def test_a_later_override_wins() -> None:
+    assert load_config("tiny", ("train.steps=7", "train.steps=8")).train.steps == 8
+
+
+@pytest.mark.parametrize("text", ["3e-4", "0.0003", "3.0e-4"])
+def test_a_rate_may_be_written_as_people_write_it(text: str) -> None:
+    assert load_config("tiny", (f"train.learning_rate={text}",)).train.learning_rate == 3e-4
+
+
+def test_a_whole_number_is_a_fine_float() -> None:
+    weight = load_config("tiny", ("loss.mask=3",)).loss.mask
+    assert (weight, type(weight)) == (3.0, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.stepz=7", "train.stepz"),  # unknown key
+        ("trian.steps=7", "trian"),  # unknown section
+        ("train.steps.deep=7", "train.steps.deep"),  # a number has no settings of its own
+        ("train=7", "train"),  # a section is no number
+        ("train.steps", "train.steps"),  # no value
+        ("train.steps=[1", "train.steps"),  # no YAML
+        ("train.steps=many", "train.steps"),  # wrong types
+        ("train.steps=1.5", "train.steps"),
+        ("train.steps=true", "train.steps"),
+        ("train.learning_rate=fast", "train.learning_rate"),
+        ("train.learning_rate=true", "train.learning_rate"),
+        ("chain.refiner=1", "chain.refiner"),
+        ("sam.global_blocks=2", "sam.global_blocks"),
+        ("sam.global_blocks=[2, x]", "sam.global_blocks"),
+        ("train.betas=[0.9]", "train.betas"),
+        ("train.steps=0", "train.steps"),  # nonsense values
+        ("train.steps=-1", "train.steps"),
+        ("train.validate_every=0", "train.validate_every"),
+        ("train.learning_rate=-1", "train.learning_rate"),
+        ("train.learning_rate=nan", "train.learning_rate"),
+        ("loss.dice=-0.1", "loss.dice"),
+        ("chain.steps=3", "chain.steps"),
+        ("context=some", "context"),
+        ("vision.fit=squeeze", "vision.fit"),
+    ],
+)
+def test_nonsense_is_refused_by_its_name(override: str, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", (override,))
+    assert named in caught.value.message
+
+
+def test_the_hint_for_an_unknown_key_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config({"loss": {"bec": 1.0}})
+    assert "bce" in str(caught.value.hint)
+
+
+def test_the_message_for_a_wrong_value_holds_the_value() -> None:
+    with pytest.raises(ConfigError, match="'many'"):
+        load_config("tiny", ("train.steps=many",))
+
+
+def test_a_missing_preset_is_named_with_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match="huge") as caught:
+        load_config("huge")
+    assert "tiny" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("text", ["train: [", "- train", "7", "train:\n- steps"])
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    for overrides in ((), ("train.steps=7",)):
+        with pytest.raises(ConfigError):
+            load_config(path, overrides)
+
+
+def test_an_empty_file_holds_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    assert load_config(tmp_path / "config.yaml") == Config()
+
+
+def test_a_config_survives_saving_and_loading(tmp_path: Path, tiny_config: Config) -> None:
+    for config in (tiny_config, load_config("tiny", ("train.betas=[0.8, 0.99]", "data=[a, b]"))):
+        save_config(config, tmp_path / "config.yaml")
+        assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:
+    tree = config_tree(tiny_config)
+    assert yaml.safe_load(yaml.safe_dump(tree)) == tree
+    assert build_config(tree) == tiny_config
+
+
+def test_the_prompt_follows_the_chain() -> None:
+    assert load_config("tiny", ("chain.steps=1", "context=none")).prompt.chain == ("[SEG]",)

@@ -1,0 +1,58 @@
+"""A file is whole or absent."""
+
+from pathlib import Path
+
+import pytest
+
+from cores_core.files import replacing, save_text
+
+
+def test_a_text_is_saved_as_utf8(tmp_path: Path) -> None:
+    save_text("Fuß", tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_bytes() == b"Fu\xc3\x9f"
+    assert _names(tmp_path) == ["a.txt"]
+
+
+def test_nothing_lies_under_the_name_before_the_block_ends(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        assert not (tmp_path / "a.txt").exists()
+        assert temporary.parent == tmp_path  # one file system, so that renaming is one act
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, error: type[BaseException]) -> None:
+    save_text("old", tmp_path / "a.txt")
+    with pytest.raises(error), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert _names(tmp_path) == ["a.txt"]
+
+
+def test_a_failure_keeps_the_old_folder_and_leaves_no_other(tmp_path: Path) -> None:
+    _save_folder(tmp_path / "folder", "old")
+    with pytest.raises(OSError), replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+        raise OSError
+    assert _names(tmp_path) == ["folder"]
+    assert _names(tmp_path / "folder") == ["old"]
+
+
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    _save_folder(tmp_path / "folder", "old")
+    _save_folder(tmp_path / "folder", "new")
+    assert _names(tmp_path) == ["folder"]
+    assert _names(tmp_path / "folder") == ["new"]
+
+
+def _save_folder(path: Path, content: str) -> None:
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / content).touch()
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,193 @@
+"""Any still image becomes upright 8-bit RGB, and any other file a sentence."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from cores_core.errors import DataError
+from cores_core.images import load_image
+from cores_core.sample import RgbImage
+from tests.helpers import noise_image
+
+ODDITIES = "samples/jpeg_oddities"
+UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
+"""Six pixels, two rows of three, all different."""
+
+
+def test_grey_is_the_same_in_three_channels(tmp_path: Path) -> None:
+    loaded = _save_and_load(Image.fromarray(np.array([[0, 7], [200, 255]], dtype=np.uint8)), tmp_path)
+    assert loaded.tolist() == [[[0] * 3, [7] * 3], [[200] * 3, [255] * 3]]
+
+
+def test_rgb_is_untouched(tmp_path: Path) -> None:
+    image = noise_image(5, 7)
+    assert np.array_equal(_save_and_load(Image.fromarray(image), tmp_path), image)
+
+
+def test_transparent_pixels_are_white_and_half_transparent_ones_between(tmp_path: Path) -> None:
+    rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [255, 0, 0, 128]]], dtype=np.uint8)
+    loaded = _save_and_load(Image.fromarray(rgba), tmp_path)
+    assert loaded[0, 0].tolist() == [255, 0, 0]
+    assert loaded[0, 1].tolist() == [255, 255, 255]
+    assert np.abs(loaded[0, 2].astype(int) - [255, 127, 127]).max() <= 1
+
+
+def test_grey_with_alpha_is_on_white_too(tmp_path: Path) -> None:
+    grey = Image.merge("LA", (Image.new("L", (2, 1), 0), Image.fromarray(np.array([[255, 0]], dtype=np.uint8))))
+    assert _save_and_load(grey, tmp_path)[0, :, 0].tolist() == [0, 255]
+
+
+def test_cmyk_is_converted(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    Image.new("CMYK", (2, 2), (0, 255, 255, 0)).save(path)
+    assert load_image(path)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    assert _save_and_load(Image.fromarray(values), tmp_path)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_a_palette_gives_colours_not_indices(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), mode=None).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    assert _save_and_load(image, tmp_path)[0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+
+
+def test_a_transparent_palette_entry_is_white(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    path = tmp_path / "image.png"
+    image.save(path, transparency=1)
+    assert load_image(path)[0].tolist() == [[255, 0, 0], [255, 255, 255]]
+
+
+def test_black_and_white_of_one_bit(tmp_path: Path) -> None:
+    loaded = _save_and_load(Image.fromarray(np.array([[True, False]])), tmp_path)
+    assert loaded[0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    stored = {  # what a camera held in such a way stores, so that turning it back gives UPRIGHT
+        1: UPRIGHT,
+        2: UPRIGHT[:, ::-1],
+        3: UPRIGHT[::-1, ::-1],
+        4: UPRIGHT[::-1],
+        5: UPRIGHT.transpose(1, 0, 2),
+        6: np.rot90(UPRIGHT, 1),
+        7: UPRIGHT[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(UPRIGHT, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "image.png"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    assert np.array_equal(load_image(path), UPRIGHT)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_real_photographs_are_turned_upright(shared: Path, orientation: int) -> None:
+    folder = shared / ODDITIES / "pillow"
+    upright = load_image(folder / "hopper_orientation_2.jpg")
+    turned = load_image(folder / f"hopper_orientation_{orientation}.jpg")
+    assert turned.shape == upright.shape
+    assert np.abs(turned.astype(int) - upright).mean() < 8  # each file is compressed anew
+
+
+@pytest.mark.parametrize(("name", "is_wide"), [("Landscape_1", True), ("Landscape_6", True), ("Portrait_6", False)])
+def test_a_landscape_is_wide_and_a_portrait_tall(shared: Path, name: str, is_wide: bool) -> None:
+    height, width = load_image(shared / ODDITIES / "exif-orientation-examples" / f"{name}.jpg").shape[:2]
+    assert (width > height) == is_wide
+
+
+def test_the_same_landscape_comes_out_of_two_orientations(shared: Path) -> None:
+    folder = shared / ODDITIES / "exif-orientation-examples"
+    first, sixth = (load_image(folder / f"Landscape_{n}.jpg") for n in (1, 6))
+    assert first.shape == sixth.shape
+    small = [np.asarray(Image.fromarray(image).resize((30, 20)), dtype=int) for image in (first, sixth)]
+    assert np.abs(small[0] - small[1]).mean() < 40  # each has its own number painted on it
+
+
+def test_every_odd_photograph_is_read_as_pillow_reads_it(shared: Path) -> None:
+    paths = sorted((shared / ODDITIES).rglob("*.jpg"))
+    assert paths
+    for path in paths:
+        with Image.open(path) as image:
+            expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        assert np.array_equal(load_image(path), expected), path
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_a_file_cut_off_anywhere_is_refused_with_its_name(tmp_path: Path, kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(noise_image(24, 24)).save(buffer, format=kind)
+    whole, path = buffer.getvalue(), tmp_path / "image"
+    for length in np.linspace(0, len(whole) * 0.9, 40, dtype=int):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=str(path)):
+            load_image(path)
+
+
+def test_an_image_with_broken_bytes_is_read_or_refused(tmp_path: Path) -> None:
+    path, rng = tmp_path / "image", np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(noise_image(8, 8)).save(buffer, format=kind)
+        for _ in range(60):
+            broken = bytearray(buffer.getvalue())
+            for place in rng.integers(0, min(len(broken), 200), size=3):
+                broken[place] = int(rng.integers(256))
+            path.write_bytes(broken)
+            try:
+                image = load_image(path)
+            except DataError:
+                continue
+            assert image.dtype == np.uint8
+            assert image.ndim == 3
+
+
+def test_a_text_file_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jpg"
+    path.write_text("this is not an image")
+    with pytest.raises(DataError, match="not an image") as caught:
+        load_image(path)
+    assert caught.value.hint
+
+
+def test_a_folder_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="folder"):
+        load_image(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such image: .*fish\.png"):
+        load_image(tmp_path / "fish.png")
+
+
+@pytest.mark.parametrize("side", [14_000, 40_000])
+def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "image.bmp"
+    header = bytearray(_encode_bmp())
+    header[18:26] = side.to_bytes(4, "little") * 2
+    path.write_bytes(header)
+    with pytest.raises(DataError, match="too large"):
+        load_image(path)
+
+
+def _encode_bmp() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, format="BMP")
+    return buffer.getvalue()
+
+
+def _save_and_load(image: Image.Image, folder: Path) -> RgbImage:
+    path = folder / "image.png"
+    image.save(path)
+    loaded = load_image(path)
+    assert loaded.dtype == np.uint8
+    assert loaded.shape == (image.height, image.width, 3)
+    return loaded
