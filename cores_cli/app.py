@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from cores_cli import console
-from cores_cli.commands import evaluate, predict, prepare_data, train
+from cores_cli.commands import eval as evaluation
+from cores_cli.commands import predict, prepare_data, train
 from cores_core.errors import CoresError
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("prepare-data")(prepare_data.prepare_data)
 app.command("train")(train.train)
-app.add_typer(evaluate.app, name="eval")
+app.add_typer(evaluation.app, name="eval")
 
 
 def _show_version(wanted: bool) -> None:

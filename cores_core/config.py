@@ -70,12 +70,16 @@ class ChainConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each loss counts. Defaults: the best ratios of Table S2 (mask : text = 2 : 1, BCE : DICE = 2 : 3)."""
+    """How much each loss counts. Defaults: the best ratios of Table S2 (mask : text = 2 : 1, BCE : DICE = 2 : 3).
+
+    `concept` is no loss of the paper: it stands in for pretrained weights where there are none (train/concepts.py).
+    """
 
     text: float = 1.0
     mask: float = 2.0
     bce: float = 0.4
     dice: float = 0.6
+    concept: float = 0.0
 
     def __post_init__(self) -> None:
         _check_not_negative("loss", self)
@@ -170,9 +174,9 @@ def config_tree(config: Config) -> dict[str, Any]:
     return tree
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write the whole resolved config as YAML."""
-    path.write_text(yaml.safe_dump(config_tree(config), sort_keys=False), encoding="utf-8")
+def render_config(config: Config) -> str:
+    """The whole resolved config as YAML, ready to be written; `load_config` reads the file back."""
+    return yaml.safe_dump(config_tree(config), sort_keys=False)
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Read any still image as upright 8-bit RGB, or say in one sentence why not."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,11 @@ def load_image(path: Path) -> RgbImage:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"image too large: {path} has {image.width} x {image.height} pixels")
             return to_rgb(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"image too large: {path} ({error})") from error
+    except UnidentifiedImageError as error:
         raise DataError(f"not an image that can be read: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, struct.error) as error:  # as Pillow's decoders please
         raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
 
 

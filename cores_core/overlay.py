@@ -21,7 +21,6 @@ from PIL import Image, ImageDraw, ImageFont
 from cores_core.sample import BoolMask, RgbImage
 
 Colour = tuple[int, int, int]
-FloatMap = NDArray[np.float32]
 
 MIN_LONGER_SIDE, MAX_LONGER_SIDE = 640, 1600
 MIN_WIDTH_SHARE = 0.55
@@ -79,11 +78,16 @@ def _resize(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 
 def _resize_mask(mask: BoolMask, scale: float) -> BoolMask:
     """Scale a mask such that its stairs become slopes and nothing in it disappears, however small."""
-    coverage = _resize(mask.astype(np.uint8) * 255, scale)
+    binary = mask.astype(np.uint8) * 255
+    coverage = _resize(binary, scale)
     if scale <= 1:
         return coverage > 0
-    blur = min(0.3 * scale, MAX_BLUR)  # at 0.3 source pixels a lone pixel still peaks at 0.58
-    return cast(BoolMask, cv2.GaussianBlur(coverage, (0, 0), blur, borderType=cv2.BORDER_REPLICATE) > 127)
+    smooth = cv2.GaussianBlur(coverage, (0, 0), min(0.3 * scale, MAX_BLUR), borderType=cv2.BORDER_REPLICATE)
+    square = np.ones((2, 2), dtype=np.uint8)
+    solid = cv2.dilate(cv2.erode(binary, square, anchor=(1, 1)), square, anchor=(0, 0))
+    thin = cv2.subtract(binary, solid)  # what lies in no square of four pixels may be smoothed away: it stays as it is
+    size_wh = (coverage.shape[1], coverage.shape[0])
+    return cast(BoolMask, (smooth > 127) | (cv2.resize(thin, size_wh, interpolation=cv2.INTER_NEAREST) > 0))
 
 
 def _paint_target(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
@@ -95,7 +99,7 @@ def _paint_target(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
     rest = cv2.addWeighted(grey, DIMMED_TO * GREY_SHARE, picture, DIMMED_TO * (1 - GREY_SHARE), 0)
     target = cv2.addWeighted(_full(picture, REFINED_COLOUR), FILL_SHARE, picture, 1 - FILL_SHARE, 0)
     painted = _blend(rest, target, share=np.clip(depth + 0.5, 0, 1))
-    half_width = 1.25 * unit
+    half_width = 1.2 * unit
     shadow = np.clip(1 + (depth + half_width) / (4 * unit), 0, 1) * (depth < 0)
     painted = _blend(painted, _full(picture, SHADOW_COLOUR), share=0.6 * shadow)
     edge = np.clip(half_width + 0.5 - np.abs(depth), 0, 1)
@@ -107,40 +111,36 @@ def _full(picture: RgbImage, colour: Colour) -> RgbImage:
     return np.full_like(picture, colour)
 
 
-def _blend(below: MatLike, above: MatLike, share: FloatMap) -> RgbImage:
+def _blend(below: MatLike, above: MatLike, share: NDArray[np.floating]) -> RgbImage:
     """Lay one picture over another; `share`: (H, W), 0 to 1, how much the one above covers."""
     share = share.astype(np.float32)
     return cast(RgbImage, cv2.blendLinear(below, above, 1 - share, share))
 
 
-def _signed_distance(mask: BoolMask) -> FloatMap:
+def _signed_distance(mask: BoolMask) -> NDArray[np.float32]:
     """(H, W) distance to the mask's edge in pixels, positive inside; what lies beyond the image counts as outside."""
     inside = np.pad(mask, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - cv2.distanceTransform(
-        1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
+    within = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = within - cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     distance -= np.sign(distance) * np.float32(0.5)  # the edge runs between two pixels, not through one
-    return cast(FloatMap, cv2.GaussianBlur(distance, (0, 0), 1.0)[1:-1, 1:-1])
+    return cast(NDArray[np.float32], cv2.GaussianBlur(distance, (0, 0), 1.0)[1:-1, 1:-1])
 
 
 def _dash_outline(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
-    """Draw the mask's outline in dashes, on a dark line that makes them visible on any ground."""
+    """Draw the mask's outline in dashes, on a dark line that makes them visible on any ground.
+
+    It runs 3 pixels outside the mask, so that the refined edge stays in view where the two agree.
+    """
     if not mask.any():
         return picture
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _pixels(3, unit) + 1,) * 2)
+    contours, _ = cv2.findContours(cv2.dilate(mask.astype(np.uint8), around), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     longest = sorted(contours, key=len)[-MAX_DASHED_CONTOURS:]
     dashes = [dash for contour in longest for dash in _dashes(contour[:, 0].astype(np.float64), unit)]
     for colour, thickness, share in ((SHADOW_COLOUR, 3.4, 0.45), (COARSE_COLOUR, 1.8, 1.0)):
         coverage = np.zeros(mask.shape, dtype=np.uint8)
-        cv2.polylines(
-            coverage,
-            dashes,
-            isClosed=False,
-            color=(255,),
-            thickness=_pixels(thickness, unit),
-            lineType=cv2.LINE_AA,
-            shift=4,
-        )
+        width = _pixels(thickness, unit)
+        cv2.polylines(coverage, dashes, False, (255,), width, cv2.LINE_AA, shift=4)
         picture = _blend(picture, _full(picture, colour), share=coverage * np.float32(share / 255))
     return picture
 
@@ -166,12 +166,12 @@ def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool], widt
     margin, top = _pixels(16, unit), _pixels(13, unit)
     band = Image.new("RGB", (width * SUPERSAMPLING, _pixels(280, unit)), BAND_COLOUR)  # high enough for all lines
     draw = ImageDraw.Draw(band)
-    for text, size, colour, bold, most in (
-        (question, 21, QUESTION_COLOUR, 0.6, QUESTION_LINES), (answer, 16, ANSWER_COLOUR, 0, ANSWER_LINES)
-    ):
+    question_look = (question, 21, QUESTION_COLOUR, 0.6, QUESTION_LINES)
+    answer_look = (answer, 16, ANSWER_COLOUR, 0.0, ANSWER_LINES)
+    for text, size, colour, bold, most in (question_look, answer_look):
         font = _font(_pixels(size, unit))
         for line in _wrap(_printable(text), font, band.width - 2 * margin, most):
-            draw.text((margin, top), line, colour, font, stroke_width=bold * unit, stroke_fill=colour)
+            draw.text((margin, top), line, colour, font, stroke_width=round(bold * unit), stroke_fill=colour)
             top += _pixels(1.3 * size, unit)
         top += _pixels(5, unit)
     _draw_legend(draw, (margin, top + _pixels(4, unit)), has_masks, unit)
@@ -179,14 +179,12 @@ def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool], widt
     return np.asarray(band.reduce(SUPERSAMPLING), dtype=np.uint8)[:height]
 
 
-def _draw_legend(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], has_masks: tuple[bool, bool], unit: float
-) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], has_masks: tuple[bool, bool], unit: float) -> None:
     """Draw one row from `corner` to the right: swatch and name of the coarse and of the refined mask."""
     (left, top), side, font = corner, _pixels(14, unit), _font(_pixels(13, unit))
     middle = top + side // 2
-    for name, colour, present in zip(("C1 coarse", "C2 refined"), (COARSE_COLOUR, REFINED_COLOUR), has_masks,
-                                     strict=True):
+    rows = zip(("C1 coarse", "C2 refined"), (COARSE_COLOUR, REFINED_COLOUR), has_masks, strict=True)
+    for name, colour, present in rows:
         shown = colour if present else ABSENT_COLOUR
         if colour == COARSE_COLOUR:
             for start in range(left, left + 2 * side, _pixels(11, unit)):

@@ -94,7 +94,7 @@ def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | N
 def render_prefix(prompt: PromptFormat) -> str:
     """All that stands before the image: system text, in-context example, the user's role (conversation `llava_v1`)."""
     if prompt.context == "none":
-        return f"{SYSTEM}{'' if prompt.steps == 1 else SYSTEM_CHAIN} USER: "
+        return f"{SYSTEM}USER: " if prompt.steps == 1 else f"{SYSTEM}{SYSTEM_CHAIN} USER: "
     return f"{SYSTEM}{SYSTEM_CHAIN}{EXAMPLE} USER: "
 
 

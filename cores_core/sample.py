@@ -28,6 +28,15 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Thing:
+    """Something that an image shows: its category, its kind ("part" or "object") and its (H, W) bool mask."""
+
+    category: str
+    kind: str
+    mask: BoolMask
+
+
+@dataclass(frozen=True)
 class ImageSize:
     """Height and width of an image, before and after it was resized for SAM (before padding)."""
 
@@ -44,9 +53,13 @@ class Sample:
         turns: N questions with their answers.
         masks: N target masks, each (H, W) bool; empty where there is no target (prediction).
         ignores: N masks of pixels that count nowhere, or None for none.
+        categories: what each of the N masks shows.
+        scene: all that the image is known to show, asked about or not.
     """
 
     image: RgbImage
     turns: tuple[Turn, ...]
     masks: tuple[BoolMask, ...] = ()
     ignores: tuple[BoolMask | None, ...] = ()
+    categories: tuple[str, ...] = ()
+    scene: tuple[Thing, ...] = ()

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers import mask
 
 from cores_core.masks import binarize, bounding_box, decode_rle, encode_rle, merge_rles, rle_area
-from tests.helpers import mask
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import mask
 
 from cores_core.metrics import MaskIoU, Overlap, measure_overlap
 from cores_core.sample import BoolMask
-from tests.helpers import mask
 
 
 def test_ignored_pixels_count_nowhere() -> None:

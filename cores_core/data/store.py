@@ -4,7 +4,7 @@ A row is one image with its regions. Opening is instant, processes share the pag
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,9 @@ class Store:
 
     def __len__(self) -> int:
         return self._length
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self._length:

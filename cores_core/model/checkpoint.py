@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from cores_core.config import Config, build_config, save_config
+from cores_core.config import Config, load_config, render_config
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.build import build_model, build_processor
@@ -69,16 +68,16 @@ def save_checkpoint(
             stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
             save_file(stored, temporary / f"{name}.safetensors")
         processor.tokenizer.save_pretrained(temporary / "processor")
-        save_config(checkpoint.config, temporary / "config.yaml")
+        (temporary / "config.yaml").write_text(render_config(checkpoint.config), encoding="utf-8")
         if optimizer is not None:
             (temporary / "optimizer").mkdir()
             torch.save(dict(optimizer), temporary / "optimizer" / "state.pt")
         about = {
+            **checkpoint.about,
             "format": FORMAT,
             "dtype": str(dtype).removeprefix("torch."),
             "token_ids": dict(zip(processor.prompt.chain, processor.chain_ids, strict=True)),
             "versions": {package: metadata.version(package) for package in _PACKAGES},
-            **checkpoint.about,
         }
         (temporary / "checkpoint.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -93,7 +92,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     if about.get("format") != FORMAT:
         raise CheckpointError(f"checkpoint format {about.get('format')} is not {FORMAT}: {folder}")
-    config = build_config(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    config = load_config(folder / "config.yaml")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "processor")
     processor = build_processor(config, tokenizer)
     model = build_model(config, processor)

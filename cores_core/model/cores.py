@@ -20,11 +20,15 @@ class ChainOutput:
 
     Attributes:
         steps: for each step of the chain its unthresholded logits, (N, 1, 4h, 4w); the last is the answer.
+        prompts: for each step the prompt from the text chain, (N, C), before it is refined.
+        image_embeddings: (B, C, h, w) what SAM saw.
         image_index: (N,) the image of each query.
         text_logits: (K, V) vocabulary logits, and `text_labels` (K,) what they should have said.
     """
 
     steps: tuple[Tensor, ...]
+    prompts: tuple[Tensor, ...]
+    image_embeddings: Tensor
     image_index: Tensor
     text_logits: Tensor
     text_labels: Tensor
@@ -61,17 +65,20 @@ class CoresModel(nn.Module):
         hidden = self.mllm(batch)
         counts = torch.tensor(batch.counts, device=hidden.device)
         image_index = torch.repeat_interleave(torch.arange(len(batch.counts), device=hidden.device), counts)
-        embeddings = self.segmenter.encode(batch.sam_pixels)[image_index]
+        embeddings = self.segmenter.encode(batch.sam_pixels)
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
+        prompts = tuple(self.projection(state) for state in states)
         predicts_label = batch.labels[:, 1:] != IGNORED_LABEL
         return ChainOutput(
-            steps=self.segment(embeddings, [self.projection(state) for state in states]),
+            steps=self.segment(embeddings[image_index], prompts),
+            prompts=prompts,
+            image_embeddings=embeddings,
             image_index=image_index,
             text_logits=self.mllm.logits(hidden[:, :-1][predicts_label]),
             text_labels=batch.labels[:, 1:][predicts_label],
         )
 
-    def segment(self, image_embeddings: Tensor, prompts: list[Tensor]) -> tuple[Tensor, ...]:
+    def segment(self, image_embeddings: Tensor, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the segmenting chain: each step's prompt, refined by and decoded with the mask of the step before.
 
         Args:

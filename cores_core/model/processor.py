@@ -42,6 +42,9 @@ class Batch:
         sizes: B image sizes. counts: B numbers of turns.
         masks, ignores: for each image (N_b, H, W) bool targets, and pixels that count nowhere (None for none); both
             empty without targets.
+        categories: N names of what the masks show.
+        things: for each image the (category, kind) of all it is known to show; `thing_maps` (R, S, S) uint8 their masks
+            in SAM's frame, 0-255. Both empty where the samples tell nothing.
     """
 
     input_ids: Tensor
@@ -54,6 +57,9 @@ class Batch:
     counts: tuple[int, ...]
     masks: tuple[Tensor, ...] = ()
     ignores: tuple[Tensor | None, ...] = ()
+    categories: tuple[str, ...] = ()
+    things: tuple[tuple[tuple[str, str], ...], ...] = ()
+    thing_maps: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -61,7 +67,8 @@ class Batch:
         changes: dict[str, Any] = {name: value.to(device) for name, value in tensors.items() if torch.is_tensor(value)}
         moved = tuple(mask.to(device) for mask in self.masks)
         ignores = tuple(None if mask is None else mask.to(device) for mask in self.ignores)
-        return replace(self, **changes, masks=moved, ignores=ignores)
+        maps = tuple(masks.to(device) for masks in self.thing_maps)
+        return replace(self, **changes, masks=moved, ignores=ignores, thing_maps=maps)
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,13 @@ class Processor:
             counts=tuple(len(sample.turns) for sample in samples),
             masks=tuple(torch.from_numpy(np.stack(sample.masks)) for sample in samples if sample.masks),
             ignores=tuple(_stack_ignores(sample) for sample in samples if sample.masks),
+            categories=tuple(category for sample in samples for category in sample.categories),
+            things=tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
+            thing_maps=tuple(
+                thing_maps(sample, size.resized_hw, self.images.sam_size)
+                for sample, (_, size) in zip(samples, sam, strict=True)
+                if sample.scene
+            ),
         )
 
     def answer_ids(self, turn: Turn) -> list[int]:
@@ -179,8 +193,8 @@ def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
     width, height = image.size
     size = images.mllm_size
     if images.mllm_fit == "crop":
-        scale = size / min(width, height)
-        image = image.resize((max(int(width * scale), size), max(int(height * scale), size)), Image.Resampling.BICUBIC)
+        shortest = min(width, height)
+        image = image.resize((size * width // shortest, size * height // shortest), Image.Resampling.BICUBIC)
         left, top = (image.width - size) // 2, (image.height - size) // 2
         image = image.crop((left, top, left + size, top + size))
     else:
@@ -189,6 +203,16 @@ def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
         square.paste(image, ((side - width) // 2, (side - height) // 2))
         image = square.resize((size, size), Image.Resampling.BICUBIC)
     return _normalise(np.asarray(image, dtype=np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
+
+
+def thing_maps(sample: Sample, resized_hw: tuple[int, int], size: int) -> Tensor:
+    """The masks of all that an image shows in SAM's padded square, (R, size, size) uint8 from 0 to 255."""
+    maps = torch.zeros(len(sample.scene), size, size, dtype=torch.uint8)
+    for index, thing in enumerate(sample.scene):
+        mask = Image.fromarray(thing.mask.astype(np.uint8) * 255)
+        resized = np.array(mask.resize(resized_hw[::-1], Image.Resampling.BILINEAR))
+        maps[index, : resized_hw[0], : resized_hw[1]] = torch.from_numpy(resized)
+    return maps
 
 
 def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Tensor:

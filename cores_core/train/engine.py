@@ -1,6 +1,6 @@
 """What turns a loss into a step. The seam behind which a distributed engine takes the place of plain PyTorch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -25,8 +25,8 @@ class Engine(Protocol):
 class TorchEngine:
     """Plain PyTorch in one process: AdamW, gradient clipping, linear warm-up and linear decay to 0."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    def __init__(self, parameters: Iterable[nn.Parameter], config: TrainConfig) -> None:
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )

@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cores_core.config import Config
+from cores_core.config import Config, LossWeights
 from cores_core.data.mixture import Mixture
 from cores_core.errors import CoresError
 from cores_core.evaluate import EvalResult
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import compute_losses
 from cores_core.model.processor import Batch, Processor
+from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import TorchEngine
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class StepReport:
     text: float
     bce: float
     dice: float
+    concept: float
     gradient_norm: float
     learning_rate: float
     seconds: float
@@ -80,24 +82,37 @@ def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
     return iter(DataLoader(steps, batch_size=None, num_workers=workers, **(options if workers else {})))
 
 
-def train_step(model: CoresModel, engine: TorchEngine, batch: Batch, config: Config) -> StepReport:
+@dataclass(frozen=True)
+class Learner:
+    """What learns: the model, and with `loss.concept` the prototypes that stand in for pretraining."""
+
+    model: CoresModel
+    concepts: ConceptHead | None
+    engine: TorchEngine
+
+
+def train_step(learner: Learner, batch: Batch, weights: LossWeights) -> StepReport:
     """Forward, losses, backward, update.
 
     Raises:
         CoresError: the loss is not a number.
     """
-    started, rate = time.perf_counter(), engine.learning_rate
-    losses = compute_losses(model(batch), batch, model.segmenter, config.loss)
-    loss = losses.total.item()
+    engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
+    output = learner.model(batch)
+    losses = compute_losses(output, batch, learner.model.segmenter, weights)
+    concept = losses.total.new_zeros(()) if learner.concepts is None else learner.concepts(output, batch)
+    total = losses.total + weights.concept * concept
+    loss = total.item()
     if not math.isfinite(loss):
         raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
-    norm = engine.step(losses.total)
+    norm = engine.step(total)
     return StepReport(
         step=engine.steps,
         loss=loss,
         text=losses.text.item(),
         bce=losses.bce.item(),
         dice=losses.dice.item(),
+        concept=concept.item(),
         gradient_norm=norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,

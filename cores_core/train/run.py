@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cores_core.config import Config, save_config
+from cores_core.config import Config, render_config
 from cores_core.data.mixture import Mixture
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError
@@ -24,8 +24,9 @@ from cores_core.files import save_text
 from cores_core.model.build import build_model, build_processor, build_tokenizer
 from cores_core.model.checkpoint import Checkpoint, load_checkpoint, load_optimizer, save_checkpoint
 from cores_core.runtime import seed_everything
+from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import TorchEngine
-from cores_core.train.loop import Reporter, StepReport, Steps, load_batches, train_step
+from cores_core.train.loop import Learner, Reporter, StepReport, Steps, load_batches, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
     """Train until the last step or until the reporter says stop.
 
     Args:
-        resume: continue from the newest checkpoint under `job.output`.
+        resume: continue from the newest checkpoint under `job.output`, or from the start if it was killed before one.
 
     Returns:
         The number of steps done.
@@ -57,22 +58,27 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
     """
     stores = [Store(job.data_root, name, "train") for name in job.config.data]
     validation = Store(job.data_root, job.config.data[0], "val")
-    newest = newest_checkpoint(job.output)
-    if resume and newest is None:
+    started = (job.output / "config.yaml").exists()
+    if resume and not started:
         raise CheckpointError(f"nothing to resume in: {job.output}", hint="leave out --resume to start")
-    if not resume and (newest is not None or (job.output / "metrics.jsonl").exists()):
+    if started and not resume:
         raise ConfigError(
             f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
         )
+    newest = newest_checkpoint(job.output)
     job.output.mkdir(parents=True, exist_ok=True)
-    save_config(job.config, job.output / "config.yaml")
+    save_text(render_config(job.config), job.output / "config.yaml")
     seed_everything(job.config.train.seed)
     checkpoint = build_checkpoint(job.config, stores) if newest is None else load_checkpoint(newest)
-    run = _Run(job, checkpoint, validation, reporter)
+    concepts = None
+    if job.config.loss.concept:
+        concepts = ConceptHead(collect_categories(stores), job.config.sam.prompt_width)
+    run = _Run(job, checkpoint, concepts, validation, reporter)
     if newest is not None:
         run.resume_from(newest)
-    mixture = Mixture(stores, job.config.prompt, job.config.train.queries_per_image, job.config.train.seed)
-    return run.loop(mixture)
+    run.forget_what_came_after()
+    train = job.config.train
+    return run.loop(Mixture(stores, job.config.prompt, train.queries_per_image, train.seed, with_scene=bool(concepts)))
 
 
 def build_checkpoint(config: Config, stores: list[Store]) -> Checkpoint:
@@ -94,12 +100,22 @@ def newest_checkpoint(output: Path) -> Path | None:
 class _Run:
     """One process's training run: what `run_training` holds together."""
 
-    def __init__(self, job: TrainJob, checkpoint: Checkpoint, validation: Store, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        checkpoint: Checkpoint,
+        concepts: ConceptHead | None,
+        validation: Store,
+        reporter: Reporter,
+    ) -> None:
         self.job = job
         self.train = job.config.train
         self.processor = checkpoint.processor
         self.model = checkpoint.model.to(job.device).train()
-        self.engine = TorchEngine(self.model, self.train)
+        self.concepts = None if concepts is None else concepts.to(job.device)
+        learning = [*self.model.parameters(), *(self.concepts.parameters() if self.concepts else ())]
+        self.engine = TorchEngine(learning, self.train)
+        self.learner = Learner(self.model, self.concepts, self.engine)
         self.validation = validation
         self.reporter = reporter
         self.step = 0
@@ -108,11 +124,18 @@ class _Run:
     def resume_from(self, folder: Path) -> None:
         state = load_optimizer(folder)
         self.engine.load_state(state["engine"])
+        if self.concepts is not None:
+            self.concepts.load_state_dict(state["concepts"])
         torch.set_rng_state(state["rng"])
         self.step = state["engine"]["steps"]
         self.best = (state["best"][0], state["best"][1])
+
+    def forget_what_came_after(self) -> None:
+        """Drop what a killed run logged or half wrote after its last checkpoint."""
         for name in ("metrics", "validation"):
             _drop_rows_after(self.job.output / f"{name}.jsonl", self.step)
+        for unfinished in (self.job.output / "checkpoints").glob(".step-*.tmp"):
+            shutil.rmtree(unfinished)
 
     def loop(self, mixture: Mixture) -> int:
         self.reporter.on_start(self.step, self.train.steps)
@@ -120,7 +143,7 @@ class _Run:
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1)
         try:
             for batch in batches:
-                report = train_step(self.model, self.engine, batch.to(self.job.device), self.job.config)
+                report = train_step(self.learner, batch.to(self.job.device), self.job.config.loss)
                 self.step = report.step
                 self._log(report, board)
                 last = self.step == self.train.steps
@@ -158,6 +181,8 @@ class _Run:
     def _save(self) -> None:
         folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"
         state = {"engine": self.engine.state(), "rng": torch.get_rng_state(), "best": list(self.best)}
+        if self.concepts is not None:
+            state["concepts"] = self.concepts.state_dict()
         about = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
         checkpoint = Checkpoint(self.model, self.processor, self.job.config, about)
         save_checkpoint(folder, checkpoint, optimizer=state)
@@ -174,7 +199,7 @@ def _append_row(path: Path, row: dict[str, object]) -> None:
 
 
 def _drop_rows_after(path: Path, step: int) -> None:
-    """Forget rows that a killed run logged after its last checkpoint; a row cut off in the middle is one of them."""
+    """Keep the rows up to a step; a row that was cut off in the middle is not one of them."""
     if not path.is_file():
         return
     rows = []

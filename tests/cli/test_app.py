@@ -1,0 +1,32 @@
+"""The command line as a whole: help, version, start-up."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from cores_cli.app import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'cv2', 'numpy', 'pyarrow'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [[], ["predict"], ["prepare-data"], ["train"], ["eval"], ["eval", "reasonpart"]])
+def test_every_command_explains_itself(cli, command):
+    outcome = cli(*command, "--help")
+    assert outcome.code == 0
+    assert "Usage: cores" in outcome.stdout
+
+
+def test_version(cli):
+    assert cli("--version").stdout.startswith("cores 0.")
+
+
+def test_unknown_command_is_wrong_usage(cli):
+    assert cli("segment").code == 2

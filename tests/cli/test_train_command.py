@@ -1,0 +1,96 @@
+"""`cores train`: interrupted at random moments, resumed, and still the same run."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cores_cli.app import main
+from cores_core.config import Config, config_tree
+
+INTERRUPTIONS = 20
+STEPS = 60
+
+
+@pytest.fixture
+def preset(tiny_config: Config, tmp_path: Path) -> Path:
+    """The small test model with a longer training, as a YAML file."""
+    tree = config_tree(tiny_config)
+    tree["train"] |= {"steps": STEPS, "save_every": 3, "validate_every": 25, "validation_images": 1, "workers": 1}
+    path = tmp_path / "preset.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def train(*arguments: str) -> None:
+    os.setpgrp()  # so that a kill takes the loader's worker along
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    main(["train", *arguments])
+
+
+def losses(run: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return {row["step"]: row["loss"] for row in rows}
+
+
+def test_a_run_killed_again_and_again_is_the_run_that_was_never_touched(preset, partworld_root, tmp_path):
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["cores_core.train.run"])  # torch is imported once, not 20 times
+    common = ("--preset", str(preset), "--data-root", str(partworld_root), "--device", "cpu")
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    rng, codes = random.Random(0), []
+
+    def start(run: Path) -> multiprocessing.process.BaseProcess:
+        resume = ("--resume",) if (run / "config.yaml").exists() else ()
+        process = processes.Process(target=train, args=(*common, "--output", str(run), *resume))
+        process.start()
+        return process
+
+    undisturbed = start(calm)
+    undisturbed.join(120)
+    assert undisturbed.exitcode == 0
+    for number in range(INTERRUPTIONS):
+        process = start(rough)
+        time.sleep(rng.uniform(0.5, 2.5))
+        if process.is_alive() and process.pid:
+            kill = signal.SIGINT if number % 2 else signal.SIGKILL
+            (os.kill if kill == signal.SIGINT else os.killpg)(process.pid, kill)
+        process.join(60)
+        codes.append(process.exitcode)
+    final = start(rough)
+    final.join(120)
+    assert final.exitcode == 0
+    assert set(codes) <= {0, 130, -signal.SIGKILL}
+    assert losses(rough) == losses(calm)
+    assert len(losses(calm)) == STEPS
+    assert not list(rough.glob("checkpoints/.*"))
+
+
+def test_a_run_is_not_overwritten(cli, preset, partworld_root, tmp_path):
+    arguments = ("train", "--preset", preset, "--data-root", partworld_root, "--output", tmp_path / "run")
+    short = ("--set", "train.steps=1", "--set", "train.workers=0")
+    assert cli(*arguments, *short).code == 0
+    outcome = cli(*arguments, *short)
+    assert outcome.code == 1
+    assert "--resume" in outcome.stderr
+
+
+def test_unknown_preset_and_setting_are_named(cli, tmp_path):
+    assert "cores-9000b" in cli("train", "--preset", "cores-9000b", "--output", tmp_path / "run").stderr
+    outcome = cli("train", "--set", "train.stepz=3", "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "train.stepz" in outcome.stderr
+
+
+def test_data_that_is_not_prepared_is_named_before_anything_starts(cli, preset, tmp_path):
+    outcome = cli("train", "--preset", preset, "--data-root", tmp_path, "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "cores prepare-data partworld" in outcome.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,288 @@
+"""Packing changes nothing that a branch reads, and pixels are what the release's encoders were given."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import mask, noise_image
+from PIL import Image
+
+from cores_core import prompts
+from cores_core.errors import DataError
+from cores_core.images import load_image
+from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.processor import (
+    CLIP_MEAN,
+    IGNORED_LABEL,
+    PADDING,
+    PREFIX,
+    SAM_MEAN,
+    SAM_STD,
+    ImageFormat,
+    Processor,
+    mllm_pixels,
+    sam_pixels,
+)
+from cores_core.prompts import render_turn
+from cores_core.sample import Query, RgbImage, Sample, Thing
+
+QUESTIONS = ("Which part steers the fish?", "What would a bird use to fly away from here?", "Where is its end?")
+LEFT_HALF = np.repeat(mask("#" * 20 + "." * 20), 20, axis=0)
+RELEASE = ImageFormat(mllm_size=224, mllm_tokens=256, mllm_fit="crop", sam_size=1024)
+
+
+@pytest.fixture(scope="module")
+def processor(checkpoint: Checkpoint) -> Processor:
+    return checkpoint.processor
+
+
+def test_each_branch_reads_what_the_question_alone_would_read(processor: Processor) -> None:
+    packed = processor.collate([_ask(processor, *QUESTIONS)])
+    for number, question in enumerate(QUESTIONS, start=1):
+        alone = processor.collate([_ask(processor, question)])
+        read = (packed.branches[0] == PREFIX) | (packed.branches[0] == number)
+        for field in ("input_ids", "positions", "labels"):
+            assert getattr(packed, field)[0, read].tolist() == getattr(alone, field)[0].tolist()
+
+
+def test_positions_start_again_in_every_branch(processor: Processor) -> None:
+    packed = processor.collate([_ask(processor, *QUESTIONS)])
+    prefix = int((packed.branches == PREFIX).sum())
+    for number in range(len(QUESTIONS) + 1):
+        positions = packed.positions[packed.branches == number].tolist()
+        first = 0 if number == PREFIX else prefix
+        assert positions == list(range(first, first + len(positions)))
+
+
+def test_labels_are_the_answers_with_their_end_and_nothing_else(processor: Processor) -> None:
+    packed = processor.collate([_ask(processor, *QUESTIONS)])
+    answer = [*processor.tokenizer.encode(f" {processor.prompt.answer}", add_special_tokens=False), processor.end_id]
+    labelled = packed.labels != IGNORED_LABEL
+    assert packed.labels[labelled].tolist() == answer * len(QUESTIONS)
+    assert torch.equal(packed.labels[labelled], packed.input_ids[labelled])
+    for number in range(1, len(QUESTIONS) + 1):
+        assert labelled[packed.branches == number].tolist()[-len(answer) :] == [True] * len(answer)
+
+
+def test_every_turn_has_each_token_of_the_chain_once(processor: Processor) -> None:
+    packed = processor.collate([_ask(processor, *QUESTIONS)])
+    for token_id in processor.chain_ids:
+        branches = packed.branches[packed.input_ids == token_id]
+        assert branches.tolist() == [1, 2, 3]
+
+
+def test_there_is_an_image_token_for_every_patch_and_only_in_the_prefix(processor: Processor) -> None:
+    packed = processor.collate([_ask(processor, *QUESTIONS)])
+    is_image = packed.input_ids == processor.token_id(prompts.IMAGE)
+    assert int(is_image.sum()) == processor.images.mllm_tokens == (32 // 16) ** 2
+    assert (packed.branches[is_image] == PREFIX).all()
+
+
+def test_the_text_read_is_the_text_rendered(processor: Processor) -> None:
+    sample = _ask(processor, QUESTIONS[0])
+    ids = processor.collate([sample]).input_ids[0].tolist()
+    images = prompts.IMAGE * processor.images.mllm_tokens
+    expected = (
+        f"{prompts.BEGIN}{prompts.render_prefix(processor.prompt)}"
+        f"{prompts.IMAGE_START}{images}{prompts.IMAGE_END}"
+        f"{prompts.render_question(sample.turns[0])}{prompts.render_answer(sample.turns[0])}{prompts.END}"
+    )
+    assert processor.tokenizer.decode(ids) == expected
+
+
+def test_a_shorter_row_is_padded_on_the_right_with_what_counts_nowhere(processor: Processor) -> None:
+    batch = processor.collate([_ask(processor, QUESTIONS[0]), _ask(processor, *QUESTIONS)])
+    assert batch.counts == (1, 3)
+    padding = batch.branches[0] == PADDING
+    length = int((~padding).sum())
+    assert padding.tolist() == [False] * length + [True] * (batch.input_ids.shape[1] - length)
+    assert (batch.labels[0, padding] == IGNORED_LABEL).all()
+    assert not torch.isin(batch.input_ids[0, padding], torch.tensor(processor.chain_ids)).any()
+
+
+def test_an_open_answer_ends_with_the_question(processor: Processor) -> None:
+    sample = _ask(processor, *QUESTIONS)
+    batch = processor.collate([sample], answers=[[[], [], []]])
+    assert (batch.labels == IGNORED_LABEL).all()
+    text = processor.tokenizer.decode(batch.input_ids[0].tolist())
+    assert text.endswith("ASSISTANT:")
+
+
+def test_given_ids_take_the_place_of_the_answer(processor: Processor) -> None:
+    batch = processor.collate([_ask(processor, *QUESTIONS[:2])], answers=[[[5, 6], [7]]])
+    assert batch.labels[batch.labels != IGNORED_LABEL].tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("token", [*prompts.SPECIAL_TOKENS, "[SEG_SEMA]"])
+def test_a_special_token_in_a_users_text_stays_text(processor: Processor, token: str) -> None:
+    plain, evil = (_ask(processor, f"Where is the {word} here?") for word in ("fish", f"{token} {token}{token}"))
+    specials = torch.tensor([processor.token_id(special) for special in prompts.SPECIAL_TOKENS])
+    counts = [torch.isin(processor.collate([sample]).input_ids, specials).sum() for sample in (plain, evil)]
+    assert counts[0] == counts[1]
+
+
+def test_special_tokens_are_one_id_each_and_read_back(processor: Processor) -> None:
+    for token in prompts.SPECIAL_TOKENS:
+        index = processor.token_id(token)
+        assert processor.tokenizer.encode(token, add_special_tokens=False) == [index]
+        assert processor.tokenizer.decode([index]) == token
+
+
+def test_an_unknown_token_is_an_error_that_names_it(processor: Processor) -> None:
+    with pytest.raises(DataError, match="SEG_SEMA"):
+        processor.token_id("[SEG_SEMA]")
+
+
+@pytest.mark.parametrize("text", ["Fuß, 魚 and 🐟?", "naïve  café", "a\\b"])
+def test_any_text_can_be_tokenized_and_read_back(processor: Processor, text: str) -> None:
+    ids = processor.tokenizer.encode(text, add_special_tokens=False)
+    assert processor.token_id(prompts.UNKNOWN) not in ids
+    assert processor.tokenizer.decode(ids) == text
+
+
+def test_decoding_leaves_out_the_end_and_keeps_the_chain(processor: Processor) -> None:
+    turn = _ask(processor, QUESTIONS[0]).turns[0]
+    assert processor.decode(processor.answer_ids(turn)) == processor.prompt.answer
+
+
+def test_a_question_that_does_not_fit_is_refused(processor: Processor) -> None:
+    with pytest.raises(DataError, match="too long") as caught:
+        processor.collate([_ask(processor, "very " * 3000)])
+    assert "shorten" in str(caught.value.hint)
+
+
+def test_many_questions_may_be_longer_together_than_one_may_be(processor: Processor) -> None:
+    batch = processor.collate([_ask(processor, *["Where is the long part of the boat?"] * 70)])
+    assert batch.input_ids.shape[1] > processor.max_tokens > int(batch.positions.max())
+
+
+def test_targets_and_ignores_stand_beside_their_image(processor: Processor) -> None:
+    target, ignore = mask("#..", "..."), mask("..#", "..#")
+    sample = replace(_ask(processor, *QUESTIONS[:2], image=noise_image(2, 3)), masks=(target, ~target))
+    batch = processor.collate([replace(sample, ignores=(None, ignore)), replace(sample, ignores=(None, None))])
+    assert [m.shape for m in batch.masks] == [(2, 2, 3)] * 2
+    first, second = batch.ignores
+    assert first is not None
+    assert (first[0].any().item(), first[1].tolist()) == (False, ignore.tolist())
+    assert second is None
+
+
+def test_all_that_an_image_shows_lies_in_the_frame_of_sam(processor: Processor) -> None:
+    things = (Thing("Fish", "object", np.ones((20, 40), dtype=bool)), Thing("Fish Tail", "part", LEFT_HALF))
+    samples = [replace(_ask(processor, QUESTIONS[0], image=noise_image(20, 40)), scene=scene) for scene in (things, ())]
+    batch = processor.collate(samples)
+    assert batch.things == ((("Fish", "object"), ("Fish Tail", "part")), ())
+    (maps,) = batch.thing_maps
+    assert maps.shape == (2, 64, 64)
+    assert (maps[0, :32] == 255).all()  # 20 x 40 becomes 32 x 64; below it is padding
+    assert (maps[:, 32:] == 0).all()
+    assert (maps[1, :32, :31] == 255).all()
+    assert (maps[1, :32, 33:] == 0).all()
+
+
+@pytest.mark.parametrize(("hw", "resized"), [((10, 20), (32, 64)), ((20, 10), (64, 32)), ((64, 64), (64, 64))])
+def test_sam_pixels_are_zero_right_and_bottom(hw: tuple[int, int], resized: tuple[int, int]) -> None:
+    pixels, size = sam_pixels(Image.new("RGB", hw[::-1], "white"), 64)
+    assert (size.original_hw, size.resized_hw) == (hw, resized)
+    assert pixels.shape == (3, 64, 64)
+    assert (pixels[:, : resized[0], : resized[1]] > 2).all()
+    assert (pixels[:, resized[0] :] == 0).all()
+    assert (pixels[:, :, resized[1] :] == 0).all()
+
+
+def test_the_thinnest_image_keeps_a_row(processor: Processor) -> None:
+    batch = processor.collate([_ask(processor, QUESTIONS[0], image=noise_image(1, 300))])
+    assert batch.sizes[0].resized_hw == (1, 64)
+
+
+def test_pad_keeps_the_whole_image_in_the_middle_on_the_mean_colour() -> None:
+    pad = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="pad", sam_size=64)
+    pixels = mllm_pixels(Image.new("RGB", (80, 40), "white"), pad)
+    assert pixels.shape == (3, 8, 8)
+    assert (pixels[:, 3:5] > 1.9).all()
+    assert pixels[:, [0, 7]].abs().max() < 0.05
+
+
+def test_crop_fills_the_square_and_cuts_the_longer_sides() -> None:
+    crop = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="crop", sam_size=64)
+    image = np.zeros((40, 80, 3), dtype=np.uint8)
+    image[:, 20:60] = 255  # the middle
+    pixels = mllm_pixels(Image.fromarray(image), crop)
+    assert (pixels[:, :, 1:7] > 1.9).all()
+
+
+def test_the_crop_is_as_large_as_clip_makes_it() -> None:
+    """`int(224 * long / short)`, not `int(long * (224 / short))`, which is 1 too small for some sizes."""
+    for short in (3, 7, 49, 98, 103, 107):
+        exact = mllm_pixels(Image.fromarray(noise_image(short * 2, short)), RELEASE)
+        resized = Image.fromarray(noise_image(short * 2, short)).resize((224, 448), Image.Resampling.BICUBIC)
+        expected = mllm_pixels(resized.crop((0, 112, 224, 336)), RELEASE)
+        assert torch.equal(exact, expected), short
+
+
+def test_sizes_equal_the_release(shared: Path) -> None:
+    golden = json.loads((shared / "golden/data/resize_expected.json").read_text())
+    for side in (1024, 256):
+        for name, (height, width) in golden[f"get_preprocess_shape_{side}"].items():
+            original_hw = tuple(int(n) for n in name.split("x"))
+            _, size = sam_pixels(Image.new("RGB", original_hw[::-1]), side)
+            assert size.resized_hw == (max(height, 1), max(width, 1)), name  # the release makes an image without rows
+
+
+def test_sam_is_given_the_pixels_of_the_release(shared: Path) -> None:
+    golden = json.loads((shared / "golden/images/preprocess.json").read_text())
+    images = np.load(shared / "golden/data/images_rgb.npz")
+    for name, expected in golden.items():
+        pixels, size = sam_pixels(Image.fromarray(images[name]), 1024)
+        assert list(size.original_hw) == expected["orig_hw"]
+        assert list(size.resized_hw) == expected["resized_hw"]
+        assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == expected["sam_tensor_sha256"], name
+        assert [pixels[*place].item() for *place, _ in expected["sam_samples"]] == pytest.approx(
+            [value for *_, value in expected["sam_samples"]], abs=1e-6
+        )
+
+
+def test_the_resized_image_equals_the_one_saved_by_the_release(shared: Path) -> None:
+    golden = load_image(shared / "golden/images/sam_resized_img0.png")
+    pixels, size = sam_pixels(Image.fromarray(_first_image(shared)), 1024)
+    height, width = size.resized_hw
+    restored = pixels[:, :height, :width].permute(1, 2, 0) * torch.tensor(SAM_STD) + torch.tensor(SAM_MEAN)
+    assert np.array_equal(restored.round().numpy().astype(np.uint8), golden)
+
+
+def test_clip_is_given_the_pixels_of_the_release(shared: Path) -> None:
+    images = np.load(shared / "golden/data/images_rgb.npz")
+    golden = np.load(shared / "golden/images/clip_pixel_values.npz")
+    for name in golden:
+        pixels = mllm_pixels(Image.fromarray(images[name]), RELEASE)
+        assert np.abs(pixels.numpy() - golden[name]).max() < 1e-5, name
+
+
+def test_odd_sizes_equal_the_release_too(shared: Path) -> None:
+    golden = np.load(shared / "golden/data/resize_clip.npz")
+    expected = json.loads((shared / "golden/data/resize_expected.json").read_text())["images"]
+    assert len(expected) == 3
+    for name, entry in expected.items():
+        image = Image.fromarray(golden[f"{name}_in"])
+        assert np.abs(mllm_pixels(image, RELEASE).numpy() - golden[f"{name}_clip"]).max() < 1e-5, name
+        pixels, size = sam_pixels(image, 1024)
+        assert list(size.resized_hw) == entry["resized_hw"]
+        assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == entry["sam_tensor_sha256"], name
+
+
+def test_the_colour_of_padding_is_close_to_zero_for_clip() -> None:
+    assert [int(255 * mean) for mean in CLIP_MEAN] == [122, 116, 104]
+
+
+def _ask(processor: Processor, *questions: str, image: RgbImage | None = None) -> Sample:
+    turns = tuple(render_turn(Query(question), processor.prompt) for question in questions)
+    return Sample(image=noise_image(40, 60) if image is None else image, turns=turns)
+
+
+def _first_image(shared: Path) -> RgbImage:
+    image: RgbImage = np.load(shared / "golden/data/images_rgb.npz")["img0"]
+    return image

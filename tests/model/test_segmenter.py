@@ -1,0 +1,116 @@
+"""Stock SAM, several images in one call, and masks without the padding."""
+
+import pytest
+import torch
+from helpers import mask
+from torch import Tensor
+
+from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.segmenter import Segmenter
+from cores_core.sample import ImageSize
+
+WIDTH, GRID, LOW = 16, 8, 32
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint: Checkpoint) -> Segmenter:
+    return checkpoint.model.segmenter
+
+
+@pytest.fixture(scope="module")
+def embeddings(segmenter: Segmenter) -> Tensor:
+    """Two images."""
+    with torch.no_grad():
+        return segmenter.encode(_noise(2, 3, 64, 64))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> Tensor:
+    """Three queries: two of the first image, one of the second."""
+    return _noise(3, WIDTH, seed=1)
+
+
+IMAGE_INDEX = [0, 0, 1]
+PRIORS = [None, torch.linspace(-3, 3, 3 * LOW * LOW).reshape(3, 1, LOW, LOW)]
+
+
+def test_sizes_follow_the_config(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor) -> None:
+    assert segmenter.width == WIDTH
+    assert embeddings.shape == (2, WIDTH, GRID, GRID)
+    assert _decode(segmenter, embeddings[IMAGE_INDEX], prompts, None).shape == (3, 1, LOW, LOW)
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=["no prior", "prior"])
+def test_queries_of_two_images_together_equal_each_alone(
+    segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None
+) -> None:
+    together = _decode(segmenter, embeddings[IMAGE_INDEX], prompts, prior)
+    for query, image in enumerate(IMAGE_INDEX):
+        alone = _decode(
+            segmenter,
+            embeddings[image : image + 1],
+            prompts[query : query + 1],
+            None if prior is None else prior[query : query + 1],
+        )
+        torch.testing.assert_close(together[query : query + 1], alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=["no prior", "prior"])
+def test_decoding_equals_stock_sam(
+    segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None
+) -> None:
+    """The stock call: one image, its embedding repeated by the decoder, the prompt a sparse embedding."""
+    sparse, dense = segmenter.prompt_encoder(points=None, boxes=None, masks=prior)
+    with torch.no_grad():
+        expected, _ = segmenter.mask_decoder(
+            image_embeddings=embeddings[:1],
+            image_pe=segmenter.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=torch.cat([sparse.expand(3, -1, -1), prompts[:, None]], dim=1),
+            dense_prompt_embeddings=dense.expand(3, -1, -1, -1),
+            multimask_output=False,
+        )
+    ours = _decode(segmenter, embeddings[[0, 0, 0]], prompts, prior)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+
+
+def test_prompt_image_and_prior_all_matter(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor) -> None:
+    plain = _decode(segmenter, embeddings[:1], prompts[:1], None)
+    others = [
+        _decode(segmenter, embeddings[:1], prompts[1:2], None),
+        _decode(segmenter, embeddings[1:], prompts[:1], None),
+        _decode(segmenter, embeddings[:1], prompts[:1], torch.full((1, 1, LOW, LOW), 5.0)),
+    ]
+    assert all((plain - other).abs().max() > 1e-4 for other in others)
+
+
+def test_a_wide_image_loses_the_padding_below(segmenter: Segmenter) -> None:
+    logits = torch.full((1, 1, LOW, LOW), 5.0)  # all of the padding says yes
+    logits[..., : LOW // 2, LOW // 2 :] = -5.0  # and of the image its left half
+    size = ImageSize(original_hw=(4, 8), resized_hw=(32, 64))
+    full = segmenter.upsample(logits, size)
+    assert full.shape == (1, 4, 8)
+    assert ((full[0] > 0).numpy() == mask("####....", "####....", "####....", "####....")).all()
+
+
+def test_a_tall_image_loses_the_padding_to_the_right(segmenter: Segmenter) -> None:
+    logits = torch.full((1, 1, LOW, LOW), 5.0)
+    logits[..., LOW // 2 :, : LOW // 2] = -5.0
+    full = segmenter.upsample(logits, ImageSize(original_hw=(8, 4), resized_hw=(64, 32)))
+    assert ((full[0] > 0).numpy() == mask(*["####"] * 4, *["...."] * 4)).all()
+
+
+def test_a_square_image_keeps_every_place(segmenter: Segmenter) -> None:
+    logits = torch.linspace(-1, 1, LOW).repeat(1, 1, LOW, 1)  # rises from left to right
+    full = segmenter.upsample(logits, ImageSize(original_hw=(64, 64), resized_hw=(64, 64)))[0]
+    torch.testing.assert_close(full[0], full[-1])
+    assert (full[0].diff() >= 0).all()
+    assert full[0, 31] + full[0, 32] == pytest.approx(0.0, abs=1e-6)
+
+
+def _decode(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None) -> Tensor:
+    with torch.no_grad():
+        return segmenter.decode(embeddings, prompts, prior)
+
+
+def _noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
