@@ -87,13 +87,21 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps."""
+    """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
+
+    The learning rate decays over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
+    show SAM's image encoder `pretrain_images` each and train it alone, by `loss.concept`.
+    """
 
     steps: int = 5000
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    pretrain_steps: int = 0
+    pretrain_images: int = 8
     images_per_step: int = 2
     queries_per_image: int = 3
     learning_rate: float = 3e-4
     warmup_steps: int = 100
+    decay_share: float = 1.0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = 1.0

@@ -7,7 +7,8 @@ prediction = predictor.predict("fish.jpg", "Which part steers the fish?")
 prediction.mask        # (H, W) bool
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores_core.errors import DataError
-from cores_core.files import replacing
+from cores_core.files import replacing, save_text
 from cores_core.images import load_image
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
@@ -132,8 +133,15 @@ class SavedFiles:
     description: Path
 
 
-def save_prediction(prediction: Prediction, image: RgbImage, base: Path, description: str) -> SavedFiles:
+def save_prediction(
+    prediction: Prediction, image: RgbImage, base: Path, description: Mapping[str, Any] | None = None
+) -> SavedFiles:
     """Write `<base>.mask.png` (8 bit, 0 or 255, the image's size), `<base>.overlay.png` and `<base>.json`.
+
+    Args:
+        image: (H, W, 3) the image that was asked about.
+        base: folder and name without ending; the folder is made if missing.
+        description: what the JSON file holds; None for `prediction.to_json()`.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -144,8 +152,8 @@ def save_prediction(prediction: Prediction, image: RgbImage, base: Path, descrip
         base.parent.mkdir(parents=True, exist_ok=True)
         _save_png(prediction.mask.astype(np.uint8) * 255, files.mask)
         _save_png(overlay, files.overlay)
-        with replacing(files.description) as temporary:
-            temporary.write_text(description + "\n", encoding="utf-8")
+        text = json.dumps(prediction.to_json() if description is None else description, ensure_ascii=False)
+        save_text(f"{text}\n", files.description)
     except OSError as error:
         raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error
     return files

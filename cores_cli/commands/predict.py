@@ -29,8 +29,6 @@ def predict(
 
     Example: cores predict fish.jpg "Which part steers the fish?"
     """
-    import json
-
     from cores_core.images import load_image
     from cores_core.predict import Predictor, save_prediction
 
@@ -43,7 +41,7 @@ def predict(
         about: dict[str, Any] = {"image": str(image), **prediction.to_json()}
         about |= {"model": model, "protocol": protocol.value, "seconds": round(seconds, 3)}
         name = image.stem if len(predictions) == 1 else f"{image.stem}.{number}"
-        files = save_prediction(prediction, pixels, output / name, json.dumps(about, ensure_ascii=False))
+        files = save_prediction(prediction, pixels, output / name, about)
         if as_json:
             console.show_json(about)
         else:

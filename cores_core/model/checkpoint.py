@@ -89,12 +89,9 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         CheckpointError: there is none, it is incomplete, or a tensor is missing, extra or of another shape.
     """
     folder = find_checkpoint(source)
-    about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-    if about.get("format") != FORMAT:
-        raise CheckpointError(f"checkpoint format {about.get('format')} is not {FORMAT}: {folder}")
+    about = _load_about(folder / "checkpoint.json")
     config = load_config(folder / "config.yaml")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "processor")
-    processor = build_processor(config, tokenizer)
+    processor = build_processor(config, _load_tokenizer(folder / "processor"))
     model = build_model(config, processor)
     weights: dict[str, Tensor] = {}
     for name in ("mllm", "heads"):
@@ -127,6 +124,24 @@ def find_checkpoint(source: str | Path) -> Path:
 def _split_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     mllm = {key: value for key, value in weights.items() if key.startswith("mllm.")}
     return mllm, {key: value for key, value in weights.items() if key not in mllm}
+
+
+def _load_about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read: {path} ({error})") from error
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"checkpoint format {found} is not {FORMAT}: {path.parent}")
+    return dict(about)
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def segment_image(
     if protocol == "generated":
         answers = _write_answers(model, processor, sample, limit=len(answers[0]) + EXTRA_TOKENS)
     texts = [processor.decode(ids) for ids in answers]
-    formed = [index for index, ids in enumerate(answers) if _is_well_formed(ids, processor.chain_ids)]
+    formed = [index for index, ids in enumerate(answers) if _is_well_formed(ids, processor)]
     empty = np.full(image.shape[:2], NO_MASK, dtype=np.float32)
     results = [Segmentation(text, empty, empty) for text in texts]
     if formed:
@@ -75,8 +75,10 @@ def _write_answers(model: CoresModel, processor: Processor, sample: Sample, limi
     return model.mllm.generate(batch, processor.end_id, limit)
 
 
-def _is_well_formed(ids: list[int], chain_ids: tuple[int, ...]) -> bool:
-    return [token for token in ids if token in chain_ids] == list(chain_ids)
+def _is_well_formed(ids: list[int], processor: Processor) -> bool:
+    """The chain once and in order, and no image token, which the forward would take for a second image."""
+    chain = [token for token in ids if token in processor.chain_ids]
+    return chain == list(processor.chain_ids) and processor.token_id(prompts.IMAGE) not in ids
 
 
 def _device(model: CoresModel) -> torch.device:

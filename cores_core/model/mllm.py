@@ -105,6 +105,7 @@ def build_mllm(language: LanguageConfig, vision: VisionConfig, image_token_id: i
         intermediate_size=language.mlp,
         vocab_size=language.vocabulary,
         max_position_embeddings=MAX_POSITIONS,
+        initializer_range=language.width**-0.5,
     )
     tower = CLIPVisionConfig(
         hidden_size=vision.width,

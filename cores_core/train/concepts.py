@@ -37,12 +37,17 @@ class ConceptHead(nn.Module):
         self.backgrounds = nn.Parameter(torch.randn(len(KINDS), width) / width**0.5)
 
     def forward(self, output: ChainOutput, batch: Batch) -> Tensor:
-        """The sum of the pixel losses of each kind and of the prompt loss; a scalar."""
+        """The pixel loss and the prompt loss of a whole forward; a scalar."""
         asked = torch.tensor([self.index[name] for name in batch.categories], device=output.refined.device)
-        total = functional.cross_entropy(output.prompts[-1] @ self.prototypes.T, asked)
+        prompt_loss = functional.cross_entropy(output.prompts[-1] @ self.prototypes.T, asked)
+        return prompt_loss + self.pixel_loss(output.image_embeddings, batch)
+
+    def pixel_loss(self, image_embeddings: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of (B, C, h, w) embeddings with what the scenes show, summed over both kinds; a scalar."""
+        total = image_embeddings.new_zeros(())
         for number, kind in enumerate(KINDS):
             prototypes = torch.cat([self.backgrounds[number : number + 1], self.prototypes[self.members[kind]]])
-            logits = torch.einsum("bchw,kc->bkhw", output.image_embeddings, prototypes)
+            logits = torch.einsum("bchw,kc->bkhw", image_embeddings, prototypes)
             total = total + functional.cross_entropy(logits, self._pixel_targets(batch, kind, logits))
         return total
 

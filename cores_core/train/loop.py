@@ -11,22 +11,22 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cores_core.config import Config, LossWeights
+from cores_core.config import Config, TrainConfig
 from cores_core.data.mixture import Mixture
 from cores_core.errors import CoresError
 from cores_core.evaluate import EvalResult
 from cores_core.model.cores import CoresModel
-from cores_core.model.losses import compute_losses
+from cores_core.model.losses import Losses, compute_losses
 from cores_core.model.processor import Batch, Processor
 from cores_core.train.concepts import ConceptHead
-from cores_core.train.engine import TorchEngine
+from cores_core.train.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step: its number (from 1), its losses and its pace."""
+    """One finished step: its number (from 1), its losses (0 where they have no part in it) and its pace."""
 
     step: int
     loss: float
@@ -61,19 +61,21 @@ class Reporter(Protocol):
 class Steps(Dataset[Batch]):
     """The batches of the steps from `first` on; each is a pure function of its number."""
 
-    def __init__(self, mixture: Mixture, processor: Processor, config: Config, first: int) -> None:
+    def __init__(self, mixture: Mixture, processor: Processor, config: TrainConfig, first: int) -> None:
         self._mixture = mixture
         self._processor = processor
-        self._images = config.train.images_per_step
+        self._config = config
         self._first = first
-        self._last = config.train.steps
 
     def __len__(self) -> int:
-        return max(self._last - self._first, 0)
+        return max(self._config.steps - self._first, 0)
 
     def __getitem__(self, index: int) -> Batch:
-        start = (self._first + index) * self._images
-        return self._processor.collate([self._mixture[start + i] for i in range(self._images)])
+        step, pretrain = self._first + index, self._config.pretrain_steps
+        images = self._config.pretrain_images if step < pretrain else self._config.images_per_step
+        start = min(step, pretrain) * self._config.pretrain_images
+        start += max(step - pretrain, 0) * self._config.images_per_step
+        return self._processor.collate([self._mixture[start + i] for i in range(images)])
 
 
 def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
@@ -88,20 +90,26 @@ class Learner:
 
     model: CoresModel
     concepts: ConceptHead | None
-    engine: TorchEngine
+    engine: Engine
 
 
-def train_step(learner: Learner, batch: Batch, weights: LossWeights) -> StepReport:
+def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
     """Forward, losses, backward, update.
 
     Raises:
         CoresError: the loss is not a number.
     """
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
-    output = learner.model(batch)
-    losses = compute_losses(output, batch, learner.model.segmenter, weights)
-    concept = losses.total.new_zeros(()) if learner.concepts is None else learner.concepts(output, batch)
-    total = losses.total + weights.concept * concept
+    zero = torch.zeros((), device=batch.sam_pixels.device)
+    losses, concept = Losses(zero, zero, zero, zero), zero
+    if learner.concepts is not None and engine.steps < config.train.pretrain_steps:
+        concept = learner.concepts.pixel_loss(learner.model.segmenter.encode(batch.sam_pixels), batch)
+    else:
+        output = learner.model(batch)
+        losses = compute_losses(output, batch, learner.model.segmenter, config.loss)
+        if learner.concepts is not None:
+            concept = learner.concepts(output, batch)
+    total = losses.total + config.loss.concept * concept
     loss = total.item()
     if not math.isfinite(loss):
         raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cores_core.config import Config, render_config
+from cores_core.config import Config, load_config, render_config
 from cores_core.data.mixture import Mixture
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError
@@ -66,6 +66,8 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
             f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
         )
     newest = newest_checkpoint(job.output)
+    if newest is not None:
+        _check_same_model(job.config, load_config(newest / "config.yaml"))
     job.output.mkdir(parents=True, exist_ok=True)
     save_text(render_config(job.config), job.output / "config.yaml")
     seed_everything(job.config.train.seed)
@@ -97,6 +99,15 @@ def newest_checkpoint(output: Path) -> Path | None:
     return complete[-1].parent if complete else None
 
 
+def _check_same_model(config: Config, begun: Config) -> None:
+    """A run that has begun keeps its model; what else is set may change."""
+    for name in ("language", "vision", "sam", "chain", "context"):
+        if getattr(config, name) != getattr(begun, name):
+            raise ConfigError(f"`{name}` cannot change in a run that has begun", hint="choose another --output")
+    if bool(config.loss.concept) != bool(begun.loss.concept):
+        raise ConfigError("`loss.concept` cannot be turned on or off in a run that has begun")
+
+
 class _Run:
     """One process's training run: what `run_training` holds together."""
 
@@ -113,7 +124,7 @@ class _Run:
         self.processor = checkpoint.processor
         self.model = checkpoint.model.to(job.device).train()
         self.concepts = None if concepts is None else concepts.to(job.device)
-        learning = [*self.model.parameters(), *(self.concepts.parameters() if self.concepts else ())]
+        learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
         self.engine = TorchEngine(learning, self.train)
         self.learner = Learner(self.model, self.concepts, self.engine)
         self.validation = validation
@@ -139,11 +150,11 @@ class _Run:
 
     def loop(self, mixture: Mixture) -> int:
         self.reporter.on_start(self.step, self.train.steps)
-        batches = load_batches(Steps(mixture, self.processor, self.job.config, self.step), self.train.workers)
+        batches = load_batches(Steps(mixture, self.processor, self.train, self.step), self.train.workers)
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1)
         try:
             for batch in batches:
-                report = train_step(self.learner, batch.to(self.job.device), self.job.config.loss)
+                report = train_step(self.learner, batch.to(self.job.device), self.job.config)
                 self.step = report.step
                 self._log(report, board)
                 last = self.step == self.train.steps

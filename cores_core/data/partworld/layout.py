@@ -15,8 +15,8 @@ from cores_core.data.partworld.shapes import Figure, Points
 FREE_CATEGORIES = frozenset({"fish", "snake", "aeroplane"})
 """These turn any way; the others stand nearly upright."""
 UPRIGHT_DEGREES = 20.0
-ALONE_SCALE = (0.7, 1.0)
-CROWD_SCALE = (0.45, 0.75)
+ALONE_SCALE = (0.75, 1.05)
+CROWD_SCALE = (0.5, 0.8)
 """Extent of an object as a share of the image's shorter side."""
 LEAST_VISIBLE = 0.6
 """Promise: 55 % of each object is visible. The small map is coarse, so it must find a little more."""

@@ -19,12 +19,12 @@ from cores_core.data.partworld.figures import FIGURES
 from cores_core.data.partworld.layout import Crowd, place_anywhere
 
 BoolMask = NDArray[np.bool_]
-OBJECT_COUNT_SHARES = (0.4, 0.3, 0.2, 0.1)
+OBJECT_COUNT_SHARES = (0.55, 0.25, 0.13, 0.07)
 """How often a scene has 1, 2, 3 and 4 objects."""
 LONGER_SIDE = (256, 320)
 SHORTER_SIDE = (192, 320)
 IDS_PER_OBJECT = 8  # more than any category has parts; 4 objects fit in a byte
-OCCLUDER_SHARE = 0.3
+OCCLUDER_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _part_ids(object_index: int, category: str) -> dict[str, int]:
 def _scatter_clutter(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
     """Paint a random number of loose shapes on the background."""
     size_hw = canvas.image.shape[0], canvas.image.shape[1]
-    for _ in range(int(rng.integers(0, 12) * (rng.random() < 0.7))):
+    for _ in range(int(rng.integers(0, 8) * (rng.random() < 0.6))):
         scale, angle = rng.uniform(0.02, 0.12), rng.uniform(-np.pi, np.pi)
         placed = place_anywhere(rng, draw_loose_shape(rng), scale=scale, angle=angle, size_hw=size_hw)
         paint_figure(canvas, placed, random_style(rng, canvas, placed), light, ids={})

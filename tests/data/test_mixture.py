@@ -1,0 +1,125 @@
+"""What training sees is a pure function of the seed and the position."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cores_core.data.mixture import Mixture, draw_queries
+from cores_core.data.store import Record, Region, Store, save_store, store_path
+from cores_core.errors import DataError
+from cores_core.images import load_image
+from cores_core.masks import decode_rle, encode_rle
+from cores_core.prompts import PromptFormat
+from cores_core.sample import Query, Sample
+
+PROMPT = PromptFormat()
+
+
+@pytest.fixture(scope="module")
+def store(partworld_root: Path) -> Store:
+    return Store(partworld_root, "partworld", "train")
+
+
+def test_the_same_position_is_always_the_same_sample(store: Store) -> None:
+    first, second = _mix(store), _mix(store)
+    forwards = [_describe(first[position]) for position in range(14)]
+    backwards = [_describe(second[position]) for position in reversed(range(14))]
+    assert forwards == backwards[::-1]
+
+
+def test_a_resumed_run_sees_what_the_uninterrupted_one_would_have_seen(store: Store) -> None:
+    whole = [_describe(sample) for sample in map(_mix(store).__getitem__, range(15))]
+    assert [_describe(sample) for sample in map(_mix(store).__getitem__, range(8, 15))] == whole[8:]
+
+
+def test_every_epoch_shows_each_image_once_in_another_order(store: Store) -> None:
+    mixture = _mix(store)
+    assert mixture.images == len(store) == 6
+    epochs = [[mixture[6 * epoch + place].image.tobytes() for place in range(6)] for epoch in range(3)]
+    assert all(len(set(epoch)) == 6 for epoch in epochs)
+    assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_an_image_is_asked_other_questions_in_another_epoch(store: Store) -> None:
+    mixture = _mix(store)
+    asked = [
+        {sample.image.tobytes(): sample.turns for sample in map(mixture.__getitem__, range(6 * epoch, 6 * epoch + 6))}
+        for epoch in range(2)
+    ]
+    assert sum(asked[0][image] != asked[1][image] for image in asked[0]) >= 5
+
+
+def test_another_seed_is_another_stream(store: Store) -> None:
+    streams = [[_describe(_mix(store, seed=seed)[position]) for position in range(6)] for seed in (0, 1)]
+    assert streams[0] != streams[1]
+
+
+def test_a_sample_holds_the_masks_and_names_of_what_is_asked(store: Store) -> None:
+    sample = _mix(store, queries=50)[0]
+    (record,) = [r for r in store if np.array_equal(load_image(store.image_path(r)), sample.image)]
+    assert len(sample.turns) == len(sample.masks) == len(sample.ignores) == len(record.regions)
+    expected = {region.category: region for region in record.regions}
+    assert sorted(sample.categories) == sorted(expected)
+    for turn, mask, category in zip(sample.turns, sample.masks, sample.categories, strict=True):
+        assert np.array_equal(mask, decode_rle(expected[category].mask))
+        assert any(query.text in turn.question for query in expected[category].queries)
+        assert turn.answer == PROMPT.answer
+
+
+def test_the_scene_is_told_only_when_wanted(store: Store) -> None:
+    assert _mix(store)[0].scene == ()
+    mixture = Mixture([store], PROMPT, queries_per_image=1, seed=0, with_scene=True)
+    sample = mixture[0]
+    assert len(sample.turns) == 1
+    assert {thing.kind for thing in sample.scene} == {"part", "object"}
+    asked = next(thing for thing in sample.scene if thing.category == sample.categories[0])
+    assert np.array_equal(asked.mask, sample.masks[0])
+
+
+def test_several_stores_are_mixed_evenly(store: Store, partworld_root: Path) -> None:
+    other = Store(partworld_root, "partworld", "val")
+    mixture = Mixture([store, other], PROMPT, queries_per_image=1, seed=0)
+    assert mixture.images == 9
+    shown = {mixture[position].image.tobytes() for position in range(9)}
+    stored = {load_image(s.image_path(record)).tobytes() for s in (store, other) for record in s}
+    assert shown == stored
+
+
+def test_drawn_regions_differ_and_are_no_more_than_wanted() -> None:
+    record = _record(regions=5)
+    for count, expected in ((1, 1), (3, 3), (5, 5), (9, 5)):
+        drawn = draw_queries(record, count, np.random.default_rng(0))
+        assert len({region.category for region, _ in drawn}) == len(drawn) == expected
+        assert all(query in region.queries for region, query in drawn)
+
+
+def test_every_region_and_every_query_gets_its_turn() -> None:
+    record, rng = _record(regions=3), np.random.default_rng(0)
+    drawn = {(region.category, query.text) for _ in range(200) for region, query in draw_queries(record, 1, rng)}
+    assert drawn == {(region.category, query.text) for region in record.regions for query in region.queries}
+
+
+def test_no_images_at_all_is_an_error(tmp_path: Path) -> None:
+    save_store([], store_path(tmp_path, "nothing", "train"))
+    with pytest.raises(DataError, match="empty"):
+        Mixture([Store(tmp_path, "nothing", "train")], PROMPT, queries_per_image=1, seed=0)
+
+
+def _mix(store: Store, seed: int = 0, queries: int = 2) -> Mixture:
+    return Mixture([store], PROMPT, queries_per_image=queries, seed=seed)
+
+
+def _describe(sample: Sample) -> tuple[object, ...]:
+    return sample.image.tobytes(), sample.turns, tuple(mask.tobytes() for mask in sample.masks)
+
+
+def _record(regions: int) -> Record:
+    rle = encode_rle(np.ones((2, 2), dtype=bool))
+    queries = tuple(Query(f"question {number}?") for number in range(3))
+    return Record(
+        image="a.jpg",
+        size_hw=(2, 2),
+        regions=tuple(Region(f"Thing {number}", "part", rle, None, queries, "") for number in range(regions)),
+    )

@@ -1,0 +1,202 @@
+"""A checkpoint comes back bit for bit, or is refused with the name of what is wrong."""
+
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import noise_image
+from safetensors.torch import load_file, save_file
+
+from cores_core.errors import CheckpointError, CoresError
+from cores_core.model import checkpoint as checkpoint_module
+from cores_core.model.checkpoint import Checkpoint, load_checkpoint, load_optimizer, save_checkpoint
+from cores_core.prompts import render_turn
+from cores_core.sample import Query, Sample
+
+SOME_TENSOR = "projection.0.weight"
+
+
+@pytest.fixture(scope="module")
+def saved(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved checkpoint; read it only."""
+    folder = tmp_path_factory.mktemp("saved") / "step-000001"
+    save_checkpoint(folder, checkpoint)
+    return folder
+
+
+@pytest.fixture
+def folder(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """A saved checkpoint of one's own, to break."""
+    save_checkpoint(tmp_path / "model", checkpoint)
+    return tmp_path / "model"
+
+
+def test_weights_and_config_come_back_bit_for_bit(checkpoint: Checkpoint, saved: Path) -> None:
+    loaded = load_checkpoint(saved)
+    assert loaded.config == checkpoint.config
+    assert not loaded.model.training
+    expected, found = checkpoint.model.state_dict(), loaded.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_loaded_model_reads_and_sees_the_same(checkpoint: Checkpoint, saved: Path) -> None:
+    loaded = load_checkpoint(saved)
+    texts = ["Which part steers the fish? [SEG]", "Fuß <s> 魚"]
+    assert [loaded.processor.tokenizer.encode(t) for t in texts] == [
+        checkpoint.processor.tokenizer.encode(t) for t in texts
+    ]
+    assert loaded.processor.chain_ids == checkpoint.processor.chain_ids
+    turn = render_turn(Query("Which part steers the fish?"), checkpoint.processor.prompt)
+    sample = Sample(image=noise_image(20, 30), turns=(turn,))
+    with torch.no_grad():
+        outputs = [c.model(c.processor.collate([sample])) for c in (checkpoint, loaded)]
+    assert torch.equal(outputs[0].refined, outputs[1].refined)
+
+
+def test_the_folder_explains_itself(checkpoint: Checkpoint, saved: Path) -> None:
+    names = {path.name for path in saved.iterdir()}
+    assert names == {"mllm.safetensors", "heads.safetensors", "processor", "config.yaml", "checkpoint.json"}
+    about = json.loads((saved / "checkpoint.json").read_text())
+    assert about["format"] == 1
+    assert about["dtype"] == "float32"
+    assert about["token_ids"] == dict(zip(("[LOC]", "[SEG]"), checkpoint.model.chain_ids, strict=True))
+    assert about["versions"]["torch"] == metadata.version("torch")
+
+
+def test_nothing_temporary_is_left(saved: Path) -> None:
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_are_half_as_large_and_load(
+    checkpoint: Checkpoint, saved: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    save_checkpoint(tmp_path / "half", checkpoint, dtype=dtype)
+    sizes = [(folder / "mllm.safetensors").stat().st_size for folder in (tmp_path / "half", saved)]
+    assert sizes[0] < 0.6 * sizes[1]
+    loaded = load_checkpoint(tmp_path / "half")
+    assert loaded.about["dtype"] == str(dtype).removeprefix("torch.")
+    for name, value in loaded.model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, checkpoint.model.state_dict()[name].to(dtype).float())
+
+
+def test_saving_a_loaded_checkpoint_in_another_precision_says_so(saved: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "half", load_checkpoint(saved), dtype=torch.float16)
+    assert load_checkpoint(tmp_path / "half").about["dtype"] == "float16"
+
+
+def test_what_is_said_about_a_checkpoint_is_kept(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    told = Checkpoint(checkpoint.model, checkpoint.processor, checkpoint.config, about={"step": 7})
+    save_checkpoint(tmp_path / "model", told)
+    assert load_checkpoint(tmp_path / "model").about["step"] == 7
+
+
+def test_a_missing_tensor_is_named(folder: Path) -> None:
+    weights = load_file(folder / "heads.safetensors")
+    del weights[SOME_TENSOR]
+    save_file(weights, folder / "heads.safetensors")
+    with pytest.raises(CheckpointError, match=f"missing {SOME_TENSOR}"):
+        load_checkpoint(folder)
+
+
+def test_an_extra_tensor_is_named(folder: Path) -> None:
+    weights = load_file(folder / "heads.safetensors") | {"stranger": torch.zeros(1)}
+    save_file(weights, folder / "heads.safetensors")
+    with pytest.raises(CheckpointError, match="unknown stranger"):
+        load_checkpoint(folder)
+
+
+def test_a_misshapen_tensor_is_named_with_both_shapes(folder: Path) -> None:
+    weights = load_file(folder / "heads.safetensors") | {SOME_TENSOR: torch.zeros(3, 4)}
+    save_file(weights, folder / "heads.safetensors")
+    with pytest.raises(CheckpointError, match=rf"shape of {SOME_TENSOR} is \(3, 4\), not \(32, 32\)"):
+        load_checkpoint(folder)
+
+
+def test_a_folder_without_its_json_is_no_checkpoint(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint\.json") as caught:
+        load_checkpoint(folder)
+    assert caught.value.hint
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"does not exist: .*nowhere"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_another_format_is_refused(folder: Path) -> None:
+    about = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps({**about, "format": 99}))
+    with pytest.raises(CheckpointError, match="99"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["mllm.safetensors", "heads.safetensors"])
+@pytest.mark.parametrize("length", [0, 5, 5000])
+def test_cut_off_weights_are_refused(folder: Path, name: str, length: int) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes()[:length])
+    with pytest.raises(CheckpointError, match=name):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["mllm.safetensors", "heads.safetensors", "config.yaml", "processor/tokenizer.json"])
+def test_a_missing_file_is_an_error_that_names_it(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(CoresError, match=name.split("/")[0]):
+        load_checkpoint(folder)
+
+
+def test_a_missing_tokenizer_is_not_looked_for_elsewhere(folder: Path) -> None:
+    shutil.rmtree(folder / "processor")
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_damaged_json_is_an_error_for_the_user(folder: Path, text: str) -> None:
+    (folder / "checkpoint.json").write_text(text)
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_interrupted_save_leaves_the_old_checkpoint(
+    checkpoint: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def interrupt(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint_module, "render_config", interrupt)
+    with pytest.raises(error):
+        save_checkpoint(folder, checkpoint)
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_save_takes_the_place_of_the_old_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    save_checkpoint(folder, checkpoint, optimizer={"steps": 3})
+    save_checkpoint(folder, checkpoint)
+    assert not (folder / "optimizer").exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_the_optimizer_state_comes_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    state = {"steps": 3, "moments": {0: torch.arange(3.0)}, "best": [0.5, 2], "rng": torch.get_rng_state()}
+    save_checkpoint(tmp_path / "model", checkpoint, optimizer=state)
+    loaded = load_optimizer(tmp_path / "model")
+    assert (loaded["steps"], loaded["best"]) == (3, [0.5, 2])
+    assert torch.equal(loaded["moments"][0], torch.arange(3.0))
+    assert torch.equal(loaded["rng"], state["rng"])
+
+
+def test_a_checkpoint_without_optimizer_cannot_be_resumed(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume from"):
+        load_optimizer(saved)

@@ -1,0 +1,43 @@
+"""Devices and precisions by name, and seeds that hold."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from cores_core.errors import ConfigError
+from cores_core.runtime import resolve_device, resolve_dtype, seed_everything
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "tpu:0"])
+def test_an_unknown_device_is_refused_with_a_choice(name: str) -> None:
+    with pytest.raises(ConfigError, match="unknown device") as caught:
+        resolve_device(name)
+    assert "cpu" in str(caught.value.hint)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="cuda"):
+        resolve_device("cuda:1")
+
+
+def test_dtypes_by_name() -> None:
+    assert resolve_dtype("bfloat16") == torch.bfloat16
+    with pytest.raises(ConfigError, match="int8"):
+        resolve_dtype("int8")
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**40])
+def test_a_seed_holds_for_every_generator(seed: int) -> None:
+    drawn = []
+    for _ in range(2):
+        seed_everything(seed)
+        drawn.append((random.random(), np.random.random(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1]

@@ -1,0 +1,68 @@
+"""Prototypes: pixels agree with what is shown, prompts with what is asked."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cores_core.train.concepts import ConceptHead
+
+CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
+
+
+@pytest.fixture
+def head() -> ConceptHead:
+    """Prototypes that are easy to tell apart: axis 0-2 for the categories, 3 and 4 for the backgrounds."""
+    head = ConceptHead(CATEGORIES, width=5)
+    with torch.no_grad():
+        head.prototypes.copy_(20 * torch.eye(5)[:3])
+        head.backgrounds.copy_(20 * torch.eye(5)[3:])
+    return head
+
+
+def test_what_agrees_with_everything_costs_nothing(head: ConceptHead) -> None:
+    assert head(_output(prompt=2), _batch("Fish Tail")).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_prompt_for_something_else_costs_the_gap(head: ConceptHead) -> None:
+    assert head(_output(prompt=1), _batch("Fish Tail")).item() == pytest.approx(20, abs=1e-3)
+
+
+def test_pixels_of_something_else_cost_the_gap(head: ConceptHead) -> None:
+    """The left column shows a tail where the truth is a head: half of the cells of one kind are wrong by 20."""
+    assert head(_output(prompt=2, left=2), _batch("Fish Tail")).item() == pytest.approx(10, abs=1e-3)
+
+
+def test_a_cell_half_covered_belongs_half_to_each(head: ConceptHead) -> None:
+    half = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    half[:, :, 2:4] = 255  # the right half of the left column of cells
+    batch = _batch("Fish Tail", things=(("Fish Head", "part"),), maps=half)
+    targets = head._pixel_targets(batch, "part", torch.zeros(1, 3, 2, 2))
+    assert targets[0, :, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    assert targets[0, :, 0, 1].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_all_prototypes_learn(head: ConceptHead) -> None:
+    torch.nn.init.normal_(head.prototypes)
+    head(_output(prompt=0, left=0), _batch("Fish Tail")).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in head.parameters())
+
+
+def _output(prompt: int, left: int = 1) -> Any:
+    """A 2 x 2 grid whose left column looks like category `left` and like a fish, the right one like background."""
+    axes = torch.eye(5)
+    column_left, column_right = axes[left] + axes[0], axes[3] + axes[4]
+    if left == 0:
+        column_left = axes[0]
+    image: Tensor = torch.stack([column_left, column_right], dim=1)[None, :, None].expand(1, 5, 2, 2)
+    return SimpleNamespace(prompts=(axes[:1], axes[prompt][None]), image_embeddings=image, refined=image)
+
+
+def _batch(asked: str, things: Any = (("Fish", "object"), ("Fish Head", "part")), maps: Tensor | None = None) -> Any:
+    """An image of 8 x 8 pixels whose left half shows the head of a fish, which is all that is seen of it."""
+    if maps is None:
+        maps = torch.zeros(2, 8, 8, dtype=torch.uint8)
+        maps[:, :, :4] = 255
+    return SimpleNamespace(categories=(asked,), things=(things,), thing_maps=(maps,))

@@ -1,0 +1,301 @@
+"""A run of four steps: what it leaves behind, and that stopping half-way changes nothing."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cores_core.config import ChainConfig, Config, LossWeights, load_config
+from cores_core.errors import CheckpointError, ConfigError, CoresError, DataError
+from cores_core.evaluate import EvalResult
+from cores_core.metrics import MaskIoU
+from cores_core.model.checkpoint import load_checkpoint, load_optimizer
+from cores_core.train import run as run_module
+from cores_core.train.loop import StepReport
+from cores_core.train.run import TrainJob, newest_checkpoint, run_training
+
+
+@dataclass
+class Listener:
+    """Hears everything; stops, or dies, after a step if told so."""
+
+    stop_after: int | None = None
+    die_after: int | None = None
+    started: list[tuple[int, int]] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    validations: list[int] = field(default_factory=list)
+    saves: list[str] = field(default_factory=list)
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        self.started.append((first_step, steps))
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report.step)
+        if report.step == self.die_after:
+            raise KeyboardInterrupt
+
+    def on_validation(self, step: int, result: EvalResult) -> None:
+        assert result.items
+        self.validations.append(step)
+
+    def on_save(self, step: int, folder: str) -> None:
+        self.saves.append(Path(folder).name)
+
+    def should_stop(self) -> bool:
+        return self.steps[-1] == self.stop_after
+
+
+@pytest.fixture
+def new_job(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> Callable[..., TrainJob]:
+    """Make a job in a folder of one's own, with settings of `train` changed."""
+
+    def make(name: str = "run", loss: LossWeights | None = None, **train: Any) -> TrainJob:
+        config = replace(tiny_config, train=replace(tiny_config.train, **train), loss=loss or tiny_config.loss)
+        return TrainJob(config, partworld_root, tmp_path / name, torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config: Config, partworld_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted; read it only."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    run_training(TrainJob(tiny_config, partworld_root, output, torch.device("cpu")), Listener())
+    return output
+
+
+def test_a_run_reports_every_step_and_leaves_its_folder(finished: Path, tiny_config: Config) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"config.yaml", "metrics.jsonl", "validation.jsonl", "tensorboard", "checkpoints"}
+    assert load_config(finished / "config.yaml") == tiny_config
+    rows = _rows(finished)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3, 1e-3, 2e-3 / 3, 1e-3 / 3])
+    assert all(math.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in rows)
+    assert [row["step"] for row in _rows(finished, "validation")] == [2, 4]
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_the_reporter_hears_everything_in_order(new_job: Callable[..., TrainJob]) -> None:
+    listener = Listener()
+    assert run_training(new_job(), listener) == 4
+    assert listener.started == [(0, 4)]
+    assert listener.steps == [1, 2, 3, 4]
+    assert listener.validations == [2, 4]
+    assert listener.saves == ["step-000002", "step-000004"]
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(finished: Path) -> None:
+    for row in _rows(finished):
+        expected = row["text"] + 2.0 * (0.4 * row["bce"] + 0.6 * row["dice"])
+        assert row["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_changes_the_weights(finished: Path) -> None:
+    first, last = (load_checkpoint(finished / f"checkpoints/step-{n:06d}").model.state_dict() for n in (2, 4))
+    for name in ("projection.0.weight", "mllm.llava.lm_head.weight", "refiner.norm.weight"):
+        assert not torch.equal(first[name], last[name]), name
+
+
+def test_the_last_checkpoint_says_how_it_came_about(finished: Path) -> None:
+    newest = newest_checkpoint(finished)
+    assert newest is not None
+    assert newest.name == "step-000004"
+    about = load_checkpoint(newest).about
+    assert (about["step"], about["seed"], about["data"]) == (4, 0, ["partworld"])
+
+
+def test_the_same_run_twice_is_the_same(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    job = new_job()
+    run_training(job, Listener())
+    assert _trajectory(job.output) == _trajectory(finished)
+
+
+def test_another_seed_is_another_run(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    job = new_job(seed=1, steps=1)
+    run_training(job, Listener())
+    assert _trajectory(job.output)[0]["loss"] != _trajectory(finished)[0]["loss"]
+
+
+def test_stopped_and_resumed_equals_uninterrupted(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    job = new_job()
+    assert run_training(job, Listener(stop_after=2)) == 2
+    assert [row["step"] for row in _rows(job.output)] == [1, 2]
+    listener = Listener()
+    assert run_training(job, listener, resume=True) == 4
+    assert listener.started == [(2, 4)]
+    _assert_same_run(job.output, finished)
+
+
+def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(
+    new_job: Callable[..., TrainJob], finished: Path
+) -> None:
+    job = new_job()
+    with pytest.raises(KeyboardInterrupt):
+        run_training(job, Listener(die_after=3))
+    with (job.output / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # and in the middle of a row
+    (job.output / "checkpoints/.step-000004.1.tmp").mkdir()  # and in the middle of a checkpoint
+    run_training(job, Listener(), resume=True)
+    _assert_same_run(job.output, finished)
+    assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
+
+
+def test_killed_before_the_first_checkpoint_starts_anew(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    job = new_job()
+    with pytest.raises(KeyboardInterrupt):
+        run_training(job, Listener(die_after=1))
+    listener = Listener()
+    run_training(job, listener, resume=True)
+    assert listener.started == [(0, 4)]
+    _assert_same_run(job.output, finished)
+
+
+def test_a_stop_where_no_checkpoint_is_due_saves_one(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    job = new_job()
+    listener = Listener(stop_after=3)
+    assert run_training(job, listener) == 3
+    assert listener.saves == ["step-000002", "step-000003"]
+    run_training(job, Listener(), resume=True)
+    assert _trajectory(job.output) == _trajectory(finished)
+
+
+def test_resuming_a_finished_run_does_nothing(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job(steps=1, validate_every=9)
+    run_training(job, Listener())
+    listener = Listener()
+    assert run_training(job, listener, resume=True) == 1
+    assert listener.steps == []
+    assert [row["step"] for row in _rows(job.output)] == [1]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_pretraining_concepts_and_muon_are_resumed_too(new_job: Callable[..., TrainJob], stop_after: int) -> None:
+    settings = {"loss": LossWeights(concept=0.5), "optimizer": "muon", "pretrain_steps": 2, "pretrain_images": 3}
+    whole, halves = (new_job(name, **settings) for name in ("whole", "halves"))
+    run_training(whole, Listener())
+    run_training(halves, Listener(stop_after=stop_after))
+    run_training(halves, Listener(), resume=True)
+    assert _trajectory(halves.output) == _trajectory(whole.output)
+    rows = _rows(whole.output)
+    assert all(row["concept"] > 0 for row in rows)
+    assert [row["text"] > 0 for row in rows] == [row["dice"] > 0 for row in rows] == [False, False, True, True]
+
+
+def test_pretraining_trains_the_image_encoder_alone(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job(loss=LossWeights(concept=0.5), pretrain_steps=2, pretrain_images=3, save_every=1, steps=2)
+    run_training(job, Listener())
+    first, second = (load_checkpoint(job.output / f"checkpoints/step-{n:06d}").model.state_dict() for n in (1, 2))
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert changed
+    assert all(name.startswith("segmenter.image_encoder.") for name in changed)
+
+
+def test_an_existing_run_is_not_overwritten(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job(steps=1)
+    run_training(job, Listener())
+    before = (job.output / "metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="already a run") as caught:
+        run_training(job, Listener())
+    assert "--resume" in str(caught.value.hint)
+    assert (job.output / "metrics.jsonl").read_bytes() == before
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job()
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        run_training(job, Listener(), resume=True)
+    assert not job.output.exists()
+
+
+def test_a_run_that_has_begun_keeps_its_model_and_may_change_the_rest(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job()
+    run_training(job, Listener(stop_after=2))
+    for changes in ({"chain": ChainConfig(steps=1)}, {"context": "none"}, {"loss": LossWeights(concept=1.0)}):
+        with pytest.raises(ConfigError, match=next(iter(changes))):
+            run_training(replace(job, config=replace(job.config, **changes)), Listener(), resume=True)
+    assert load_config(job.output / "config.yaml") == job.config
+    longer = replace(job, config=replace(job.config, train=replace(job.config.train, steps=5)))
+    assert run_training(longer, Listener(), resume=True) == 5
+
+
+def test_data_that_is_not_prepared_is_an_error_before_anything_is_written(
+    new_job: Callable[..., TrainJob], tmp_path: Path
+) -> None:
+    job = replace(new_job(), data_root=tmp_path / "nowhere")
+    with pytest.raises(DataError, match="not prepared"):
+        run_training(job, Listener())
+    assert not job.output.exists()
+
+
+def test_the_best_and_the_last_checkpoints_are_kept(
+    new_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.9, 0.3, 0.4, 0.5])
+    monkeypatch.setattr(run_module, "evaluate_store", lambda *_, **__: _score(next(scores)))
+    job = new_job(steps=5, save_every=1, validate_every=1, keep_checkpoints=1)
+    run_training(job, _Silent())
+    assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000005"]
+    newest = newest_checkpoint(job.output)
+    assert newest is not None
+    assert load_optimizer(newest)["best"] == [0.9, 2]
+
+
+def test_the_best_is_remembered_when_resumed(new_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.9, 0.3, 0.4])
+    monkeypatch.setattr(run_module, "evaluate_store", lambda *_, **__: _score(next(scores)))
+    job = new_job(save_every=1, validate_every=1, keep_checkpoints=1)
+    run_training(job, _Silent(stop_after=3))
+    run_training(job, _Silent(), resume=True)
+    assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_a_checkpoint(
+    new_job: Callable[..., TrainJob],
+) -> None:
+    job = new_job(learning_rate=1e30)
+    with pytest.raises(CoresError, match="loss is") as caught:
+        run_training(job, Listener())
+    assert "learning_rate" in str(caught.value.hint)
+    assert newest_checkpoint(job.output) is None
+
+
+def test_worker_processes_give_the_same_batches(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    job = new_job(steps=2, workers=1, warmup_steps=1)
+    run_training(job, Listener())
+    assert _trajectory(job.output)[0] == _trajectory(finished)[0]
+
+
+@dataclass
+class _Silent(Listener):
+    """Looks at no validation, because it is not a real one."""
+
+    def on_validation(self, step: int, result: EvalResult) -> None:
+        self.validations.append(step)
+
+
+def _score(giou: float) -> EvalResult:
+    return EvalResult((), refined=MaskIoU(ious=[giou]), coarse=MaskIoU(ious=[giou]))
+
+
+def _rows(output: Path, name: str = "metrics") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / f"{name}.jsonl").read_text().splitlines()]
+
+
+def _trajectory(output: Path) -> list[dict[str, Any]]:
+    """All that a run logged but how long it took."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in _rows(output)]
+
+
+def _assert_same_run(output: Path, finished: Path) -> None:
+    assert _trajectory(output) == _trajectory(finished)
+    assert _rows(output, "validation") == _rows(finished, "validation")
+    ours, theirs = (
+        load_checkpoint(folder / "checkpoints/step-000004").model.state_dict() for folder in (output, finished)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
