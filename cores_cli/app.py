@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     Tests and the `cores` command both enter here.
     """
     try:
-        app(args=argv)
+        app(args=argv, prog_name="cores")
     except CoresError as error:
         console.show_error(error)
         raise SystemExit(1) from error

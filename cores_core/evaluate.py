@@ -12,7 +12,7 @@ from cores_core.files import save_text
 from cores_core.images import load_image
 from cores_core.masks import Rle, binarize, decode_rle, encode_rle
 from cores_core.metrics import BANDS, MaskIoU, measure_overlap
-from cores_core.model.cores import CoresModel
+from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.processor import Processor
 
@@ -61,8 +61,7 @@ class EvalResult:
 
 
 def evaluate_store(
-    model: CoresModel,
-    processor: Processor,
+    checkpoint: Checkpoint,
     store: Store,
     protocol: Protocol,
     *,
@@ -77,6 +76,7 @@ def evaluate_store(
         limit: only the first so many images.
         progress: called with 1 after each image.
     """
+    model, processor = checkpoint.model, checkpoint.processor
     was_training = model.training
     model.eval()
     result = EvalResult((), MaskIoU(), MaskIoU())

@@ -20,7 +20,7 @@ def store(partworld_root: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def result(checkpoint: Checkpoint, store: Store) -> EvalResult:
-    return evaluate_store(checkpoint.model, checkpoint.processor, store, "given")
+    return evaluate_store(checkpoint, store, "given")
 
 
 def test_every_part_is_asked_about_once_with_its_first_query(result: EvalResult, store: Store) -> None:
@@ -53,7 +53,7 @@ def test_the_sums_agree_with_the_rows(result: EvalResult) -> None:
 
 
 def test_objects_can_be_asked_about_instead(checkpoint: Checkpoint, store: Store) -> None:
-    result = evaluate_store(checkpoint.model, checkpoint.processor, store, "given", kinds=("object",))
+    result = evaluate_store(checkpoint, store, "given", kinds=("object",))
     assert {item.category for item in result.items} == {
         region.category for record in store for region in record.regions if region.kind == "object"
     }
@@ -61,7 +61,7 @@ def test_objects_can_be_asked_about_instead(checkpoint: Checkpoint, store: Store
 
 def test_a_limit_counts_images_and_so_does_the_progress(checkpoint: Checkpoint, store: Store) -> None:
     done: list[int] = []
-    result = evaluate_store(checkpoint.model, checkpoint.processor, store, "given", limit=2, progress=done.append)
+    result = evaluate_store(checkpoint, store, "given", limit=2, progress=done.append)
     assert {item.image for item in result.items} == {store[0].image, store[1].image}
     assert sum(done) == 2
 
@@ -70,7 +70,7 @@ def test_a_limit_counts_images_and_so_does_the_progress(checkpoint: Checkpoint, 
 def test_the_model_is_left_as_it_was(checkpoint: Checkpoint, store: Store, training: bool) -> None:
     checkpoint.model.train(training)
     try:
-        evaluate_store(checkpoint.model, checkpoint.processor, store, "given", limit=1)
+        evaluate_store(checkpoint, store, "given", limit=1)
         assert checkpoint.model.training == training
     finally:
         checkpoint.model.eval()
@@ -87,7 +87,7 @@ def test_results_and_items_are_saved_whole(result: EvalResult, tmp_path: Path) -
 
 
 def test_nothing_to_score_is_null_and_not_an_error(checkpoint: Checkpoint, store: Store) -> None:
-    result = evaluate_store(checkpoint.model, checkpoint.processor, store, "given", limit=0)
+    result = evaluate_store(checkpoint, store, "given", limit=0)
     assert result.summary()["giou"] is None
     assert result.summary()["count"] == 0
     json.dumps(result.summary(), allow_nan=False)

@@ -43,17 +43,12 @@ def reasonpart(
 
     store = Store(data_root, data, split)
     checkpoint = load_checkpoint(model)
-    place = resolve_device(device)
+    checkpoint.model.to(resolve_device(device))
     images = min(len(store), limit if limit is not None else len(store))
     with console.progress_bar() as progress:
         task = progress.add_task(f"evaluating ({protocol.value})", total=images)
         result = evaluate_store(
-            checkpoint.model.to(place),
-            checkpoint.processor,
-            store,
-            protocol.value,
-            limit=limit,
-            progress=lambda done: progress.advance(task, done),
+            checkpoint, store, protocol.value, limit=limit, progress=lambda done: progress.advance(task, done)
         )
     about = {
         "benchmark": "reasonpart",

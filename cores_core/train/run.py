@@ -161,7 +161,8 @@ class _Run:
                 if self.step % self.train.validate_every == 0 or last:
                     self._validate(board)
                 stop = self.reporter.should_stop()
-                if stop or last or self.step % self.train.save_every == 0:
+                best = self.best[1] == self.step
+                if stop or last or best or self.step % self.train.save_every == 0:
                     self._save()
                 if stop:
                     break
@@ -178,11 +179,8 @@ class _Run:
         self.reporter.on_step(report)
 
     def _validate(self, board: SummaryWriter) -> None:
-        result = evaluate_store(
-            self.model, self.processor, self.validation, "given", limit=self.train.validation_images
-        )
-        giou = result.refined.giou or 0.0
-        self.best = max(self.best, (giou, self.step))
+        result = evaluate_store(self._checkpoint(), self.validation, "given", limit=self.train.validation_images)
+        self.best = max(self.best, (result.refined.giou or 0.0, self.step))
         summary = {"step": self.step, **result.summary()}
         _append_row(self.job.output / "validation.jsonl", summary)
         for name in ("giou", "ciou", "coarse_giou"):
@@ -194,14 +192,16 @@ class _Run:
         state = {"engine": self.engine.state(), "rng": torch.get_rng_state(), "best": list(self.best)}
         if self.concepts is not None:
             state["concepts"] = self.concepts.state_dict()
-        about = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
-        checkpoint = Checkpoint(self.model, self.processor, self.job.config, about)
-        save_checkpoint(folder, checkpoint, optimizer=state)
+        save_checkpoint(folder, self._checkpoint(), optimizer=state)
         kept = sorted(folder.parent.glob("step-*"))
         for old in kept[: -self.train.keep_checkpoints]:
             if int(old.name.removeprefix("step-")) != self.best[1]:
                 shutil.rmtree(old)
         self.reporter.on_save(self.step, str(folder))
+
+    def _checkpoint(self) -> Checkpoint:
+        about = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
+        return Checkpoint(self.model, self.processor, self.job.config, about)
 
 
 def _append_row(path: Path, row: dict[str, object]) -> None:

@@ -15,7 +15,15 @@ CONFIG = TrainConfig(steps=6, warmup_steps=2, learning_rate=0.1, weight_decay=0.
 
 
 def test_the_schedule_rises_over_the_warm_up_and_falls_to_zero() -> None:
-    assert [schedule(step, TrainConfig(warmup_steps=2, steps=6)) for step in range(7)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [schedule(step, TrainConfig(warmup_steps=2, steps=6)) for step in range(7)] == [
+        0.5,
+        1.0,
+        1.0,
+        0.75,
+        0.5,
+        0.25,
+        0.0,
+    ]
 
 
 def test_without_a_warm_up_the_schedule_starts_at_the_top() -> None:
@@ -24,6 +32,11 @@ def test_without_a_warm_up_the_schedule_starts_at_the_top() -> None:
 
 def test_a_run_that_is_all_warm_up_never_falls() -> None:
     assert [schedule(step, TrainConfig(warmup_steps=4, steps=4)) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_decay_may_take_only_the_end() -> None:
+    config = TrainConfig(warmup_steps=2, steps=6, decay_share=0.5)
+    assert [schedule(step, config) for step in range(7)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 
 def test_the_schedule_stays_at_zero_after_the_end() -> None:

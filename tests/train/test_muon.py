@@ -34,7 +34,7 @@ def test_an_update_does_not_depend_on_the_scale_of_the_gradient() -> None:
 def test_it_learns() -> None:
     torch.manual_seed(0)
     layer, inputs, goal = nn.Linear(8, 8, bias=False), torch.randn(64, 8), torch.randn(8, 8)
-    optimizer = Muon(layer.parameters(), lr=0.05)
+    optimizer = Muon(layer.parameters(), lr=0.2)
     losses = []
     for _ in range(60):
         loss = (layer(inputs) - inputs @ goal).square().mean()
