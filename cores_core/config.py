@@ -29,6 +29,10 @@ class LanguageConfig:
     mlp: int = 512
     vocabulary: int = 3072
 
+    def __post_init__(self) -> None:
+        _check_positive("language", self)
+        _check_divides("language", "heads", self.heads, "width", self.width)
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -40,6 +44,11 @@ class VisionConfig:
     layers: int = 4
     heads: int = 4
     fit: Literal["pad", "crop"] = "pad"
+
+    def __post_init__(self) -> None:
+        _check_positive("vision", self)
+        _check_divides("vision", "heads", self.heads, "width", self.width)
+        _check_divides("vision", "patch_size", self.patch_size, "image_size", self.image_size)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,15 @@ class SamConfig:
     window: int = 6
     global_blocks: tuple[int, ...] = (2, 5)
     prompt_width: int = 64
+
+    def __post_init__(self) -> None:
+        if self.window < 0:
+            raise ConfigError(f"`sam.window` must not be negative: {self.window}")
+        _check_positive("sam", self, free=("window",))
+        _check_divides("sam", "heads", self.heads, "width", self.width)
+        _check_divides("sam", "patch_size", self.patch_size, "image_size", self.image_size)
+        if self.prompt_width % 16:  # SAM's decoder halves it and has 8 heads
+            raise ConfigError(f"`sam.prompt_width` must be a multiple of 16: {self.prompt_width}")
 
 
 @dataclass(frozen=True)
@@ -116,8 +134,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_not_negative("train", self)
         for name in (
-            "steps", "images_per_step", "queries_per_image", "log_every", "save_every", "keep_checkpoints",
-            "validate_every",
+            "steps", "images_per_step", "pretrain_images", "queries_per_image", "log_every", "save_every",
+            "keep_checkpoints", "validate_every",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"`train.{name}` must be at least 1: {getattr(self, name)}")
@@ -247,6 +265,18 @@ def _as_list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"`{where}` must be a list: {value!r}")
     return list(value)
+
+
+def _check_positive(section: str, config: Any, free: tuple[str, ...] = ()) -> None:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if isinstance(value, int) and value < 1 and entry.name not in free:
+            raise ConfigError(f"`{section}.{entry.name}` must be at least 1: {value}")
+
+
+def _check_divides(section: str, part: str, divisor: int, whole: str, number: int) -> None:
+    if number % divisor:
+        raise ConfigError(f"`{section}.{part}` ({divisor}) must divide `{section}.{whole}` ({number})")
 
 
 def _check_not_negative(section: str, config: Any) -> None:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cores_core import prompts
 from cores_core.data.store import Record, Region, Store
 from cores_core.files import save_text
 from cores_core.images import load_image
@@ -14,7 +13,6 @@ from cores_core.masks import Rle, binarize, decode_rle, encode_rle
 from cores_core.metrics import BANDS, MaskIoU, measure_overlap
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
-from cores_core.model.processor import Processor
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def evaluate_store(
         limit: only the first so many images.
         progress: called with 1 after each image.
     """
-    model, processor = checkpoint.model, checkpoint.processor
+    model = checkpoint.model
     was_training = model.training
     model.eval()
     result = EvalResult((), MaskIoU(), MaskIoU())
@@ -85,9 +83,9 @@ def evaluate_store(
         record = store[index]
         regions = [region for region in record.regions if region.kind in kinds]
         image = load_image(store.image_path(record))
-        answers = segment_image(model, processor, image, [region.queries[0] for region in regions], protocol)
+        answers = segment_image(model, checkpoint.processor, image, [region.queries[0] for region in regions], protocol)
         for region, answer in zip(regions, answers, strict=True):
-            items.append(_score(record, region, answer, processor, result))
+            items.append(_score(record, region, answer, result))
         if progress is not None:
             progress(1)
     model.train(was_training)
@@ -105,7 +103,7 @@ def _rows(result: EvalResult) -> Iterator[dict[str, Any]]:
     return (asdict(item) for item in result.items)
 
 
-def _score(record: Record, region: Region, answer: Segmentation, processor: Processor, totals: EvalResult) -> ItemScore:
+def _score(record: Record, region: Region, answer: Segmentation, totals: EvalResult) -> ItemScore:
     target = decode_rle(region.mask)
     ignore = None if region.ignore is None else decode_rle(region.ignore)
     refined, coarse = binarize(answer.refined), binarize(answer.coarse)
@@ -117,7 +115,7 @@ def _score(record: Record, region: Region, answer: Segmentation, processor: Proc
         category=region.category,
         question=region.queries[0].text,
         answer=answer.answer,
-        well_formed=prompts.is_well_formed(answer.answer, processor.prompt),
+        well_formed=answer.well_formed,
         iou=overlap.iou,
         coarse_iou=coarse_overlap.iou,
         mask=encode_rle(refined),

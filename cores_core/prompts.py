@@ -114,10 +114,3 @@ def defuse(text: str) -> str:
     for token in (*SPECIAL_TOKENS, *REFERENCE_SPELLING.values()):
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
-
-
-def is_well_formed(answer: str, prompt: PromptFormat) -> bool:
-    """Whether an answer holds each token of the chain exactly once and in order."""
-    places = [answer.find(token) for token in prompt.chain]
-    once = all(answer.count(token) == 1 for token in prompt.chain)
-    return once and places == sorted(places)

@@ -137,3 +137,12 @@ def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:
 
 def test_the_prompt_follows_the_chain() -> None:
     assert load_config("tiny", ("chain.steps=1", "context=none")).prompt.chain == ("[SEG]",)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["language.heads=5", "vision.patch_size=0", "vision.image_size=100", "sam.heads=3", "sam.prompt_width=60"],
+)
+def test_sizes_that_do_not_fit_together_are_named(setting: str) -> None:
+    with pytest.raises(ConfigError, match=setting.split("=")[0]):
+        load_config("tiny", (setting,))

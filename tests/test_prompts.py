@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cores_core import prompts
-from cores_core.prompts import PromptFormat, defuse, is_well_formed, render_turn
+from cores_core.prompts import PromptFormat, defuse, render_turn
 from cores_core.sample import Query, Turn
 
 CHAIN = PromptFormat(steps=2, context="fixed")
@@ -63,7 +63,8 @@ def test_the_example_has_no_special_token() -> None:
 @pytest.mark.parametrize(("prompt", "chain"), [(CHAIN, ("[LOC]", "[SEG]")), (LISA, ("[SEG]",))])
 def test_the_answer_holds_the_chain_in_order(prompt: PromptFormat, chain: tuple[str, ...]) -> None:
     assert prompt.chain == chain
-    assert is_well_formed(prompt.answer, prompt)
+    assert [prompt.answer.count(token) for token in chain] == [1] * len(chain)
+    assert sorted(chain, key=prompt.answer.index) == list(chain)
 
 
 def test_without_luck_the_wording_is_the_one_of_evaluation() -> None:
@@ -101,27 +102,6 @@ def test_no_mixture_of_token_pieces_gets_through() -> None:
 
 def test_defusing_leaves_plain_text_alone_but_for_blanks() -> None:
     assert defuse("the [red]  fish <left>\n of two\t") == "the [red] fish <left> of two"
-
-
-@pytest.mark.parametrize(
-    ("answer", "good"),
-    [
-        ("It appears on [LOC]. It is [SEG].", True),
-        ("[LOC][SEG]", True),
-        ("It is [SEG]. It appears on [LOC].", False),
-        ("It appears on [LOC].", False),
-        ("It is [SEG].", False),
-        ("[LOC] [SEG] [SEG]", False),
-        ("[LOC] [LOC] [SEG]", False),
-        ("", False),
-    ],
-)
-def test_a_well_formed_answer_has_each_token_once_and_in_order(answer: str, good: bool) -> None:
-    assert is_well_formed(answer, CHAIN) == good
-
-
-def test_a_single_chain_does_not_ask_for_the_location() -> None:
-    assert is_well_formed("It is [SEG].", LISA)
 
 
 def test_special_tokens_share_no_beginning() -> None:

@@ -27,11 +27,12 @@ class Segmentation:
     """What the model says to one question.
 
     Attributes:
-        answer: the text chain.
+        answer: the text chain. well_formed: whether it holds the chain's tokens once and in order.
         coarse, refined: (H, W) float32 logits of C1 and C2 in the image's own pixels; equal with a one-step chain.
     """
 
     answer: str
+    well_formed: bool
     coarse: NDArray[np.float32]
     refined: NDArray[np.float32]
 
@@ -44,7 +45,7 @@ def segment_image(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        protocol: an answer that is not well-formed (see `prompts.is_well_formed`) gets an empty mask.
+        protocol: an answer that is not well-formed gets an empty mask.
     """
     if not queries:
         return []
@@ -56,7 +57,7 @@ def segment_image(
     texts = [processor.decode(ids) for ids in answers]
     formed = [index for index, ids in enumerate(answers) if _is_well_formed(ids, processor)]
     empty = np.full(image.shape[:2], NO_MASK, dtype=np.float32)
-    results = [Segmentation(text, empty, empty) for text in texts]
+    results = [Segmentation(text, False, empty, empty) for text in texts]
     if formed:
         kept = Sample(image=image, turns=tuple(turns[i] for i in formed))
         batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(_device(model))
@@ -66,7 +67,7 @@ def segment_image(
             for logits in (output.coarse, output.refined)
         )
         for row, index in enumerate(formed):
-            results[index] = Segmentation(texts[index], coarse[row], refined[row])
+            results[index] = Segmentation(texts[index], True, coarse[row], refined[row])
     return results
 
 

@@ -106,6 +106,8 @@ def _check_same_model(config: Config, begun: Config) -> None:
             raise ConfigError(f"`{name}` cannot change in a run that has begun", hint="choose another --output")
     if bool(config.loss.concept) != bool(begun.loss.concept):
         raise ConfigError("`loss.concept` cannot be turned on or off in a run that has begun")
+    if config.train.optimizer != begun.train.optimizer:
+        raise ConfigError("`train.optimizer` cannot change in a run that has begun")
 
 
 class _Run:

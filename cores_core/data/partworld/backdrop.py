@@ -18,9 +18,11 @@ Size = tuple[int, int]
 def draw_backdrop(rng: np.random.Generator, size_hw: Size) -> Pixels:
     """Draw a background of random kind, (H, W, 3) RGB 0..255."""
     kinds = list(BACKDROPS)
+    if rng.random() < CALM_SHARE:
+        kinds = [kind for kind in kinds if kind in CALM]
     image = BACKDROPS[kinds[int(rng.integers(len(kinds)))]](rng, size_hw)
-    if rng.random() < 0.6:
-        strength = np.float32(rng.uniform(8, 40))
+    if rng.random() < 0.5:
+        strength = np.float32(rng.uniform(8, 30))
         image = image + (soft_noise(rng, size_hw)[..., None] - np.float32(0.5)) * strength
     return np.clip(image, 0, 255)
 
@@ -36,8 +38,8 @@ def soft_noise(rng: np.random.Generator, size_hw: Size) -> Pixels:
 
 def _pair(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Two background colours, often near to one another so that the objects stay the loudest thing."""
-    first = random_colour(rng, (0.0, 0.7, 0.15, 1.0))
-    second = random_colour(rng, (0.0, 0.7, 0.15, 1.0))
+    first = random_colour(rng, (0.0, 0.5, 0.15, 1.0))
+    second = random_colour(rng, (0.0, 0.5, 0.15, 1.0))
     return first, first + (second - first) * np.float32(rng.uniform(0.25, 1.0))
 
 
@@ -141,4 +143,7 @@ BACKDROPS: Mapping[str, Callable[[np.random.Generator, Size], Pixels]] = Mapping
         "blobs": _blobs,
     }
 )
-"""Every kind of background, equally likely."""
+"""Every kind of background."""
+CALM = ("plain", "noise", "landscape", "water", "road")
+CALM_SHARE = 0.6
+"""How often a background is drawn from the calm kinds; otherwise any kind is equally likely."""

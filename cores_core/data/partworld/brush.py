@@ -73,7 +73,7 @@ def random_style(rng: np.random.Generator, canvas: Canvas, placed: Placed) -> St
     x, y = np.clip(placed.shift, 8, [columns - 9, rows - 9]).astype(int)
     surroundings = canvas.image[y - 8 : y + 8, x - 8 : x + 8].mean(axis=(0, 1))
     roles = dict.fromkeys(piece.paint for piece in placed.figure.pieces)  # in painting order
-    return Style(make_palette(rng, roles, surroundings), ink=int(rng.choice([0, 2, 3], p=[0.5, 0.3, 0.2])))
+    return Style(make_palette(rng, roles, surroundings), ink=int(rng.choice([0, 2, 3], p=[0.35, 0.4, 0.25])))
 
 
 def paint_figure(canvas: Canvas, placed: Placed, style: Style, light: Light, ids: Mapping[str, int]) -> None:

@@ -21,13 +21,13 @@ def photograph(rng: np.random.Generator, image: Pixels) -> Bytes:
     if rng.random() < 0.25:
         image = image * _dark_corners(rng, image.shape[:2])[..., None]
     photo = np.clip(image, 0, 255).astype(np.uint8)
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         photo = _develop(rng, photo)
     if rng.random() < 0.3:
         photo = np.asarray(cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.4, 1.1))), dtype=np.uint8)
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         photo = _add_sensor_noise(rng, photo)
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         photo = _compress(photo, quality=int(rng.integers(30, 90)))
     return photo
 

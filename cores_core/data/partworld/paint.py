@@ -20,7 +20,7 @@ Pixels = NDArray[np.float32]
 Pattern = Literal["plain", "gradient", "stripes", "spots", "checker", "noise"]
 
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
-PATTERN_SHARES = (0.34, 0.2, 0.14, 0.12, 0.06, 0.14)
+PATTERN_SHARES = (0.55, 0.2, 0.07, 0.06, 0.02, 0.1)
 LIMITS: Mapping[Paint, tuple[float, float, float, float]] = {
     "main": (0.1, 0.95, 0.3, 0.98),
     "second": (0.1, 0.95, 0.3, 0.98),
@@ -32,7 +32,7 @@ LIMITS: Mapping[Paint, tuple[float, float, float, float]] = {
 }
 """Lowest and highest saturation, lowest and highest value of each role."""
 ANY_COLOUR = (0.0, 1.0, 0.1, 1.0)
-CAMOUFLAGE_SHARE = 0.1
+CAMOUFLAGE_SHARE = 0.03
 """How often a figure's first colour is that of its surroundings."""
 EQUAL_SHARE = 0.08
 """How often another role has the same colour as the first."""
@@ -67,7 +67,7 @@ def make_palette(rng: np.random.Generator, roles: Iterable[Paint], surroundings:
 def make_texture(rng: np.random.Generator, colour: Pixels) -> Texture:
     """Give a colour (3,) a random pattern and a partner, near to it or far from it."""
     pattern = PATTERNS[int(rng.choice(len(PATTERNS), p=PATTERN_SHARES))]
-    partner = random_colour(rng) if rng.random() < 0.35 else _near(rng, colour, spread=45)
+    partner = random_colour(rng) if rng.random() < 0.2 else _near(rng, colour, spread=45)
     return Texture(
         pattern=pattern,
         first=colour,
@@ -126,11 +126,11 @@ def _share_of_second(texture: Texture, x: Pixels, y: Pixels) -> Pixels:
 
 
 def _stand_out(rng: np.random.Generator, role: Paint, surroundings: Pixels) -> Pixels:
-    """Draw a colour for a role, a second time and a third if it is hard to tell from the surroundings."""
-    limits = ANY_COLOUR if rng.random() < 0.2 else LIMITS[role]
+    """Draw a colour for a role, a few times more if it is hard to tell from the surroundings."""
+    limits = ANY_COLOUR if rng.random() < 0.1 else LIMITS[role]
     colour = random_colour(rng, limits)
-    for _ in range(3):
-        if float(np.linalg.norm(colour - surroundings)) > 80:
+    for _ in range(5):
+        if float(np.linalg.norm(colour - surroundings)) > 110:
             break
         colour = random_colour(rng, limits)
     return colour

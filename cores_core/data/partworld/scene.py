@@ -24,7 +24,7 @@ OBJECT_COUNT_SHARES = (0.55, 0.25, 0.13, 0.07)
 LONGER_SIDE = (256, 320)
 SHORTER_SIDE = (192, 320)
 IDS_PER_OBJECT = 8  # more than any category has parts; 4 objects fit in a byte
-OCCLUDER_SHARE = 0.2
+OCCLUDER_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _part_ids(object_index: int, category: str) -> dict[str, int]:
 def _scatter_clutter(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
     """Paint a random number of loose shapes on the background."""
     size_hw = canvas.image.shape[0], canvas.image.shape[1]
-    for _ in range(int(rng.integers(0, 8) * (rng.random() < 0.6))):
+    for _ in range(int(rng.integers(0, 7) * (rng.random() < 0.45))):
         scale, angle = rng.uniform(0.02, 0.12), rng.uniform(-np.pi, np.pi)
         placed = place_anywhere(rng, draw_loose_shape(rng), scale=scale, angle=angle, size_hw=size_hw)
         paint_figure(canvas, placed, random_style(rng, canvas, placed), light, ids={})

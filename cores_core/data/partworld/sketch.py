@@ -21,7 +21,7 @@ class Sketch:
         self._category = category
         self._pieces: list[Piece] = []
         coats: tuple[Paint, ...] = ("main", "second", "accent")
-        likely = (1.0, 0.0, 0.0) if rng.random() < 0.5 else (0.55, 0.3, 0.15)
+        likely = (1.0, 0.0, 0.0) if rng.random() < 0.25 else (0.55, 0.3, 0.15)
         self._paints = {part: coats[rng.choice(3, p=likely)] for part in PARTS[category]}
 
     def add(self, part: str, *outlines: Points) -> None:
