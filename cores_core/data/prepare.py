@@ -4,8 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
 
 from cores_core.data.partworld.write import write_partworld
 from cores_core.data.sources.parts import Rejections, read_parts
@@ -44,7 +47,7 @@ def prepare_partworld(
         "name": "partworld",
         "seed": seed,
         "splits": {split: vars(report) for split, report in reports.items()},
-        "versions": {package: metadata.version(package) for package in ("numpy", "opencv-python-headless", "pyarrow")},
+        "versions": {module.__name__: module.__version__ for module in (cv2, np, pa)},
     }
     save_text(json.dumps(about, indent=2) + "\n", store_path(data_root, "partworld", "train").with_name("report.json"))
     return reports

@@ -17,8 +17,8 @@ from cores_core.data.partworld.clutter import draw_loose_shape, draw_occluder
 from cores_core.data.partworld.effects import photograph
 from cores_core.data.partworld.figures import FIGURES
 from cores_core.data.partworld.layout import Crowd, place_anywhere
+from cores_core.sample import BoolMask
 
-BoolMask = NDArray[np.bool_]
 OBJECT_COUNT_SHARES = (0.55, 0.25, 0.13, 0.07)
 """How often a scene has 1, 2, 3 and 4 objects."""
 LONGER_SIDE = (256, 320)

@@ -4,11 +4,12 @@ A sketch is drawn at any convenient place and size; `Sketch.figure` moves it int
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from cores_core.data.partworld.catalog import PARTS
-from cores_core.data.partworld.shapes import Figure, Paint, Piece, Points, ellipse, ribbon, rotate, smooth
+from cores_core.data.partworld.shapes import Figure, Paint, Piece, Points, ellipse, fitted, ribbon, rotate, smooth
 
 Point = tuple[float, float]
 
@@ -17,7 +18,7 @@ class Sketch:
     """Pieces of one figure while it is drawn. Each part gets its paint by chance, so colour identifies no part."""
 
     def __init__(self, category: str, rng: np.random.Generator) -> None:
-        """Choose the paints: one coat for all parts in half the figures, else part by part."""
+        """Choose the paints: one coat for all parts in a quarter of the figures, else part by part."""
         self._category = category
         self._pieces: list[Piece] = []
         coats: tuple[Paint, ...] = ("main", "second", "accent")
@@ -58,16 +59,11 @@ class Sketch:
 
     def figure(self, tilt: float = 0.0, bend: float = 0.0) -> Figure:
         """Turn the sketch by `tilt` radians, bend it along y by `bend` x**2, and centre it with a longer axis of 2."""
-        outlines = []
+        pieces = []
         for piece in self._pieces:
-            bent = piece.outline + np.stack([np.zeros(len(piece.outline)), bend * piece.outline[:, 0] ** 2], axis=1)
-            outlines.append(rotate(bent, tilt))
-        points = np.concatenate(outlines)
-        low, high = points.min(axis=0), points.max(axis=0)
-        scale = 2 / float((high - low).max())
-        fitted = [(outline - (low + high) / 2) * scale for outline in outlines]
-        pieces = (Piece(outline, old.part, old.paint) for outline, old in zip(fitted, self._pieces, strict=True))
-        return Figure(self._category, tuple(pieces))
+            down = bend * piece.outline[:, 0] ** 2
+            pieces.append(replace(piece, outline=piece.outline + np.stack([np.zeros_like(down), down], axis=1)))
+        return fitted(self._category, pieces, tilt)
 
 
 def tube(path: Sequence[Point] | Points, widths: Sequence[float]) -> Points:

@@ -11,10 +11,8 @@ renders only what is missing. Each file is written under a temporary name and re
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,11 +21,13 @@ from zlib import crc32
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask  # type: ignore[import-untyped, unused-ignore]
 
 from cores_core.data.partworld.catalog import OBJECT_IDS, PART_IDS, part_label
-from cores_core.data.partworld.scene import BoolMask, Scene, render_scene
+from cores_core.data.partworld.scene import Scene, render_scene
 from cores_core.errors import DataError
+from cores_core.files import replacing, save_text
+from cores_core.masks import bounding_box, encode_rle
+from cores_core.sample import BoolMask
 
 SHARD_SIZE = 64
 DRAWING = 1
@@ -140,21 +140,16 @@ def _describe(scene: Scene, index: int) -> Json:
 
 def _annotate(labelled_masks: list[tuple[int, BoolMask]]) -> list[Json]:
     """COCO annotations, without ids, of (category id, (H, W) mask) pairs."""
-    kept = [(category_id, mask) for category_id, mask in labelled_masks if int(mask.sum()) >= LEAST_PIXELS]
-    if not kept:
-        return []
-    stack = np.asfortranarray(np.stack([mask for _, mask in kept], axis=2).view(np.uint8))
-    encoded = coco_mask.encode(stack)
-    areas, boxes = coco_mask.area(encoded), coco_mask.toBbox(encoded)
     return [
         {
             "category_id": category_id,
-            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-            "area": int(area),
-            "bbox": [float(side) for side in box],
+            "segmentation": encode_rle(mask),
+            "area": int(mask.sum()),
+            "bbox": [float(side) for side in bounding_box(mask)],
             "iscrowd": 0,
         }
-        for (category_id, _), rle, area, box in zip(kept, encoded, areas, boxes, strict=True)
+        for category_id, mask in labelled_masks
+        if int(mask.sum()) >= LEAST_PIXELS
     ]
 
 
@@ -201,22 +196,11 @@ def _read_shard(path: Path) -> Json | None:
 
 
 def _write_image(path: Path, scene: Scene) -> None:
-    with _renamed_when_done(path) as unfinished:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
         Image.fromarray(scene.image).save(unfinished, format="JPEG", quality=JPEG_QUALITY)
 
 
 def _write_json(path: Path, content: Json) -> None:
-    with _renamed_when_done(path) as unfinished:
-        unfinished.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-
-
-@contextmanager
-def _renamed_when_done(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes its name only if the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_text(json.dumps(content, separators=(",", ":")), path)
