@@ -108,9 +108,11 @@ class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
     The learning rate decays over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
-    show SAM's image encoder `pretrain_images` each and train it alone, by `loss.concept`.
+    show SAM's image encoder `pretrain_images` each and train it alone, by `loss.concept`. `start_from` names a
+    checkpoint whose weights a run begins with, in place of random ones.
     """
 
+    start_from: str | None = None
     steps: int = 5000
     optimizer: Literal["adamw", "muon"] = "adamw"
     pretrain_steps: int = 0

@@ -23,6 +23,9 @@ def train(
     data_root: DataRootOption = Path("data"),
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")] = Path("runs/tiny"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
+    start_from: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Start from this model's weights, not at random.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
     ] = None,
@@ -38,7 +41,8 @@ def train(
     from cores_core.train.run import TrainJob, run_training
 
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
-    config = load_config(source, tuple(settings or ()))
+    starts = () if start_from is None else (f"train.start_from={start_from}",)
+    config = load_config(source, (*starts, *(settings or ())))
     job = TrainJob(config=config, data_root=data_root, output=output, device=resolve_device(device))
     with console.progress_bar() as progress, _StopOnSignal() as stop:
         steps = run_training(job, _TerminalReporter(progress, stop, config.train.log_every), resume=resume)

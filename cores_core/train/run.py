@@ -22,7 +22,13 @@ from cores_core.errors import CheckpointError, ConfigError
 from cores_core.evaluate import evaluate_store
 from cores_core.files import save_text
 from cores_core.model.build import build_model, build_processor, build_tokenizer
-from cores_core.model.checkpoint import Checkpoint, load_checkpoint, load_optimizer, save_checkpoint
+from cores_core.model.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    save_checkpoint,
+)
 from cores_core.runtime import seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import TorchEngine
@@ -66,12 +72,16 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
             f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
         )
     newest = newest_checkpoint(job.output)
+    start = job.config.train.start_from
+    base = newest if newest is not None or start is None else find_checkpoint(start)
+    if base is not None:
+        _check_same_model(job.config, load_config(base / "config.yaml"))
     if newest is not None:
-        _check_same_model(job.config, load_config(newest / "config.yaml"))
+        _check_same_training(job.config, load_config(newest / "config.yaml"))
     job.output.mkdir(parents=True, exist_ok=True)
     save_text(render_config(job.config), job.output / "config.yaml")
     seed_everything(job.config.train.seed)
-    checkpoint = build_checkpoint(job.config, stores) if newest is None else load_checkpoint(newest)
+    checkpoint = build_checkpoint(job.config, stores) if base is None else load_checkpoint(base)
     concepts = None
     if job.config.loss.concept:
         concepts = ConceptHead(collect_categories(stores), job.config.sam.prompt_width)
@@ -100,10 +110,17 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 
 def _check_same_model(config: Config, begun: Config) -> None:
-    """A run that has begun keeps its model; what else is set may change."""
+    """Weights fit the model they were trained in."""
     for name in ("language", "vision", "sam", "chain", "context"):
         if getattr(config, name) != getattr(begun, name):
-            raise ConfigError(f"`{name}` cannot change in a run that has begun", hint="choose another --output")
+            raise ConfigError(
+                f"`{name}` differs from that of the checkpoint, {getattr(begun, name)}",
+                hint="leave it as it is, or start a new run with another --output",
+            )
+
+
+def _check_same_training(config: Config, begun: Config) -> None:
+    """A run that has begun keeps what its saved optimiser state depends on."""
     if bool(config.loss.concept) != bool(begun.loss.concept):
         raise ConfigError("`loss.concept` cannot be turned on or off in a run that has begun")
     if config.train.optimizer != begun.train.optimizer:

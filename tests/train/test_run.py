@@ -206,6 +206,23 @@ def test_an_existing_run_is_not_overwritten(new_job: Callable[..., TrainJob]) ->
     assert (job.output / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_can_start_from_the_weights_of_another(new_job: Callable[..., TrainJob]) -> None:
+    first = new_job("first", steps=1)
+    run_training(first, Listener())
+    second = new_job("second", steps=1, start_from=str(newest_checkpoint(first.output)), learning_rate=0.0)
+    run_training(second, Listener())
+    ours, theirs = (load_checkpoint(newest_checkpoint(job.output)).model.state_dict() for job in (second, first))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_cannot_start_from_another_kind_of_model(new_job: Callable[..., TrainJob]) -> None:
+    first = new_job("first", steps=1)
+    run_training(first, Listener())
+    second = new_job("second", steps=1, start_from=str(newest_checkpoint(first.output)))
+    with pytest.raises(ConfigError, match="chain"):
+        run_training(replace(second, config=replace(second.config, chain=ChainConfig(steps=1))), Listener())
+
+
 def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., TrainJob]) -> None:
     job = new_job()
     with pytest.raises(CheckpointError, match="nothing to resume"):
