@@ -107,7 +107,8 @@ class LossWeights:
 class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
-    The learning rate decays over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
+    With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`. Rates
+    decay over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
     show SAM's image encoder `pretrain_images` each and train it alone, by `loss.concept`. `start_from` names a
     checkpoint whose weights a run begins with, in place of random ones.
     """
@@ -120,6 +121,7 @@ class TrainConfig:
     images_per_step: int = 2
     queries_per_image: int = 3
     learning_rate: float = 3e-4
+    matrix_learning_rate: float = 4e-3
     warmup_steps: int = 100
     decay_share: float = 1.0
     weight_decay: float = 0.0

@@ -37,25 +37,25 @@ class TorchEngine:
         matrices = hidden_matrices(module) if config.optimizer == "muon" else []
         taken = {id(parameter) for parameter in matrices}
         rest = [parameter for parameter in self._parameters if id(parameter) not in taken]
-        rate, decay = config.learning_rate, config.weight_decay
-        self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=rate, betas=config.betas, weight_decay=decay)
-        ]
+        decay = config.weight_decay
+        adamw = torch.optim.AdamW(rest, lr=config.learning_rate, betas=config.betas, weight_decay=decay)
+        self._optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
-            self._optimizers.append(Muon(matrices, lr=rate, weight_decay=decay))
+            self._optimizers.append(Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay))
+        self._peaks = [optimizer.defaults["lr"] for optimizer in self._optimizers]
         self._config = config
         self.steps = 0
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """AdamW's rate of the next step; Muon's follows the same schedule."""
         return self._config.learning_rate * schedule(self.steps, self._config)
 
     def step(self, loss: Tensor) -> float:
         """Differentiate, clip and update. Returns the gradient norm before clipping."""
-        for optimizer in self._optimizers:
+        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate
+                group["lr"] = peak * schedule(self.steps, self._config)
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
