@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from cores_core.errors import ConfigError
-from cores_core.prompts import PromptFormat
+from cores_core.prompts import Context, PromptFormat
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class Config:
     vision: VisionConfig = field(default_factory=VisionConfig)
     sam: SamConfig = field(default_factory=SamConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
-    context: Literal["none", "fixed"] = "fixed"
+    context: Context = "fixed"
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[str, ...] = ("partworld",)

@@ -1,7 +1,7 @@
 """Score a model on a prepared store: one row for each query, and the sums over them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,8 @@ def evaluate_store(
 def save_evaluation(result: EvalResult, folder: Path, about: Mapping[str, Any]) -> None:
     """Write `results.json` (the sums, with `about`: protocol, model, seed ...) and `items.jsonl` (a row a query)."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_text("".join(f"{json.dumps(row)}\n" for row in _rows(result)), folder / "items.jsonl")
+    save_text("".join(f"{json.dumps(row)}\n" for row in map(asdict, result.items)), folder / "items.jsonl")
     save_text(json.dumps({**result.summary(), **about}, indent=2) + "\n", folder / "results.json")
-
-
-def _rows(result: EvalResult) -> Iterator[dict[str, Any]]:
-    return (asdict(item) for item in result.items)
 
 
 def _score(record: Record, region: Region, answer: Segmentation, totals: EvalResult) -> ItemScore:

@@ -1,6 +1,5 @@
 """The training loop: batches in order, one step each, and what is said and saved on the way."""
 
-import logging
 import math
 import signal
 import time
@@ -20,8 +19,6 @@ from cores_core.model.losses import Losses, compute_losses
 from cores_core.model.processor import Batch, Processor
 from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import Engine
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@
 """
 
 import json
-import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +32,6 @@ from cores_core.runtime import seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, Reporter, StepReport, Steps, load_batches, train_step
-
-logger = logging.getLogger(__name__)
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""
