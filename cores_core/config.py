@@ -109,8 +109,11 @@ class TrainConfig:
 
     With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`. Rates
     decay over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
-    show SAM's image encoder `pretrain_images` each and train it alone, by `loss.concept`. `start_from` names a
-    checkpoint whose weights a run begins with, in place of random ones.
+    show SAM `pretrain_images` each, with `pretrain_queries` prompts an image, which are the prototypes of
+    `loss.concept`, and train it alone. `start_from` names
+    a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to `longest_side`; `mirror`
+    shows every other one mirrored; `keep_images` holds them in memory. With precision `bf16`, the encoders and the
+    language model run in bfloat16 under autocast; weights and mask head stay in float32.
     """
 
     start_from: str | None = None
@@ -118,6 +121,7 @@ class TrainConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"
     pretrain_steps: int = 0
     pretrain_images: int = 8
+    pretrain_queries: int = 1
     images_per_step: int = 2
     queries_per_image: int = 3
     learning_rate: float = 3e-4
@@ -126,6 +130,10 @@ class TrainConfig:
     decay_share: float = 1.0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    longest_side: int | None = None
+    mirror: bool = False
+    keep_images: bool = False
     gradient_clip: float = 1.0
     seed: int = 0
     log_every: int = 10
@@ -138,7 +146,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_not_negative("train", self)
         for name in (
-            "steps", "images_per_step", "pretrain_images", "queries_per_image", "log_every", "save_every",
+            "steps", "images_per_step", "pretrain_images", "pretrain_queries", "queries_per_image", "log_every", "save_every",
             "keep_checkpoints", "validate_every",
         ):  # fmt: skip
             if getattr(self, name) < 1:

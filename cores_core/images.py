@@ -1,4 +1,4 @@
-"""Read any still image as upright 8-bit RGB, or say in one sentence why not."""
+"""Read any still image as upright 8-bit RGB, or say in one sentence why not; and fit sizes to a square."""
 
 import struct
 from pathlib import Path
@@ -34,6 +34,18 @@ def load_image(path: Path) -> RgbImage:
         raise DataError(f"not an image that can be read: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
     except (OSError, SyntaxError, ValueError, RuntimeError, struct.error) as error:  # as Pillow's decoders please
         raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
+
+
+def fit_hw(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
+    """The height and width with the longer side at `longest` and the proportions kept, rounded, at least 1 pixel."""
+    scale = longest / max(size_hw)
+    height, width = (max(int(side * scale + 0.5), 1) for side in size_hw)
+    return height, width
+
+
+def resize_image(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
+    """Bring an image to another size, antialiased bilinear."""
+    return np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
 def to_rgb(image: Image.Image) -> RgbImage:

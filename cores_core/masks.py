@@ -5,6 +5,7 @@ RLE is COCO's, `{"size": [H, W], "counts": str}`, as pycocotools reads and write
 
 from typing import TypedDict
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -43,6 +44,13 @@ def merge_rles(rles: list[Rle]) -> Rle:
 def rle_area(rle: Rle) -> int:
     """Number of pixels inside."""
     return int(coco.area({"size": rle["size"], "counts": rle["counts"].encode("ascii")}))
+
+
+def resize_mask(mask: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Bring a (H, W) map of coverage, 0-255, to another size; each pixel is the mean of what it covers."""
+    if mask.shape == size_hw:
+        return mask
+    return np.asarray(cv2.resize(mask, size_hw[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def binarize(logits: NDArray[np.float32]) -> BoolMask:

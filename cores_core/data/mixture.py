@@ -3,35 +3,50 @@
 `(seed, epoch, index)` decides everything, so a resumed run sees the samples that the uninterrupted one would have seen.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from cores_core.data.store import Record, Region, Store
 from cores_core.errors import DataError
-from cores_core.images import load_image
-from cores_core.masks import decode_rle
+from cores_core.images import fit_hw, load_image, resize_image
+from cores_core.masks import Rle, decode_rle, resize_mask
 from cores_core.prompts import PromptFormat, render_turn
-from cores_core.sample import Query, Sample, Thing
+from cores_core.sample import BoolMask, Query, RgbImage, Sample, Thing
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How images become samples.
+
+    Attributes:
+        queries: the most that are asked of one image.
+        longest_side: images whose longer side is longer are shrunk to it, with their masks; None for never.
+        mirror: whether every other image is shown mirrored. Not for data that speaks of left and right.
+        keep: whether images stay in memory once they are read.
+        with_scene: whether samples also hold all that their image shows, asked about or not.
+    """
+
+    queries: int
+    longest_side: int | None = None
+    mirror: bool = False
+    keep: bool = False
+    with_scene: bool = False
 
 
 class Mixture:
     """An endless stream of training samples; `mixture[position]` is always the same sample."""
 
-    def __init__(
-        self, stores: list[Store], prompt: PromptFormat, queries_per_image: int, seed: int, with_scene: bool = False
-    ) -> None:
-        """Mix the images of stores evenly.
-
-        Args:
-            queries_per_image: the most that are asked of one image.
-            with_scene: whether samples also hold all that their image shows, asked about or not.
-        """
+    def __init__(self, stores: list[Store], prompt: PromptFormat, options: SampleOptions, seed: int) -> None:
+        """Mix the images of stores evenly."""
         self._stores = stores
         self._prompt = prompt
-        self._queries = queries_per_image
+        self._options = options
         self._seed = seed
-        self._with_scene = with_scene
         self._starts = np.cumsum([0, *(len(store) for store in stores)])
         self._epoch = (-1, np.zeros(0, dtype=np.int64))
+        self._kept: dict[int, _Shown] = {}
         if self._starts[-1] == 0:
             raise DataError("the training data is empty")
 
@@ -41,31 +56,86 @@ class Mixture:
         return int(self._starts[-1])
 
     def __getitem__(self, position: int) -> Sample:
+        return self.draw(position, self._options.queries)
+
+    def draw(self, position: int, queries: int) -> Sample:
+        """The sample at a position with at most so many queries."""
         epoch, place = divmod(position, self.images)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, np.random.default_rng((self._seed, epoch)).permutation(self.images))
         index = int(self._epoch[1][place])
+        rng = np.random.default_rng((self._seed, epoch, index))
+        shown = self._kept.get(index) or self._read(index)
+        asked = draw_queries(shown.record, queries, rng)
+        turns = tuple(render_turn(query, self._prompt, rng) for _, query in asked)
+        if self._options.mirror and rng.random() < 0.5:
+            shown = shown.mirrored()
+        regions = shown.record.regions
+        return Sample(
+            image=shown.image,
+            turns=turns,
+            masks=tuple(shown.mask(index) for index, _ in asked),
+            ignores=tuple(shown.ignore(index) for index, _ in asked),
+            categories=tuple(regions[index].category for index, _ in asked),
+            scene=shown.things() if self._options.with_scene else (),
+        )
+
+    def _read(self, index: int) -> "_Shown":
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         store = self._stores[which]
         record = store[index - int(self._starts[which])]
-        rng = np.random.default_rng((self._seed, epoch, index))
-        asked = draw_queries(record, self._queries, rng)
-        return Sample(
-            image=load_image(store.image_path(record)),
-            turns=tuple(render_turn(query, self._prompt, rng) for _, query in asked),
-            masks=tuple(decode_rle(region.mask) for region, _ in asked),
-            ignores=tuple(None if region.ignore is None else decode_rle(region.ignore) for region, _ in asked),
-            categories=tuple(region.category for region, _ in asked),
-            scene=tuple(_thing(region) for region in record.regions) if self._with_scene else (),
+        image, size_hw, longest = load_image(store.image_path(record)), record.size_hw, self._options.longest_side
+        if longest is not None and longest < max(size_hw):
+            size_hw = fit_hw(size_hw, longest)
+            image = resize_image(image, size_hw)
+        regions = record.regions
+        shown = _Shown(
+            record=record,
+            image=image,
+            masks=tuple(_pack(region.mask, size_hw) for region in regions),
+            ignores=tuple(None if region.ignore is None else _pack(region.ignore, size_hw) for region in regions),
         )
+        if self._options.keep:
+            self._kept[index] = shown
+        return shown
 
 
-def draw_queries(record: Record, count: int, rng: np.random.Generator) -> list[tuple[Region, Query]]:
-    """Up to `count` different regions of an image, each with one of its queries."""
-    chosen = rng.permutation(len(record.regions))[:count]
-    regions = [record.regions[int(i)] for i in chosen]
-    return [(region, region.queries[int(rng.integers(len(region.queries)))]) for region in regions]
+def draw_queries(record: Record, count: int, rng: np.random.Generator) -> list[tuple[int, Query]]:
+    """Up to `count` different regions of an image, by number, each with one of its queries."""
+    chosen = [int(i) for i in rng.permutation(len(record.regions))[:count]]
+    return [(i, record.regions[i].queries[int(rng.integers(len(record.regions[i].queries)))]) for i in chosen]
 
 
-def _thing(region: Region) -> Thing:
-    return Thing(region.category, region.kind, decode_rle(region.mask))
+@dataclass(frozen=True)
+class _Shown:
+    """An image as it is shown, and its regions' masks, eight pixels a byte."""
+
+    record: Record
+    image: RgbImage
+    masks: tuple[NDArray[np.uint8], ...]
+    ignores: tuple[NDArray[np.uint8] | None, ...]
+    is_mirrored: bool = False
+
+    def mirrored(self) -> "_Shown":
+        return _Shown(self.record, np.ascontiguousarray(self.image[:, ::-1]), self.masks, self.ignores, True)
+
+    def mask(self, region: int) -> BoolMask:
+        return self._unpack(self.masks[region])
+
+    def ignore(self, region: int) -> BoolMask | None:
+        packed = self.ignores[region]
+        return None if packed is None else self._unpack(packed)
+
+    def things(self) -> tuple[Thing, ...]:
+        regions: tuple[Region, ...] = self.record.regions
+        return tuple(Thing(region.category, region.kind, self.mask(i)) for i, region in enumerate(regions))
+
+    def _unpack(self, packed: NDArray[np.uint8]) -> BoolMask:
+        height, width = self.image.shape[:2]
+        mask: BoolMask = np.unpackbits(packed, count=height * width).view(np.bool_).reshape(height, width)
+        return np.ascontiguousarray(mask[:, ::-1]) if self.is_mirrored else mask
+
+
+def _pack(rle: Rle, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    coverage = resize_mask(decode_rle(rle).astype(np.uint8) * np.uint8(255), size_hw)
+    return np.packbits(coverage > 127)

@@ -28,6 +28,7 @@ def build_processor(config: Config, tokenizer: PreTrainedTokenizerFast) -> Proce
         mllm_tokens=(config.vision.image_size // config.vision.patch_size) ** 2,
         mllm_fit=config.vision.fit,
         sam_size=config.sam.image_size,
+        sam_grid=config.sam.image_size // config.sam.patch_size,
     )
     return Processor(tokenizer, config.prompt, images, max_tokens=MAX_POSITIONS)
 

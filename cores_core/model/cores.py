@@ -63,17 +63,15 @@ class CoresModel(nn.Module):
         Every turn must hold each token of the chain exactly once.
         """
         hidden = self.mllm(batch)
-        counts = torch.tensor(batch.counts, device=hidden.device)
-        image_index = torch.repeat_interleave(torch.arange(len(batch.counts), device=hidden.device), counts)
         embeddings = self.segmenter.encode(batch.sam_pixels)
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
-        prompts = tuple(self.projection(state) for state in states)
+        prompts = tuple(self.projection(state).float() for state in states)
         predicts_label = batch.labels[:, 1:] != IGNORED_LABEL
         return ChainOutput(
-            steps=self.segment(embeddings[image_index], prompts),
+            steps=self.segment(embeddings[batch.image_index], prompts),
             prompts=prompts,
             image_embeddings=embeddings,
-            image_index=image_index,
+            image_index=batch.image_index,
             text_logits=self.mllm.logits(hidden[:, :-1][predicts_label]),
             text_labels=batch.labels[:, 1:][predicts_label],
         )

@@ -32,28 +32,38 @@ class Losses:
 def compute_losses(output: ChainOutput, batch: Batch, segmenter: Segmenter, weights: LossWeights) -> Losses:
     """Compare a forward's output with its batch's answers and masks."""
     text = functional.cross_entropy(output.text_logits.float(), output.text_labels)
-    bce = dice = output.refined.sum() * 0.0  # keeps the mask branch in the graph when there is no mask
-    for index, target in enumerate(batch.masks):
-        logits = segmenter.upsample(output.refined[output.image_index == index], batch.sizes[index]).float()
-        ignore = batch.ignores[index]
-        valid = torch.ones_like(logits) if ignore is None else (~ignore).to(logits.dtype)
-        bce = bce + bce_loss(logits, target.to(logits.dtype), valid).sum()
-        dice = dice + dice_loss(logits, target.to(logits.dtype), valid).sum()
-    count = max(sum(len(target) for target in batch.masks), 1)
-    bce, dice = bce / count, dice / count
+    bce, dice = mask_losses(output.refined, batch, segmenter)
     total = weights.text * text + weights.mask * (weights.bce * bce + weights.dice * dice)
     return Losses(total=total, text=text, bce=bce, dice=dice)
 
 
-def bce_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Mean binary cross entropy over the valid pixels of each mask. All (N, H, W); gives (N,)."""
-    pixels = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
-    return pixels.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
+def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter) -> tuple[Tensor, Tensor]:
+    """BCE and DICE, each a scalar, of (N, 1, 4h, 4w) logits with the batch's targets at the images' own sizes."""
+    bce = dice = masks.sum() * 0.0  # keeps the mask branch in the graph when there is no mask
+    for index, (target, logits) in enumerate(zip(batch.masks, masks.split(batch.counts), strict=False)):
+        logits = segmenter.upsample(logits, batch.sizes[index]).float()
+        ignore = batch.ignores[index]
+        valid = None if ignore is None else (~ignore).to(logits.dtype)
+        bce = bce + bce_loss(logits, target.to(logits.dtype), valid).sum()
+        dice = dice + dice_loss(logits, target.to(logits.dtype), valid).sum()
+    count = max(sum(len(target) for target in batch.masks), 1)
+    return bce / count, dice / count
 
 
-def dice_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """DICE loss of each mask over its valid pixels, scaled as released. All (N, H, W); gives (N,)."""
-    probability, target = (logits.sigmoid() * valid).flatten(1), (target * valid).flatten(1)
-    overlap = 2 * (probability / DICE_SCALE * target).sum(1)
-    total = (probability / DICE_SCALE).sum(1) + (target / DICE_SCALE).sum(1)
+def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean binary cross entropy over the valid pixels (None: all) of each mask. All (N, H, W); gives (N,)."""
+    pixels = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1)
+    if valid is None:
+        return pixels.mean(1)
+    valid = valid.flatten(1)
+    return (pixels * valid).sum(1) / valid.sum(1).clamp(min=1)
+
+
+def dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """DICE loss of each mask over its valid pixels (None: all), scaled as released. All (N, H, W); gives (N,)."""
+    probability, target = logits.sigmoid().flatten(1), target.flatten(1)
+    if valid is not None:
+        probability, target = probability * valid.flatten(1), target * valid.flatten(1)
+    overlap = 2 * (probability * target).sum(1) / DICE_SCALE
+    total = (probability.sum(1) + target.sum(1)) / DICE_SCALE
     return 1 - (overlap + DICE_EPSILON) / (total + DICE_EPSILON)

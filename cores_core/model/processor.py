@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from cores_core import prompts
 from cores_core.errors import DataError
+from cores_core.images import fit_hw
+from cores_core.masks import resize_mask
 from cores_core.prompts import PromptFormat
 from cores_core.sample import ImageSize, Sample, Turn
 
@@ -43,8 +45,8 @@ class Batch:
         masks, ignores: for each image (N_b, H, W) bool targets, and pixels that count nowhere (None for none); both
             empty without targets.
         categories: N names of what the masks show.
-        things: for each image the (category, kind) of all it is known to show; `thing_maps` (R, S, S) uint8 their masks
-            in SAM's frame, 0-255. Both empty where the samples tell nothing.
+        things: for each image the (category, kind) of all it is known to show; `thing_maps` (R, 4h, 4w) uint8 their
+            masks in SAM's frame at the decoder's resolution, 0-255. Both empty where the samples tell nothing.
     """
 
     input_ids: Tensor
@@ -61,6 +63,12 @@ class Batch:
     things: tuple[tuple[tuple[str, str], ...], ...] = ()
     thing_maps: tuple[Tensor, ...] = ()
 
+    @property
+    def image_index(self) -> Tensor:
+        """(N,) the image of each query."""
+        device = self.sam_pixels.device
+        return torch.arange(len(self.counts), device=device).repeat_interleave(torch.tensor(self.counts, device=device))
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -73,12 +81,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How images meet the two encoders: square sizes in pixels, tokens an image, `pad` or `crop` for the MLLM."""
+    """How images meet the two encoders: square sizes in pixels, tokens an image, `pad` or `crop` for the MLLM.
+
+    `sam_grid` is how many patches SAM's square has a side.
+    """
 
     mllm_size: int
     mllm_tokens: int
     mllm_fit: Literal["pad", "crop"]
     sam_size: int
+    sam_grid: int
 
 
 class Processor:
@@ -93,6 +105,7 @@ class Processor:
         self.max_tokens = max_tokens
         self.chain_ids = tuple(self.token_id(token) for token in prompt.chain)
         self.end_id = self.token_id(prompts.END)
+        self._prefix = self._prefix_ids()
 
     def token_id(self, token: str) -> int:
         """Id of a special token; checked round trip, because some tokenizers put a blank piece in front."""
@@ -111,8 +124,6 @@ class Processor:
         """
         given = answers if answers is not None else [[self.answer_ids(t) for t in s.turns] for s in samples]
         packed = [self._pack(sample, ids) for sample, ids in zip(samples, given, strict=True)]
-        images = [Image.fromarray(sample.image) for sample in samples]
-        sam = [sam_pixels(image, self.images.sam_size) for image in images]
         columns = zip(*packed, strict=True)
         fill = (self.token_id(prompts.UNKNOWN), 0, PADDING, IGNORED_LABEL)
         ids, positions, branches, labels = (_pad(rows, value) for rows, value in zip(columns, fill, strict=True))
@@ -121,20 +132,39 @@ class Processor:
             positions=positions,
             branches=branches,
             labels=labels,
-            mllm_pixels=torch.stack([mllm_pixels(image, self.images) for image in images]),
-            sam_pixels=torch.stack([pixels for pixels, _ in sam]),
-            sizes=tuple(size for _, size in sam),
-            counts=tuple(len(sample.turns) for sample in samples),
-            masks=tuple(torch.from_numpy(np.stack(sample.masks)) for sample in samples if sample.masks),
-            ignores=tuple(_stack_ignores(sample) for sample in samples if sample.masks),
-            categories=tuple(category for sample in samples for category in sample.categories),
-            things=tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
-            thing_maps=tuple(
-                thing_maps(sample, size.resized_hw, self.images.sam_size)
+            mllm_pixels=torch.stack([mllm_pixels(Image.fromarray(sample.image), self.images) for sample in samples]),
+            **self._pictures(samples),
+        )
+
+    def collate_pictures(self, samples: Sequence[Sample]) -> Batch:
+        """Make a batch for SAM alone: no tokens, no pixels for the MLLM."""
+        empty = torch.zeros(len(samples), 0, dtype=torch.long)
+        return Batch(
+            input_ids=empty,
+            positions=empty,
+            branches=empty,
+            labels=empty,
+            mllm_pixels=torch.zeros(len(samples), 3, 0, 0),
+            **self._pictures(samples),
+        )
+
+    def _pictures(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """All of a batch that SAM and the losses need."""
+        sam = [sam_pixels(Image.fromarray(sample.image), self.images.sam_size) for sample in samples]
+        return {
+            "sam_pixels": torch.stack([pixels for pixels, _ in sam]),
+            "sizes": tuple(size for _, size in sam),
+            "counts": tuple(len(sample.turns) for sample in samples),
+            "masks": tuple(torch.from_numpy(np.stack(sample.masks)) for sample in samples if sample.masks),
+            "ignores": tuple(_stack_ignores(sample) for sample in samples if sample.masks),
+            "categories": tuple(category for sample in samples for category in sample.categories),
+            "things": tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
+            "thing_maps": tuple(
+                thing_maps(sample, size.resized_hw, self.images)
                 for sample, (_, size) in zip(samples, sam, strict=True)
                 if sample.scene
             ),
-        )
+        }
 
     def answer_ids(self, turn: Turn) -> list[int]:
         """Ids of a turn's answer with the end token."""
@@ -155,8 +185,7 @@ class Processor:
         ]
 
     def _pack(self, sample: Sample, answers: Sequence[Sequence[int]]) -> tuple[list[int], ...]:
-        ids = self._prefix_ids()
-        start = len(ids)
+        ids, start = list(self._prefix), len(self._prefix)
         positions, branches, labels = list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start
         for branch, (turn, answer) in enumerate(zip(sample.turns, answers, strict=True), start=1):
             question = self._encode(prompts.render_question(turn))
@@ -179,8 +208,7 @@ class Processor:
 def sam_pixels(image: Image.Image, size: int) -> tuple[Tensor, ImageSize]:
     """Longest side to `size` (antialiased bilinear), normalise, zero-pad right and bottom: (3, size, size)."""
     width, height = image.size
-    scale = size / max(width, height)
-    resized_hw = (max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1))
+    resized_hw = fit_hw((height, width), size)
     resized = np.asarray(image.resize(resized_hw[::-1], Image.Resampling.BILINEAR))
     pixels = _normalise(resized.astype(np.float32), SAM_MEAN, SAM_STD)
     padded = torch.zeros(3, size, size)
@@ -205,14 +233,14 @@ def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
     return _normalise(np.asarray(image, dtype=np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
 
 
-def thing_maps(sample: Sample, resized_hw: tuple[int, int], size: int) -> Tensor:
-    """The masks of all that an image shows in SAM's padded square, (R, size, size) uint8 from 0 to 255."""
-    maps = torch.zeros(len(sample.scene), size, size, dtype=torch.uint8)
-    for index, thing in enumerate(sample.scene):
-        mask = Image.fromarray(thing.mask.astype(np.uint8) * 255)
-        resized = np.array(mask.resize(resized_hw[::-1], Image.Resampling.BILINEAR))
-        maps[index, : resized_hw[0], : resized_hw[1]] = torch.from_numpy(resized)
-    return maps
+def thing_maps(sample: Sample, resized_hw: tuple[int, int], images: ImageFormat) -> Tensor:
+    """How much of each decoder pixel (4 a patch and side) each thing covers, (R, 4h, 4w) uint8 from 0 to 255."""
+    square = np.zeros((len(sample.scene), images.sam_size, images.sam_size), dtype=np.uint8)
+    for thing, frame in zip(sample.scene, square, strict=True):
+        mask = thing.mask.astype(np.uint8) * 255
+        frame[: resized_hw[0], : resized_hw[1]] = resize_mask(mask, resized_hw)
+    side = 4 * images.sam_grid
+    return torch.from_numpy(np.stack([resize_mask(frame, (side, side)) for frame in square]))
 
 
 def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Tensor:

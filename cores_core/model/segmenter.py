@@ -6,6 +6,7 @@ Deviation: queries of several images are decoded in one call. The stock decoder 
 prompts, so each prompt's own embedding is passed inside its dense prompt and the repeated one is zero.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -15,6 +16,10 @@ from torch.nn import functional
 
 from cores_core.config import SamConfig
 from cores_core.sample import ImageSize
+
+
+SHARPNESS = 10.0
+"""Biases that are large, times positions that are small: how the initial look at neighbours is split between the two."""
 
 
 class Segmenter(nn.Module):
@@ -34,8 +39,8 @@ class Segmenter(nn.Module):
         return int(self.prompt_encoder.embed_dim)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode (B, 3, S, S) normalised, padded images into (B, C, h, w)."""
-        embeddings: Tensor = self.image_encoder(pixels)
+        """Encode (B, 3, S, S) normalised, padded images into (B, C, h, w) float32."""
+        embeddings: Tensor = self.image_encoder(pixels).float()
         return embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, prior: Tensor | None) -> Tensor:
@@ -49,14 +54,15 @@ class Segmenter(nn.Module):
         Returns:
             (N, 1, 4h, 4w) unthresholded logits.
         """
-        _, dense = self.prompt_encoder(points=None, boxes=None, masks=prior)
-        logits, _ = self.mask_decoder(
-            image_embeddings=torch.zeros_like(image_embeddings[:1]),
-            image_pe=self.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=prompts[:, None],
-            dense_prompt_embeddings=image_embeddings + dense,
-            multimask_output=False,
-        )
+        with torch.autocast(prompts.device.type, enabled=False):  # SAM's positional encoding mixes dtypes otherwise
+            _, dense = self.prompt_encoder(points=None, boxes=None, masks=prior)
+            logits, _ = self.mask_decoder(
+                image_embeddings=torch.zeros_like(image_embeddings[:1]),
+                image_pe=self.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=prompts[:, None],
+                dense_prompt_embeddings=image_embeddings + dense,
+                multimask_output=False,
+            )
         masks: Tensor = logits
         return masks
 
@@ -65,6 +71,8 @@ class Segmenter(nn.Module):
         square = (self.image_encoder.img_size, self.image_encoder.img_size)
         full = functional.interpolate(logits, square, mode="bilinear", align_corners=False)
         full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
+        if size.resized_hw == size.original_hw:
+            return full[:, 0]
         return functional.interpolate(full, size.original_hw, mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -84,6 +92,7 @@ def build_segmenter(config: SamConfig) -> Segmenter:
         window_size=config.window,
         global_attn_indexes=config.global_blocks,
     )
+    _look_nearby(image_encoder)
     prompt_encoder = PromptEncoder(
         embed_dim=width,
         image_embedding_size=(grid, grid),
@@ -96,3 +105,30 @@ def build_segmenter(config: SamConfig) -> Segmenter:
         iou_head_hidden_dim=width,
     )
     return Segmenter(image_encoder, prompt_encoder, mask_decoder)
+
+
+@torch.no_grad()
+def _look_nearby(image_encoder: ImageEncoderViT) -> None:
+    """Let attention begin as a convolution: each head looks at one neighbour of a cell, later blocks further away.
+
+    A head's logit for a cell at (y, x) from its own falls off as the square of the distance to the head's neighbour.
+    The square is written in three columns of the tables of relative positions: d^2, dy and dx, whose factors are the
+    biases of the queries. Source: d'Ascoli et al., "ConViT" (arXiv:2103.10697), in SAM's own parameters.
+    """
+    depth = len(image_encoder.blocks)
+    for number, block in enumerate(image_encoder.blocks):
+        attention = block.attn
+        heads, width = attention.num_heads, attention.rel_pos_h.shape[1]
+        radius = 1 + 2 * number / max(depth - 1, 1)
+        for table, column in ((attention.rel_pos_h, 1), (attention.rel_pos_w, 2)):
+            reach = len(table) // 2
+            from_key = torch.arange(-reach, reach + 1)
+            table.zero_()
+            table[:, 0], table[:, column] = -(from_key**2) / SHARPNESS, from_key / SHARPNESS
+        weight = attention.qkv.weight[: 2 * heads * width].view(2, heads, width, -1)  # of queries and keys
+        bias = attention.qkv.bias[: 2 * heads * width].view(2, heads, width)
+        angles = 2 * math.pi * (torch.arange(heads) + number / 2) / heads
+        weight[:, :, :3], bias[:, :, :3] = 0, 0
+        bias[0, :, 0] = SHARPNESS / radius**2
+        bias[0, :, 1] = -2 * SHARPNESS * angles.sin() / radius
+        bias[0, :, 2] = -2 * SHARPNESS * angles.cos() / radius

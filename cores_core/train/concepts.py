@@ -1,10 +1,11 @@
-"""A stand-in for pretraining: named prototypes that pixels and prompts learn to agree on.
+"""A stand-in for pretraining: named prototypes that pixels, prompts and masks learn to agree on.
 
 The paper starts from a pretrained SAM and a pretrained MLLM. A model that starts from random weights has neither, and
 the mask losses alone teach it slowly, because the text side and the image side must find each other first. Here each
 category of the data has one prototype vector of width C. Cross entropy draws SAM's image embedding at a pixel to the
-prototype of what is shown there, and the last step's prompt to the prototype of what is asked for. The prototypes are
-used in training only; they are no part of the model.
+prototype of what is shown there, and the last step's prompt to the prototype of what is asked for. Before there is any
+text to read, SAM is pretrained with the prototypes themselves as its prompts. The prototypes are used in training only;
+they are no part of the model.
 Deviation: not in the paper. Off by default (`loss.concept: 0`); presets that build a model from scratch turn it on.
 """
 
@@ -17,10 +18,12 @@ from cores_core.model.cores import ChainOutput
 from cores_core.model.processor import Batch
 
 KINDS = ("part", "object")
+DETAIL = 4
+"""How many cells a side the fine pixel loss makes of one cell of the embedding, as SAM's decoder does."""
 
 
 class ConceptHead(nn.Module):
-    """K prototypes of width C, and one for the background of each kind of category."""
+    """K prototypes of width C, one for the background of each kind of category, and a look inside each cell."""
 
     def __init__(self, categories: dict[str, str], width: int) -> None:
         """Begin at random.
@@ -35,36 +38,54 @@ class ConceptHead(nn.Module):
         self.members = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in KINDS}
         self.prototypes = nn.Parameter(torch.randn(len(categories), width) / width**0.5)
         self.backgrounds = nn.Parameter(torch.randn(len(KINDS), width) / width**0.5)
+        self.detail = nn.ConvTranspose2d(width, width, kernel_size=DETAIL, stride=DETAIL)
 
     def forward(self, output: ChainOutput, batch: Batch) -> Tensor:
         """The pixel loss and the prompt loss of a whole forward; a scalar."""
-        asked = torch.tensor([self.index[name] for name in batch.categories], device=output.refined.device)
-        prompt_loss = functional.cross_entropy(output.prompts[-1] @ self.prototypes.T, asked)
+        prompt_loss = functional.cross_entropy(output.prompts[-1] @ self.prototypes.T, self._asked(batch))
         return prompt_loss + self.pixel_loss(output.image_embeddings, batch)
 
+    def prompts(self, batch: Batch) -> Tensor:
+        """(N, C) the prototypes of what is asked for: prompts for a SAM that has no language model yet."""
+        return self.prototypes[self._asked(batch)]
+
     def pixel_loss(self, image_embeddings: Tensor, batch: Batch) -> Tensor:
-        """Cross entropy of (B, C, h, w) embeddings with what the scenes show, summed over both kinds; a scalar."""
+        """Cross entropy of (B, C, h, w) embeddings with what the scenes show.
+
+        Summed over both kinds of category and both resolutions, the embedding's own and the decoder's; a scalar.
+        """
+        targets = torch.stack([self._coverage(batch, image) for image in range(len(batch.things))])
+        views = (
+            (image_embeddings, functional.avg_pool2d(targets, DETAIL)),
+            (self.detail(image_embeddings), targets),
+        )
         total = image_embeddings.new_zeros(())
-        for number, kind in enumerate(KINDS):
-            prototypes = torch.cat([self.backgrounds[number : number + 1], self.prototypes[self.members[kind]]])
-            logits = torch.einsum("bchw,kc->bkhw", image_embeddings, prototypes)
-            total = total + functional.cross_entropy(logits, self._pixel_targets(batch, kind, logits))
+        for embeddings, coverage in views:
+            for number, kind in enumerate(KINDS):
+                prototypes = torch.cat([self.backgrounds[number : number + 1], self.prototypes[self.members[kind]]])
+                logits = torch.einsum("bchw,kc->bkhw", embeddings, prototypes)
+                total = total + functional.cross_entropy(logits, _shares(coverage[:, self.members[kind]]))
         return total
 
-    def _pixel_targets(self, batch: Batch, kind: str, logits: Tensor) -> Tensor:
-        """(B, 1 + K of this kind, h, w): the share of each grid cell that each category covers, background first."""
-        columns = {member: column for column, member in enumerate(self.members[kind], start=1)}
-        targets = torch.zeros_like(logits)
-        for image, (things, maps) in enumerate(zip(batch.things, batch.thing_maps, strict=True)):
-            shares = functional.adaptive_avg_pool2d(maps.to(logits.dtype) / 255, (logits.shape[2], logits.shape[3]))
-            for (name, of_kind), share in zip(things, shares, strict=True):
-                if of_kind == kind:
-                    targets[image, columns[self.index[name]]] = share
-        targets[:, 0] = (1 - targets.sum(1)).clamp(min=0)
-        return targets / targets.sum(1, keepdim=True)
+    def _coverage(self, batch: Batch, image: int) -> Tensor:
+        """(K, 4h, 4w): how much of each fine cell each category covers, 0 to 1."""
+        maps = batch.thing_maps[image]
+        covered = maps.new_zeros((len(self.index), *maps.shape[1:]), dtype=torch.float32)
+        covered[[self.index[name] for name, _ in batch.things[image]]] = maps / 255
+        return covered
+
+    def _asked(self, batch: Batch) -> Tensor:
+        return torch.tensor([self.index[name] for name in batch.categories], device=self.prototypes.device)
 
 
 def collect_categories(stores: list[Store]) -> dict[str, str]:
     """Name and kind of every category in the stores, in alphabetical order."""
     found = {region.category: region.kind for store in stores for record in store for region in record.regions}
     return dict(sorted(found.items()))
+
+
+def _shares(coverage: Tensor) -> Tensor:
+    """From (B, K, h, w) to (B, 1 + K, h, w) with the background in front, summing to 1."""
+    background = (1 - coverage.sum(1, keepdim=True)).clamp(min=0)
+    shares = torch.cat([background, coverage], dim=1)
+    return shares / shares.sum(1, keepdim=True)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cores_core.config import Config, TrainConfig
+from cores_core.config import Config, LossWeights, TrainConfig
 from cores_core.data.mixture import Mixture
-from cores_core.errors import CoresError
+from cores_core.errors import ConfigError, CoresError
 from cores_core.evaluate import EvalResult
 from cores_core.model.cores import CoresModel
-from cores_core.model.losses import Losses, compute_losses
+from cores_core.model.losses import Losses, compute_losses, mask_losses
 from cores_core.model.processor import Batch, Processor
 from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import Engine
@@ -69,10 +70,12 @@ class Steps(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         step, pretrain = self._first + index, self._config.pretrain_steps
-        images = self._config.pretrain_images if step < pretrain else self._config.images_per_step
         start = min(step, pretrain) * self._config.pretrain_images
         start += max(step - pretrain, 0) * self._config.images_per_step
-        return self._processor.collate([self._mixture[start + i] for i in range(images)])
+        if step < pretrain:
+            ahead, queries = range(self._config.pretrain_images), self._config.pretrain_queries
+            return self._processor.collate_pictures([self._mixture.draw(start + i, queries) for i in ahead])
+        return self._processor.collate([self._mixture[start + i] for i in range(self._config.images_per_step)])
 
 
 def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
@@ -97,15 +100,10 @@ def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
         CoresError: the loss is not a number.
     """
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
-    zero = torch.zeros((), device=batch.sam_pixels.device)
-    losses, concept = Losses(zero, zero, zero, zero), zero
-    if learner.concepts is not None and engine.steps < config.train.pretrain_steps:
-        concept = learner.concepts.pixel_loss(learner.model.segmenter.encode(batch.sam_pixels), batch)
-    else:
-        output = learner.model(batch)
-        losses = compute_losses(output, batch, learner.model.segmenter, config.loss)
-        if learner.concepts is not None:
-            concept = learner.concepts(output, batch)
+    bf16 = config.train.precision == "bf16"
+    with torch.autocast(batch.sam_pixels.device.type, torch.bfloat16, enabled=bf16):
+        pretrain = engine.steps < config.train.pretrain_steps
+        losses, concept = (_pretrain_losses if pretrain else _losses)(learner, batch, config.loss)
     total = losses.total + config.loss.concept * concept
     loss = total.item()
     if not math.isfinite(loss):
@@ -122,6 +120,26 @@ def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
         learning_rate=rate,
         seconds=time.perf_counter() - started,
     )
+
+
+def _losses(learner: Learner, batch: Batch, weights: LossWeights) -> tuple[Losses, Tensor]:
+    """The losses of the whole model, and the concept loss (0 without it)."""
+    output = learner.model(batch)
+    losses = compute_losses(output, batch, learner.model.segmenter, weights)
+    concept = output.refined.new_zeros(()) if learner.concepts is None else learner.concepts(output, batch)
+    return losses, concept
+
+
+def _pretrain_losses(learner: Learner, batch: Batch, weights: LossWeights) -> tuple[Losses, Tensor]:
+    """The losses of SAM alone, prompted by prototypes, and the concept loss of its pixels."""
+    if learner.concepts is None:
+        raise ConfigError("`train.pretrain_steps` needs `loss.concept`", hint="set train.pretrain_steps=0")
+    embeddings = learner.model.segmenter.encode(batch.sam_pixels)
+    prompts = (learner.concepts.prompts(batch),) * len(learner.model.chain_ids)
+    refined = learner.model.segment(embeddings[batch.image_index], prompts)[-1]
+    bce, dice = mask_losses(refined, batch, learner.model.segmenter)
+    total = weights.mask * (weights.bce * bce + weights.dice * dice)
+    return Losses(total, torch.zeros_like(total), bce, dice), learner.concepts.pixel_loss(embeddings, batch)
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from cores_core.config import Config, load_config, render_config
-from cores_core.data.mixture import Mixture
+from cores_core.data.mixture import Mixture, SampleOptions
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.evaluate import evaluate_store
@@ -87,7 +87,14 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
         run.resume_from(newest)
     run.forget_what_came_after()
     train = job.config.train
-    return run.loop(Mixture(stores, job.config.prompt, train.queries_per_image, train.seed, with_scene=bool(concepts)))
+    options = SampleOptions(
+        queries=train.queries_per_image,
+        longest_side=train.longest_side,
+        mirror=train.mirror,
+        keep=train.keep_images,
+        with_scene=concepts is not None,
+    )
+    return run.loop(Mixture(stores, job.config.prompt, options, train.seed))
 
 
 def build_checkpoint(config: Config, stores: list[Store]) -> Checkpoint:
