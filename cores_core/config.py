@@ -146,8 +146,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_not_negative("train", self)
         for name in (
-            "steps", "images_per_step", "pretrain_images", "pretrain_queries", "queries_per_image", "log_every", "save_every",
-            "keep_checkpoints", "validate_every",
+            "steps", "images_per_step", "pretrain_images", "pretrain_queries", "queries_per_image", "log_every",
+            "save_every", "keep_checkpoints", "validate_every",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"`train.{name}` must be at least 1: {getattr(self, name)}")

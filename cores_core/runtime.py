@@ -1,6 +1,8 @@
 """Where and in what precision code runs. The one place that asks the machine."""
 
+import os
 import random
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,6 +11,25 @@ import torch
 from cores_core.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together, and which of them this is; rank 0 speaks and saves for all."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process logs, scores and saves."""
+        return self.rank == 0
+
+
+def share_cores(group: Group) -> None:
+    """Give each process of a group its share of the machine's cores."""
+    if group.size > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // group.size))
 
 
 def resolve_device(name: str = "auto") -> torch.device:

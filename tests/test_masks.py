@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import mask
 
-from cores_core.masks import binarize, bounding_box, decode_rle, encode_rle, merge_rles, rle_area
+from cores_core.masks import binarize, bounding_box, decode_rle, encode_rle, merge_rles, resize_mask, rle_area
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -61,3 +61,9 @@ def test_an_empty_mask_has_a_box_of_zeros() -> None:
 def test_a_logit_of_zero_is_outside() -> None:
     logits = np.array([[-1.0, 0.0, 1e-6]], dtype=np.float32)
     assert np.array_equal(binarize(logits), mask("..#"))
+
+
+def test_a_resized_mask_keeps_how_much_is_covered() -> None:
+    checker = mask("#.#.", ".#.#").astype(np.uint8) * np.uint8(255)
+    assert resize_mask(checker, (1, 2)).tolist() == [[128, 128]]
+    assert resize_mask(checker, (2, 4)) is checker

@@ -29,6 +29,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
     ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes on this CPU that share the images of each step.")
+    ] = 1,
     device: DeviceOption = DeviceName.auto,
 ) -> None:
     """Train a model.
@@ -38,14 +41,16 @@ def train(
     """
     from cores_core.config import load_config
     from cores_core.runtime import resolve_device
-    from cores_core.train.run import TrainJob, run_training
+    from cores_core.train.launch import launch_training
+    from cores_core.train.run import TrainJob
 
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
     starts = () if start_from is None else (f"train.start_from={start_from}",)
     config = load_config(source, (*starts, *(settings or ())))
     job = TrainJob(config=config, data_root=data_root, output=output, device=resolve_device(device))
     with console.progress_bar() as progress, _StopOnSignal() as stop:
-        steps = run_training(job, _TerminalReporter(progress, stop, config.train.log_every), resume=resume)
+        reporter = _TerminalReporter(progress, stop, config.train.log_every)
+        steps = launch_training(job, reporter, resume, processes)
     if steps < config.train.steps:
         console.say(f"stopped after step {steps}; continue with: cores train --resume --output {output}")
         raise typer.Exit(INTERRUPTED)

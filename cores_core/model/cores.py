@@ -5,7 +5,6 @@ Source: CoReS (arXiv:2404.05673). This is the only forward path: training, evalu
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from cores_core.model.mllm import Mllm
@@ -22,14 +21,12 @@ class ChainOutput:
         steps: for each step of the chain its unthresholded logits, (N, 1, 4h, 4w); the last is the answer.
         prompts: for each step the prompt from the text chain, (N, C), before it is refined.
         image_embeddings: (B, C, h, w) what SAM saw.
-        image_index: (N,) the image of each query.
         text_logits: (K, V) vocabulary logits, and `text_labels` (K,) what they should have said.
     """
 
     steps: tuple[Tensor, ...]
     prompts: tuple[Tensor, ...]
     image_embeddings: Tensor
-    image_index: Tensor
     text_logits: Tensor
     text_labels: Tensor
 
@@ -71,7 +68,6 @@ class CoresModel(nn.Module):
             steps=self.segment(embeddings[batch.image_index], prompts),
             prompts=prompts,
             image_embeddings=embeddings,
-            image_index=batch.image_index,
             text_logits=self.mllm.logits(hidden[:, :-1][predicts_label]),
             text_labels=batch.labels[:, 1:][predicts_label],
         )

@@ -17,9 +17,8 @@ from torch.nn import functional
 from cores_core.config import SamConfig
 from cores_core.sample import ImageSize
 
-
 SHARPNESS = 10.0
-"""Biases that are large, times positions that are small: how the initial look at neighbours is split between the two."""
+"""How the initial look at neighbours is split between large biases and small tables of positions."""
 
 
 class Segmenter(nn.Module):

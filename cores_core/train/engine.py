@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from cores_core.config import TrainConfig
+from cores_core.runtime import Group
 from cores_core.train.muon import Muon, hidden_matrices
 
 
@@ -22,6 +23,9 @@ class Engine(Protocol):
     def step(self, loss: Tensor) -> float:
         """Differentiate, clip and update. Returns the gradient norm before clipping."""
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of (n,) numbers over the processes that train together."""
+
     def state(self) -> Mapping[str, Any]:
         """Plain tensors and numbers."""
 
@@ -30,9 +34,13 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """Plain PyTorch in one process: AdamW or Muon, gradient clipping, linear warm-up and linear decay to 0."""
+    """Plain PyTorch: AdamW or Muon, gradient clipping, linear warm-up and linear decay to 0.
 
-    def __init__(self, module: nn.Module, config: TrainConfig) -> None:
+    In a group of processes, each differentiates its share of a step's images, and all take the step of the mean
+    gradient, so their weights stay the same to the last bit.
+    """
+
+    def __init__(self, module: nn.Module, config: TrainConfig, group: Group) -> None:
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         matrices = hidden_matrices(module) if config.optimizer == "muon" else []
         taken = {id(parameter) for parameter in matrices}
@@ -44,6 +52,7 @@ class TorchEngine:
             self._optimizers.append(Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay))
         self._peaks = [optimizer.defaults["lr"] for optimizer in self._optimizers]
         self._config = config
+        self._group = group
         self.steps = 0
 
     @property
@@ -58,11 +67,19 @@ class TorchEngine:
                 group["lr"] = peak * schedule(self.steps, self._config)
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._group.size > 1:
+            self._share_gradients()
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
         for optimizer in self._optimizers:
             optimizer.step()
         self.steps += 1
         return float(norm)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of (n,) numbers over the group."""
+        if self._group.size > 1:
+            distributed.all_reduce(values)
+        return values / self._group.size
 
     def state(self) -> Mapping[str, Any]:
         """The optimisers' moments and the number of steps."""
@@ -73,6 +90,12 @@ class TorchEngine:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.steps = state["steps"]
+
+    def _share_gradients(self) -> None:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
 
 def schedule(step: int, config: TrainConfig) -> float:

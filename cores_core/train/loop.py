@@ -18,6 +18,7 @@ from cores_core.evaluate import EvalResult
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Losses, compute_losses, mask_losses
 from cores_core.model.processor import Batch, Processor
+from cores_core.runtime import Group
 from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import Engine
 
@@ -57,13 +58,17 @@ class Reporter(Protocol):
 
 
 class Steps(Dataset[Batch]):
-    """The batches of the steps from `first` on; each is a pure function of its number."""
+    """The batches of the steps from `first` on; each is a pure function of its number.
 
-    def __init__(self, mixture: Mixture, processor: Processor, config: TrainConfig, first: int) -> None:
+    Every process of a group takes every so-many-th image of a step.
+    """
+
+    def __init__(self, mixture: Mixture, processor: Processor, config: TrainConfig, first: int, group: Group) -> None:
         self._mixture = mixture
         self._processor = processor
         self._config = config
         self._first = first
+        self._group = group
 
     def __len__(self) -> int:
         return max(self._config.steps - self._first, 0)
@@ -72,10 +77,12 @@ class Steps(Dataset[Batch]):
         step, pretrain = self._first + index, self._config.pretrain_steps
         start = min(step, pretrain) * self._config.pretrain_images
         start += max(step - pretrain, 0) * self._config.images_per_step
+        images = self._config.pretrain_images if step < pretrain else self._config.images_per_step
+        mine = range(start + self._group.rank, start + images, self._group.size)
         if step < pretrain:
-            ahead, queries = range(self._config.pretrain_images), self._config.pretrain_queries
-            return self._processor.collate_pictures([self._mixture.draw(start + i, queries) for i in ahead])
-        return self._processor.collate([self._mixture[start + i] for i in range(self._config.images_per_step)])
+            queries = self._config.pretrain_queries
+            return self._processor.collate_pictures([self._mixture.draw(position, queries) for position in mine])
+        return self._processor.collate([self._mixture[position] for position in mine])
 
 
 def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
@@ -105,17 +112,18 @@ def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
         pretrain = engine.steps < config.train.pretrain_steps
         losses, concept = (_pretrain_losses if pretrain else _losses)(learner, batch, config.loss)
     total = losses.total + config.loss.concept * concept
-    loss = total.item()
+    terms = torch.stack([total, losses.text, losses.bce, losses.dice, concept]).detach()
+    loss, text, bce, dice, concept_loss = engine.mean(terms).tolist()
     if not math.isfinite(loss):
         raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
     norm = engine.step(total)
     return StepReport(
         step=engine.steps,
         loss=loss,
-        text=losses.text.item(),
-        bce=losses.bce.item(),
-        dice=losses.dice.item(),
-        concept=concept.item(),
+        text=text,
+        bce=bce,
+        dice=dice,
+        concept=concept_loss,
         gradient_norm=norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,

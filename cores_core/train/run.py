@@ -28,7 +28,7 @@ from cores_core.model.checkpoint import (
     load_optimizer,
     save_checkpoint,
 )
-from cores_core.runtime import seed_everything
+from cores_core.runtime import Group, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, Reporter, StepReport, Steps, load_batches, train_step
@@ -48,19 +48,29 @@ class TrainJob:
 
 
 def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
-    """Train until the last step or until the reporter says stop.
+    """Train in this process until the last step or until the reporter says stop; see `plan_run`, `run_planned`."""
+    return run_planned(plan_run(job, resume), reporter, Group())
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A job and where it begins: at random weights, at a model's (`base`), or where it was left (`newest`)."""
+
+    job: TrainJob
+    base: Path | None
+    newest: Path | None
+
+
+def plan_run(job: TrainJob, resume: bool) -> RunPlan:
+    """Check that a job can run, and take its folder.
 
     Args:
         resume: continue from the newest checkpoint under `job.output`, or from the start if it was killed before one.
 
-    Returns:
-        The number of steps done.
-
     Raises:
         CoresError: the data is not prepared, the folder is taken, or there is nothing to resume.
     """
-    stores = [Store(job.data_root, name, "train") for name in job.config.data]
-    validation = Store(job.data_root, job.config.data[0], "val")
+    _open_stores(job)
     started = (job.output / "config.yaml").exists()
     if resume and not started:
         raise CheckpointError(f"nothing to resume in: {job.output}", hint="leave out --resume to start")
@@ -77,16 +87,23 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
         _check_same_training(job.config, load_config(newest / "config.yaml"))
     job.output.mkdir(parents=True, exist_ok=True)
     save_text(render_config(job.config), job.output / "config.yaml")
-    seed_everything(job.config.train.seed)
-    checkpoint = build_checkpoint(job.config, stores) if base is None else load_checkpoint(base)
+    return RunPlan(job, base, newest)
+
+
+def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
+    """Train, as one of a group of processes; the group must be connected. Returns the number of steps done."""
+    job, train = plan.job, plan.job.config.train
+    stores, validation = _open_stores(job)
+    seed_everything(train.seed)
+    checkpoint = build_checkpoint(job.config, stores) if plan.base is None else load_checkpoint(plan.base)
     concepts = None
     if job.config.loss.concept:
         concepts = ConceptHead(collect_categories(stores), job.config.sam.prompt_width)
-    run = _Run(job, checkpoint, concepts, validation, reporter)
-    if newest is not None:
-        run.resume_from(newest)
-    run.forget_what_came_after()
-    train = job.config.train
+    run = _Run(job, checkpoint, concepts, validation, reporter, group)
+    if plan.newest is not None:
+        run.resume_from(plan.newest)
+    if group.leads:
+        run.forget_what_came_after()
     options = SampleOptions(
         queries=train.queries_per_image,
         longest_side=train.longest_side,
@@ -95,6 +112,12 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
         with_scene=concepts is not None,
     )
     return run.loop(Mixture(stores, job.config.prompt, options, train.seed))
+
+
+def _open_stores(job: TrainJob) -> tuple[list[Store], Store]:
+    """What to train on, and what to validate on."""
+    stores = [Store(job.data_root, name, "train") for name in job.config.data]
+    return stores, Store(job.data_root, job.config.data[0], "val")
 
 
 def build_checkpoint(config: Config, stores: list[Store]) -> Checkpoint:
@@ -141,6 +164,7 @@ class _Run:
         concepts: ConceptHead | None,
         validation: Store,
         reporter: Reporter,
+        group: Group,
     ) -> None:
         self.job = job
         self.train = job.config.train
@@ -148,7 +172,8 @@ class _Run:
         self.model = checkpoint.model.to(job.device).train()
         self.concepts = None if concepts is None else concepts.to(job.device)
         learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
-        self.engine = TorchEngine(learning, self.train)
+        self.group, self.leads = group, group.leads
+        self.engine = TorchEngine(learning, self.train, group)
         self.learner = Learner(self.model, self.concepts, self.engine)
         self.validation = validation
         self.reporter = reporter
@@ -173,24 +198,26 @@ class _Run:
 
     def loop(self, mixture: Mixture) -> int:
         self.reporter.on_start(self.step, self.train.steps)
-        batches = load_batches(Steps(mixture, self.processor, self.train, self.step), self.train.workers)
-        board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1)
+        steps = Steps(mixture, self.processor, self.train, self.step, self.group)
+        board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1) if self.leads else None
         try:
-            for batch in batches:
+            for batch in load_batches(steps, self.train.workers):
                 report = train_step(self.learner, batch.to(self.job.device), self.job.config)
                 self.step = report.step
-                self._log(report, board)
                 last = self.step == self.train.steps
-                if self.step % self.train.validate_every == 0 or last:
-                    self._validate(board)
-                stop = self.reporter.should_stop()
+                if board is not None:
+                    self._log(report, board)
+                    if last or self.step % self.train.validate_every == 0:
+                        self._validate(board)
+                stop = self.engine.mean(torch.tensor([float(self.reporter.should_stop())])).item() > 0
                 best = self.best[1] == self.step
-                if stop or last or best or self.step % self.train.save_every == 0:
+                if self.leads and (stop or last or best or self.step % self.train.save_every == 0):
                     self._save()
                 if stop:
                     break
         finally:
-            board.close()
+            if board is not None:
+                board.close()
         return self.step
 
     def _log(self, report: StepReport, board: SummaryWriter) -> None:

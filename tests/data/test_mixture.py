@@ -1,11 +1,12 @@
 """What training sees is a pure function of the seed and the position."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cores_core.data.mixture import Mixture, draw_queries
+from cores_core.data.mixture import Mixture, SampleOptions, draw_queries
 from cores_core.data.store import Record, Region, Store, save_store, store_path
 from cores_core.errors import DataError
 from cores_core.images import load_image
@@ -70,7 +71,7 @@ def test_a_sample_holds_the_masks_and_names_of_what_is_asked(store: Store) -> No
 
 def test_the_scene_is_told_only_when_wanted(store: Store) -> None:
     assert _mix(store)[0].scene == ()
-    mixture = Mixture([store], PROMPT, queries_per_image=1, seed=0, with_scene=True)
+    mixture = Mixture([store], PROMPT, SampleOptions(queries=1, with_scene=True), seed=0)
     sample = mixture[0]
     assert len(sample.turns) == 1
     assert {thing.kind for thing in sample.scene} == {"part", "object"}
@@ -78,9 +79,48 @@ def test_the_scene_is_told_only_when_wanted(store: Store) -> None:
     assert np.array_equal(asked.mask, sample.masks[0])
 
 
+def test_large_images_are_shrunk_with_their_masks(store: Store) -> None:
+    large, small = _mix(store, queries=50)[0], Mixture([store], PROMPT, SampleOptions(50, longest_side=64), 0)[0]
+    assert max(small.image.shape[:2]) == 64
+    assert small.categories == large.categories
+    for mask, original in zip(small.masks, large.masks, strict=True):
+        assert mask.shape == small.image.shape[:2]
+        assert mask.mean() == pytest.approx(original.mean(), rel=0.25, abs=0.005)
+    same = Mixture([store], PROMPT, SampleOptions(50, longest_side=10_000), 0)[0]
+    assert _describe(same) == _describe(large)
+
+
+def test_about_half_of_the_images_are_mirrored_with_their_masks(store: Store) -> None:
+    plain, mirror = _mix(store, queries=50), Mixture([store], PROMPT, SampleOptions(50, mirror=True), 0)
+    turned = 0
+    for position in range(24):
+        before, after = plain[position], mirror[position]
+        assert before.turns == after.turns
+        flipped = not np.array_equal(before.image, after.image)
+        turned += flipped
+        step = -1 if flipped else 1
+        assert np.array_equal(after.image, before.image[:, ::step])
+        assert all(np.array_equal(b, a[:, ::step]) for a, b in zip(before.masks, after.masks, strict=True))
+    assert 6 <= turned <= 18
+
+
+def test_images_kept_in_memory_are_the_same_and_need_no_file(store: Store, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(store.data_root, root)
+    mixture = Mixture([Store(root, "partworld", "train")], PROMPT, SampleOptions(2, keep=True), 0)
+    first = [_describe(mixture[position]) for position in range(6)]
+    shutil.rmtree(root / "partworld")
+    assert [_describe(mixture[position]) for position in range(6)] == first
+    assert first == [_describe(_mix(store)[position]) for position in range(6)]
+
+
+def test_fewer_queries_can_be_drawn(store: Store) -> None:
+    assert len(_mix(store, queries=3).draw(0, queries=1).turns) == 1
+
+
 def test_several_stores_are_mixed_evenly(store: Store, partworld_root: Path) -> None:
     other = Store(partworld_root, "partworld", "val")
-    mixture = Mixture([store, other], PROMPT, queries_per_image=1, seed=0)
+    mixture = Mixture([store, other], PROMPT, SampleOptions(queries=1), seed=0)
     assert mixture.images == 9
     shown = {mixture[position].image.tobytes() for position in range(9)}
     stored = {load_image(s.image_path(record)).tobytes() for s in (store, other) for record in s}
@@ -91,24 +131,24 @@ def test_drawn_regions_differ_and_are_no_more_than_wanted() -> None:
     record = _record(regions=5)
     for count, expected in ((1, 1), (3, 3), (5, 5), (9, 5)):
         drawn = draw_queries(record, count, np.random.default_rng(0))
-        assert len({region.category for region, _ in drawn}) == len(drawn) == expected
-        assert all(query in region.queries for region, query in drawn)
+        assert len({number for number, _ in drawn}) == len(drawn) == expected
+        assert all(query in record.regions[number].queries for number, query in drawn)
 
 
 def test_every_region_and_every_query_gets_its_turn() -> None:
     record, rng = _record(regions=3), np.random.default_rng(0)
-    drawn = {(region.category, query.text) for _ in range(200) for region, query in draw_queries(record, 1, rng)}
-    assert drawn == {(region.category, query.text) for region in record.regions for query in region.queries}
+    drawn = {(number, query.text) for _ in range(200) for number, query in draw_queries(record, 1, rng)}
+    assert drawn == {(number, query.text) for number in range(3) for query in record.regions[number].queries}
 
 
 def test_no_images_at_all_is_an_error(tmp_path: Path) -> None:
     save_store([], store_path(tmp_path, "nothing", "train"))
     with pytest.raises(DataError, match="empty"):
-        Mixture([Store(tmp_path, "nothing", "train")], PROMPT, queries_per_image=1, seed=0)
+        Mixture([Store(tmp_path, "nothing", "train")], PROMPT, SampleOptions(queries=1), seed=0)
 
 
 def _mix(store: Store, seed: int = 0, queries: int = 2) -> Mixture:
-    return Mixture([store], PROMPT, queries_per_image=queries, seed=seed)
+    return Mixture([store], PROMPT, SampleOptions(queries), seed)
 
 
 def _describe(sample: Sample) -> tuple[object, ...]:

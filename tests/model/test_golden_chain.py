@@ -128,16 +128,14 @@ def test_the_refiner_as_released_before_training_does_nothing_but_normalise(rele
 def test_mask_losses_equal_the_release(release: Release, cases: Path) -> None:
     golden, inputs = (np.load(cases / f"{kind}_train_t1_reason_refer.npz") for kind in ("expected", "inputs"))
     expected = json.loads((cases / "expected_train.json").read_text())["t1_reason_refer"]["losses"]
-    image_index = torch.tensor([0, 0, 0, 1, 1, 1])
-    run = _run_chain(release, golden, image_index.tolist())
+    run = _run_chain(release, golden, [0, 0, 0, 1, 1, 1])
     _assert_close(run.refined[:, 0, ::4, ::4], golden["c2_low"], tolerance=5e-3)
-    output: Any = SimpleNamespace(
-        refined=run.refined, image_index=image_index, text_logits=torch.zeros(1, 2), text_labels=torch.zeros(1).long()
-    )
+    output: Any = SimpleNamespace(refined=run.refined, text_logits=torch.zeros(1, 2), text_labels=torch.zeros(1).long())
     batch: Any = SimpleNamespace(
         masks=[torch.from_numpy(inputs[f"gt_masks_{image}"]) == 1 for image in (0, 1)],
         ignores=[None, None],
         sizes=release.sizes,
+        counts=(3, 3),
     )
     losses = compute_losses(output, batch, release.segmenter, LossWeights(bce=2.0, dice=0.5, mask=2.0))
     # the release multiplies both mask losses by 2 in this variant, which is our `mask` weight

@@ -32,7 +32,7 @@ from cores_core.sample import Query, RgbImage, Sample, Thing
 
 QUESTIONS = ("Which part steers the fish?", "What would a bird use to fly away from here?", "Where is its end?")
 LEFT_HALF = np.repeat(mask("#" * 20 + "." * 20), 20, axis=0)
-RELEASE = ImageFormat(mllm_size=224, mllm_tokens=256, mllm_fit="crop", sam_size=1024)
+RELEASE = ImageFormat(mllm_size=224, mllm_tokens=256, mllm_fit="crop", sam_size=1024, sam_grid=64)
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +177,27 @@ def test_all_that_an_image_shows_lies_in_the_frame_of_sam(processor: Processor) 
     batch = processor.collate(samples)
     assert batch.things == ((("Fish", "object"), ("Fish Tail", "part")), ())
     (maps,) = batch.thing_maps
-    assert maps.shape == (2, 64, 64)
-    assert (maps[0, :32] == 255).all()  # 20 x 40 becomes 32 x 64; below it is padding
-    assert (maps[:, 32:] == 0).all()
-    assert (maps[1, :32, :31] == 255).all()
-    assert (maps[1, :32, 33:] == 0).all()
+    assert maps.shape == (2, 32, 32)  # 8 patches of 4 decoder pixels
+    assert (maps[0, :16] == 255).all()  # 20 x 40 becomes 32 x 64 of SAM's pixels; below it is padding
+    assert (maps[:, 16:] == 0).all()
+    assert (maps[1, :16, :15] == 255).all()
+    assert (maps[1, :16, 17:] == 0).all()
+
+
+def test_a_batch_of_pictures_is_a_batch_without_text(processor: Processor) -> None:
+    target = mask("#..", "...")
+    sample = replace(_ask(processor, QUESTIONS[0], image=noise_image(2, 3)), masks=(target,), ignores=(None,))
+    pictures, whole = processor.collate_pictures([sample]), processor.collate([sample])
+    assert (pictures.input_ids.numel(), pictures.mllm_pixels.numel()) == (0, 0)
+    assert torch.equal(pictures.sam_pixels, whole.sam_pixels)
+    assert torch.equal(pictures.masks[0], whole.masks[0])
+    assert pictures.counts == whole.counts == (1,)
+    assert pictures.image_index.tolist() == [0]
+
+
+def test_each_query_knows_its_image(processor: Processor) -> None:
+    batch = processor.collate([_ask(processor, *QUESTIONS[:2]), _ask(processor, QUESTIONS[0])])
+    assert batch.image_index.tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(("hw", "resized"), [((10, 20), (32, 64)), ((20, 10), (64, 32)), ((64, 64), (64, 64))])
@@ -200,7 +216,7 @@ def test_the_thinnest_image_keeps_a_row(processor: Processor) -> None:
 
 
 def test_pad_keeps_the_whole_image_in_the_middle_on_the_mean_colour() -> None:
-    pad = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="pad", sam_size=64)
+    pad = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="pad", sam_size=64, sam_grid=8)
     pixels = mllm_pixels(Image.new("RGB", (80, 40), "white"), pad)
     assert pixels.shape == (3, 8, 8)
     assert (pixels[:, 3:5] > 1.9).all()
@@ -208,7 +224,7 @@ def test_pad_keeps_the_whole_image_in_the_middle_on_the_mean_colour() -> None:
 
 
 def test_crop_fills_the_square_and_cuts_the_longer_sides() -> None:
-    crop = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="crop", sam_size=64)
+    crop = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="crop", sam_size=64, sam_grid=8)
     image = np.zeros((40, 80, 3), dtype=np.uint8)
     image[:, 20:60] = 255  # the middle
     pixels = mllm_pixels(Image.fromarray(image), crop)

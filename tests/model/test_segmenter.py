@@ -3,10 +3,12 @@
 import pytest
 import torch
 from helpers import mask
+from segment_anything.modeling.image_encoder import add_decomposed_rel_pos
 from torch import Tensor
 
+from cores_core.config import SamConfig
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.segmenter import Segmenter
+from cores_core.model.segmenter import Segmenter, build_segmenter
 from cores_core.sample import ImageSize
 
 WIDTH, GRID, LOW = 16, 8, 32
@@ -114,3 +116,17 @@ def _decode(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Te
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_attention_begins_as_a_look_at_the_neighbours() -> None:
+    """Each of four heads of the first block looks at one of the four cells around; the image shows nothing."""
+    torch.manual_seed(0)
+    config = SamConfig(image_size=96, patch_size=8, width=64, depth=2, heads=4, window=0, global_blocks=(0, 1))
+    attention = build_segmenter(config).image_encoder.blocks[0].attn
+    queries, keys, _ = attention.qkv(torch.zeros(1, 12 * 12, 64)).view(144, 3, 4, 16).permute(1, 2, 0, 3)
+    logits = add_decomposed_rel_pos(
+        queries @ keys.mT / 4, queries, attention.rel_pos_h, attention.rel_pos_w, (12, 12), (12, 12)
+    )
+    middle = 6 * 12 + 6
+    seen = {tuple(divmod(int(row.argmax()), 12)) for row in logits[:, middle]}
+    assert seen == {(6, 5), (6, 7), (5, 6), (7, 6)}

@@ -1,24 +1,31 @@
 """Prototypes: pixels agree with what is shown, prompts with what is asked."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from cores_core.train.concepts import ConceptHead
+from cores_core.train.concepts import DETAIL, ConceptHead, _shares
 
 CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
 
 
 @pytest.fixture
 def head() -> ConceptHead:
-    """Prototypes that are easy to tell apart: axis 0-2 for the categories, 3 and 4 for the backgrounds."""
+    """Prototypes that are easy to tell apart: axis 0-2 for the categories, 3 and 4 for the backgrounds.
+
+    The fine cells look like the coarse cell they lie in.
+    """
     head = ConceptHead(CATEGORIES, width=5)
     with torch.no_grad():
         head.prototypes.copy_(20 * torch.eye(5)[:3])
         head.backgrounds.copy_(20 * torch.eye(5)[3:])
+        head.detail.weight.copy_(torch.eye(5)[:, :, None, None].expand(5, 5, 4, 4))
+        head.detail.bias.zero_()
     return head
 
 
@@ -31,17 +38,29 @@ def test_a_prompt_for_something_else_costs_the_gap(head: ConceptHead) -> None:
 
 
 def test_pixels_of_something_else_cost_the_gap(head: ConceptHead) -> None:
-    """The left column shows a tail where the truth is a head: half of the cells of one kind are wrong by 20."""
-    assert head(_output(prompt=2, left=2), _batch("Fish Tail")).item() == pytest.approx(10, abs=1e-3)
+    """The left column shows a tail where the truth is a head: half of the cells of one kind are wrong by 20, twice."""
+    assert head(_output(prompt=2, left=2), _batch("Fish Tail")).item() == pytest.approx(2 * 10, abs=1e-3)
+
+
+def test_the_fine_cells_are_looked_at_too(head: ConceptHead) -> None:
+    torch.nn.init.zeros_(head.detail.weight)  # no fine cell looks like anything
+    chances = math.log(3) + math.log(2)  # two parts and one object, each beside a background
+    assert head(_output(prompt=2), _batch("Fish Tail")).item() == pytest.approx(chances, abs=1e-3)
+
+
+def test_prompts_are_the_prototypes_of_what_is_asked(head: ConceptHead) -> None:
+    batch: Any = SimpleNamespace(categories=("Fish Tail", "Fish", "Fish Tail"))
+    assert torch.equal(head.prompts(batch), head.prototypes[[2, 0, 2]])
 
 
 def test_a_cell_half_covered_belongs_half_to_each(head: ConceptHead) -> None:
     half = torch.zeros(1, 8, 8, dtype=torch.uint8)
     half[:, :, 2:4] = 255  # the right half of the left column of cells
     batch = _batch("Fish Tail", things=(("Fish Head", "part"),), maps=half)
-    targets = head._pixel_targets(batch, "part", torch.zeros(1, 3, 2, 2))
-    assert targets[0, :, 0, 0].tolist() == [0.5, 0.5, 0.0]
-    assert targets[0, :, 0, 1].tolist() == [1.0, 0.0, 0.0]
+    coverage = functional.avg_pool2d(head._coverage(batch, 0)[None], DETAIL)
+    shares = _shares(coverage[:, head.members["part"]])
+    assert shares[0, :, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    assert shares[0, :, 0, 1].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_all_prototypes_learn(head: ConceptHead) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cores_core.config import TrainConfig
+from cores_core.runtime import Group
 from cores_core.train.engine import TorchEngine, schedule
 
 CONFIG = TrainConfig(steps=6, warmup_steps=2, learning_rate=0.1, weight_decay=0.01)
@@ -45,7 +46,7 @@ def test_the_schedule_stays_at_zero_after_the_end() -> None:
 
 def test_each_step_uses_its_own_rate() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, weight_decay=0.0))
+    engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, weight_decay=0.0), Group())
     moved = []
     for _ in range(6):
         before = weight.item()
@@ -57,7 +58,7 @@ def test_each_step_uses_its_own_rate() -> None:
 
 def test_the_norm_is_reported_before_clipping() -> None:
     weight = nn.Parameter(torch.zeros(2))
-    engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, gradient_clip=1.0))
+    engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, gradient_clip=1.0), Group())
     assert engine.step((weight * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
     assert weight.grad is not None
     assert weight.grad.norm().item() == pytest.approx(1.0, abs=1e-4)
@@ -65,13 +66,13 @@ def test_the_norm_is_reported_before_clipping() -> None:
 
 def test_gradients_do_not_pile_up() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    engine = TorchEngine(nn.ParameterList([weight]), CONFIG)
+    engine = TorchEngine(nn.ParameterList([weight]), CONFIG, Group())
     assert [engine.step((0.5 * weight).sum()) for _ in range(2)] == pytest.approx([0.5, 0.5])
 
 
 def test_frozen_parameters_stay() -> None:
     frozen, free = nn.Parameter(torch.ones(1), requires_grad=False), nn.Parameter(torch.ones(1))
-    TorchEngine(nn.ParameterList([frozen, free]), CONFIG).step((frozen * free).sum())
+    TorchEngine(nn.ParameterList([frozen, free]), CONFIG, Group()).step((frozen * free).sum())
     assert frozen.item() == 1.0
     assert free.item() != 1.0
 
@@ -102,7 +103,7 @@ class _Toy:
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
-        self.engine = TorchEngine(self.model, config)
+        self.engine = TorchEngine(self.model, config, Group())
 
     def run(self, steps: range) -> None:
         for step in steps:

@@ -1,0 +1,49 @@
+"""What tests of training runs share: someone who listens to a run, and what a run wrote."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cores_core.evaluate import EvalResult
+from cores_core.train.loop import StepReport
+
+
+@dataclass
+class Listener:
+    """Hears everything; stops, or dies, after a step if told so."""
+
+    stop_after: int | None = None
+    die_after: int | None = None
+    started: list[tuple[int, int]] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    validations: list[int] = field(default_factory=list)
+    saves: list[str] = field(default_factory=list)
+
+    def on_start(self, first_step: int, steps: int) -> None:
+        self.started.append((first_step, steps))
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report.step)
+        if report.step == self.die_after:
+            raise KeyboardInterrupt
+
+    def on_validation(self, step: int, result: EvalResult) -> None:
+        assert result.items
+        self.validations.append(step)
+
+    def on_save(self, step: int, folder: str) -> None:
+        self.saves.append(Path(folder).name)
+
+    def should_stop(self) -> bool:
+        return self.steps[-1] == self.stop_after
+
+
+def read_rows(output: Path, name: str = "metrics") -> list[dict[str, Any]]:
+    """A row a step, or a row a validation."""
+    return [json.loads(line) for line in (output / f"{name}.jsonl").read_text().splitlines()]
+
+
+def read_trajectory(output: Path) -> list[dict[str, Any]]:
+    """All that a run logged but how long it took."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read_rows(output)]

@@ -1,0 +1,23 @@
+"""What tests of training share: jobs in folders of their own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cores_core.config import Config, LossWeights
+from cores_core.train.run import TrainJob
+
+
+@pytest.fixture
+def new_job(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> Callable[..., TrainJob]:
+    """Make a job in a folder of one's own, with settings of `train` changed."""
+
+    def make(name: str = "run", loss: LossWeights | None = None, **train: Any) -> TrainJob:
+        config = replace(tiny_config, train=replace(tiny_config.train, **train), loss=loss or tiny_config.loss)
+        return TrainJob(config, partworld_root, tmp_path / name, torch.device("cpu"))
+
+    return make

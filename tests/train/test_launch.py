@@ -1,0 +1,68 @@
+"""Two processes take the steps that one takes, stop and end together."""
+
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from runs import Listener, read_rows, read_trajectory
+
+from cores_core.config import LossWeights
+from cores_core.errors import ConfigError, CoresError
+from cores_core.model.checkpoint import load_checkpoint
+from cores_core.train.launch import launch_training
+from cores_core.train.loop import StepReport
+from cores_core.train.run import TrainJob, newest_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> None:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_two_processes_take_the_steps_of_one(new_job: Callable[..., TrainJob]) -> None:
+    settings = {"loss": LossWeights(concept=0.5), "pretrain_steps": 1, "pretrain_images": 2}
+    alone, together = new_job("alone", **settings), new_job("together", **settings)
+    assert launch_training(alone, Listener(), resume=False, processes=1) == 4
+    listener = Listener()
+    assert launch_training(together, listener, resume=False, processes=2) == 4
+    assert listener.steps == [1, 2, 3, 4]
+    for ours, theirs in zip(read_rows(together.output), read_rows(alone.output), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
+    weights, others = (load_checkpoint(newest_checkpoint(j.output)).model.state_dict() for j in (together, alone))
+    assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
+
+
+def test_two_processes_stop_together_and_are_resumed(new_job: Callable[..., TrainJob]) -> None:
+    whole, halves = new_job("whole"), new_job("halves")
+    launch_training(whole, Listener(), resume=False, processes=2)
+    assert launch_training(halves, Listener(stop_after=2), resume=False, processes=2) == 2
+    assert launch_training(halves, Listener(), resume=True, processes=2) == 4
+    assert read_trajectory(halves.output) == read_trajectory(whole.output)
+
+
+def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None:
+    @dataclass
+    class Killer(Listener):
+        def on_step(self, report: StepReport) -> None:
+            for child in multiprocessing.active_children():
+                child.kill()
+
+        def should_stop(self) -> bool:
+            return False
+
+    with pytest.raises(CoresError, match="process died") as caught:
+        launch_training(new_job(), Killer(), resume=False, processes=2)
+    assert "--resume" in str(caught.value.hint)
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_without_an_image_each_are_refused(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job(images_per_step=2)
+    with pytest.raises(ConfigError, match="3 processes"):
+        launch_training(job, Listener(), resume=False, processes=3)
+    assert not job.output.exists()
