@@ -110,16 +110,17 @@ class TrainConfig:
     With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`. Rates
     decay over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
     show SAM `pretrain_images` each, with `pretrain_queries` prompts an image, which are the prototypes of
-    `loss.concept`, and train it alone. `start_from` names
-    a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to `longest_side`; `mirror`
-    shows every other one mirrored; `keep_images` holds them in memory. With precision `bf16`, the encoders and the
-    language model run in bfloat16 under autocast; weights and mask head stay in float32.
+    `loss.concept`, and train it alone; the next `align_steps` teach the MLLM alone to write these prompts. `start_from`
+    names a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to `longest_side`;
+    `mirror` shows every other one mirrored; `keep_images` holds them in memory. With precision `bf16`, the encoders and
+    the language model run in bfloat16 under autocast; weights and mask head stay in float32.
     """
 
     start_from: str | None = None
     steps: int = 5000
     optimizer: Literal["adamw", "muon"] = "adamw"
     pretrain_steps: int = 0
+    align_steps: int = 0
     pretrain_images: int = 8
     pretrain_queries: int = 1
     images_per_step: int = 2
@@ -165,6 +166,11 @@ class Config:
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[str, ...] = ("partworld",)
+
+    def __post_init__(self) -> None:
+        for name in ("pretrain_steps", "align_steps"):
+            if getattr(self.train, name) and not self.loss.concept:
+                raise ConfigError(f"`train.{name}` needs `loss.concept`", hint=f"set train.{name}=0")
 
     @property
     def prompt(self) -> PromptFormat:

@@ -14,21 +14,32 @@ from cores_core.model.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
-class ChainOutput:
-    """What one forward gives for N queries with K answer tokens.
+class TextOutput:
+    """What the chain of reasoning gives for N queries with K answer tokens in all.
 
     Attributes:
-        steps: for each step of the chain its unthresholded logits, (N, 1, 4h, 4w); the last is the answer.
-        prompts: for each step the prompt from the text chain, (N, C), before it is refined.
-        image_embeddings: (B, C, h, w) what SAM saw.
-        text_logits: (K, V) vocabulary logits, and `text_labels` (K,) what they should have said.
+        prompts: for each step of the chain its prompt for SAM, (N, C), before it is refined.
+        logits: (K, V) float32 vocabulary logits of the answers, and `labels` (K,) what they should have said.
     """
 
-    steps: tuple[Tensor, ...]
     prompts: tuple[Tensor, ...]
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ChainOutput:
+    """What one forward gives for N queries.
+
+    Attributes:
+        text: the chain of reasoning.
+        steps: for each step of the chain its unthresholded logits, (N, 1, 4h, 4w); the last is the answer.
+        image_embeddings: (B, C, h, w) what SAM saw.
+    """
+
+    text: TextOutput
+    steps: tuple[Tensor, ...]
     image_embeddings: Tensor
-    text_logits: Tensor
-    text_labels: Tensor
 
     @property
     def coarse(self) -> Tensor:
@@ -59,17 +70,20 @@ class CoresModel(nn.Module):
 
         Every turn must hold each token of the chain exactly once.
         """
-        hidden = self.mllm(batch)
+        text = self.reason(batch)
         embeddings = self.segmenter.encode(batch.sam_pixels)
+        steps = self.segment(embeddings[batch.image_index], text.prompts)
+        return ChainOutput(text=text, steps=steps, image_embeddings=embeddings)
+
+    def reason(self, batch: Batch) -> TextOutput:
+        """Run the chain of reasoning alone."""
+        hidden = self.mllm(batch)
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
-        prompts = tuple(self.projection(state).float() for state in states)
         predicts_label = batch.labels[:, 1:] != IGNORED_LABEL
-        return ChainOutput(
-            steps=self.segment(embeddings[batch.image_index], prompts),
-            prompts=prompts,
-            image_embeddings=embeddings,
-            text_logits=self.mllm.logits(hidden[:, :-1][predicts_label]),
-            text_labels=batch.labels[:, 1:][predicts_label],
+        return TextOutput(
+            prompts=tuple(self.projection(state).float() for state in states),
+            logits=self.mllm.logits(hidden[:, :-1][predicts_label]).float(),
+            labels=batch.labels[:, 1:][predicts_label],
         )
 
     def segment(self, image_embeddings: Tensor, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cores_core.config import LossWeights
-from cores_core.model.cores import ChainOutput
+from cores_core.model.cores import ChainOutput, TextOutput
 from cores_core.model.processor import Batch
 from cores_core.model.segmenter import Segmenter
 
@@ -31,10 +31,15 @@ class Losses:
 
 def compute_losses(output: ChainOutput, batch: Batch, segmenter: Segmenter, weights: LossWeights) -> Losses:
     """Compare a forward's output with its batch's answers and masks."""
-    text = functional.cross_entropy(output.text_logits.float(), output.text_labels)
+    text = text_loss(output.text)
     bce, dice = mask_losses(output.refined, batch, segmenter)
     total = weights.text * text + weights.mask * (weights.bce * bce + weights.dice * dice)
     return Losses(total=total, text=text, bce=bce, dice=dice)
+
+
+def text_loss(text: TextOutput) -> Tensor:
+    """Cross entropy of the answers' tokens, a scalar."""
+    return functional.cross_entropy(text.logits, text.labels)
 
 
 def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,9 @@
 The paper starts from a pretrained SAM and a pretrained MLLM. A model that starts from random weights has neither, and
 the mask losses alone teach it slowly, because the text side and the image side must find each other first. Here each
 category of the data has one prototype vector of width C. Cross entropy draws SAM's image embedding at a pixel to the
-prototype of what is shown there, and the last step's prompt to the prototype of what is asked for. Before there is any
-text to read, SAM is pretrained with the prototypes themselves as its prompts. The prototypes are used in training only;
-they are no part of the model.
+prototype of what is shown there, and the prompts of the text chain to the prototype of what is asked for. Before there
+is any text to read, SAM is pretrained with the prototypes themselves as its prompts; then the MLLM learns to give them.
+The prototypes are used in training only; they are no part of the model.
 Deviation: not in the paper. Off by default (`loss.concept: 0`); presets that build a model from scratch turn it on.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cores_core.data.store import Store
-from cores_core.model.cores import ChainOutput
+from cores_core.model.cores import ChainOutput, TextOutput
 from cores_core.model.processor import Batch
 
 KINDS = ("part", "object")
@@ -42,8 +42,19 @@ class ConceptHead(nn.Module):
 
     def forward(self, output: ChainOutput, batch: Batch) -> Tensor:
         """The pixel loss and the prompt loss of a whole forward; a scalar."""
-        prompt_loss = functional.cross_entropy(output.prompts[-1] @ self.prototypes.T, self._asked(batch))
-        return prompt_loss + self.pixel_loss(output.image_embeddings, batch)
+        return self.prompt_loss(output.text, batch) + self.pixel_loss(output.image_embeddings, batch)
+
+    def prompt_loss(self, text: TextOutput, batch: Batch) -> Tensor:
+        """How far the prompts are from the prototypes of what is asked for, which stay where they are.
+
+        Cross entropy among all categories, and squared distance, averaged over the steps of the chain; a scalar.
+        """
+        prototypes, asked = self.prototypes.detach(), self._asked(batch)
+        total = prototypes.new_zeros(())
+        for prompts in text.prompts:
+            total = total + functional.cross_entropy(prompts @ prototypes.T, asked)
+            total = total + (prompts - prototypes[asked]).square().sum(1).mean()
+        return total / len(text.prompts)
 
     def prompts(self, batch: Batch) -> Tensor:
         """(N, C) the prototypes of what is asked for: prompts for a SAM that has no language model yet."""

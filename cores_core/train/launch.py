@@ -70,8 +70,8 @@ def _followers(plan: RunPlan, store: Path, size: int) -> Iterator[list[BaseProce
 
 
 def _follow(plan: RunPlan, store: Path, group: Group) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 says when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes at once; rank 0 says when to stop
+        signal.signal(number, signal.SIG_IGN)
     run_planned(plan, _Silent(), _join(store, group))
     distributed.destroy_process_group()
 

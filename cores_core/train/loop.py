@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores_core.config import Config, LossWeights, TrainConfig
 from cores_core.data.mixture import Mixture
-from cores_core.errors import ConfigError, CoresError
+from cores_core.errors import CoresError
 from cores_core.evaluate import EvalResult
 from cores_core.model.cores import CoresModel
-from cores_core.model.losses import Losses, compute_losses, mask_losses
+from cores_core.model.losses import Losses, compute_losses, mask_losses, text_loss
 from cores_core.model.processor import Batch, Processor
 from cores_core.runtime import Group
 from cores_core.train.concepts import ConceptHead
@@ -109,10 +109,10 @@ def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
     bf16 = config.train.precision == "bf16"
     with torch.autocast(batch.sam_pixels.device.type, torch.bfloat16, enabled=bf16):
-        pretrain = engine.steps < config.train.pretrain_steps
-        losses, concept = (_pretrain_losses if pretrain else _losses)(learner, batch, config.loss)
+        losses, concept = _losses_of_phase(learner, batch, config)
     total = losses.total + config.loss.concept * concept
-    terms = torch.stack([total, losses.text, losses.bce, losses.dice, concept]).detach()
+    parts = (total, losses.text, losses.bce, losses.dice, concept)
+    terms = torch.stack([part.detach().to(total.device) for part in parts])
     loss, text, bce, dice, concept_loss = engine.mean(terms).tolist()
     if not math.isfinite(loss):
         raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
@@ -130,24 +130,28 @@ def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
     )
 
 
-def _losses(learner: Learner, batch: Batch, weights: LossWeights) -> tuple[Losses, Tensor]:
-    """The losses of the whole model, and the concept loss (0 without it)."""
-    output = learner.model(batch)
-    losses = compute_losses(output, batch, learner.model.segmenter, weights)
-    concept = output.refined.new_zeros(()) if learner.concepts is None else learner.concepts(output, batch)
-    return losses, concept
+def _losses_of_phase(learner: Learner, batch: Batch, config: Config) -> tuple[Losses, Tensor]:
+    """The losses that count in this step, and the concept loss (0 without it)."""
+    model, concepts, step, train = learner.model, learner.concepts, learner.engine.steps, config.train
+    if concepts is None:
+        return compute_losses(model(batch), batch, model.segmenter, config.loss), torch.zeros(())
+    if step < train.pretrain_steps:
+        return _sam_losses(model, concepts, batch, config.loss)
+    if step < train.pretrain_steps + train.align_steps:
+        text = model.reason(batch)
+        loss, none = text_loss(text), torch.zeros(())
+        return Losses(config.loss.text * loss, loss, none, none), concepts.prompt_loss(text, batch)
+    output = model(batch)
+    return compute_losses(output, batch, model.segmenter, config.loss), concepts(output, batch)
 
 
-def _pretrain_losses(learner: Learner, batch: Batch, weights: LossWeights) -> tuple[Losses, Tensor]:
+def _sam_losses(model: CoresModel, concepts: ConceptHead, batch: Batch, weights: LossWeights) -> tuple[Losses, Tensor]:
     """The losses of SAM alone, prompted by prototypes, and the concept loss of its pixels."""
-    if learner.concepts is None:
-        raise ConfigError("`train.pretrain_steps` needs `loss.concept`", hint="set train.pretrain_steps=0")
-    embeddings = learner.model.segmenter.encode(batch.sam_pixels)
-    prompts = (learner.concepts.prompts(batch),) * len(learner.model.chain_ids)
-    refined = learner.model.segment(embeddings[batch.image_index], prompts)[-1]
-    bce, dice = mask_losses(refined, batch, learner.model.segmenter)
+    embeddings = model.segmenter.encode(batch.sam_pixels)
+    prompts = (concepts.prompts(batch),) * len(model.chain_ids)
+    bce, dice = mask_losses(model.segment(embeddings[batch.image_index], prompts)[-1], batch, model.segmenter)
     total = weights.mask * (weights.bce * bce + weights.dice * dice)
-    return Losses(total, torch.zeros_like(total), bce, dice), learner.concepts.pixel_loss(embeddings, batch)
+    return Losses(total, torch.zeros(()), bce, dice), concepts.pixel_loss(embeddings, batch)
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -95,3 +97,21 @@ def test_data_that_is_not_prepared_is_named_before_anything_starts(cli, preset, 
     assert outcome.code == 1
     assert "cores prepare-data partworld" in outcome.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_group_of_processes_is_stopped_together_and_resumed(preset, partworld_root, tmp_path, number):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "cores_cli.app", "train", "--preset", str(preset), "--processes", "2"]
+    command += ["--data-root", str(partworld_root), "--output", str(run), "--device", "cpu"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not (run / "metrics.jsonl").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.killpg(process.pid, number)  # as a terminal does
+    assert process.wait(60) == 130
+    done = len(losses(run))
+    assert (run / f"checkpoints/step-{done:06d}/checkpoint.json").is_file()
+    resumed = subprocess.run([*command, "--resume", "--set", f"train.steps={done + 2}"], stderr=subprocess.DEVNULL)
+    assert resumed.returncode == 0
+    assert len(losses(run)) == done + 2

@@ -58,7 +58,7 @@ def test_a_batch_equals_its_images_one_by_one(checkpoint: Checkpoint) -> None:
             together.steps[step], torch.cat([output.steps[step] for output in alone]), atol=1e-5, rtol=0
         )
     torch.testing.assert_close(
-        together.text_logits, torch.cat([output.text_logits for output in alone]), atol=1e-5, rtol=0
+        together.text.logits, torch.cat([output.text.logits for output in alone]), atol=1e-5, rtol=0
     )
 
 
@@ -77,7 +77,7 @@ def test_a_mask_is_prompted_by_the_state_before_its_token(checkpoint: Checkpoint
         for step, token_id in enumerate(checkpoint.model.chain_ids):
             place = batch.input_ids[0].tolist().index(token_id)
             prompt = checkpoint.model.projection(hidden[:, place - 1])
-            torch.testing.assert_close(output.prompts[step], prompt)
+            torch.testing.assert_close(output.text.prompts[step], prompt)
 
 
 def test_text_logits_predict_the_answer_from_the_token_before(checkpoint: Checkpoint) -> None:
@@ -86,8 +86,8 @@ def test_text_logits_predict_the_answer_from_the_token_before(checkpoint: Checkp
         output, hidden = checkpoint.model(batch), checkpoint.model.mllm(batch)
         logits = checkpoint.model.mllm.logits(hidden)
     places = torch.nonzero(batch.labels[0] != IGNORED_LABEL).flatten()
-    assert output.text_labels.tolist() == batch.input_ids[0, places].tolist()
-    torch.testing.assert_close(output.text_logits, logits[0, places - 1])
+    assert output.text.labels.tolist() == batch.input_ids[0, places].tolist()
+    torch.testing.assert_close(output.text.logits, logits[0, places - 1])
 
 
 def test_the_first_step_learns_from_the_last_mask_through_the_prior(checkpoint: Checkpoint) -> None:
@@ -107,14 +107,14 @@ def test_without_the_refiner_the_prior_alone_joins_the_steps(checkpoint: Checkpo
     assert checkpoint.model.refiner is not None
     output = _forward(plain, _ask(plain, QUESTIONS[0]))
     with torch.no_grad():
-        expected = plain.model.segmenter.decode(output.image_embeddings, output.prompts[1], prior=output.coarse)
+        expected = plain.model.segmenter.decode(output.image_embeddings, output.text.prompts[1], prior=output.coarse)
     torch.testing.assert_close(output.refined, expected)
 
 
 def test_every_part_that_should_learn_gets_a_gradient(checkpoint: Checkpoint) -> None:
     model = build_checkpoint(checkpoint.config).model
     output = model(checkpoint.processor.collate([_ask(checkpoint, *QUESTIONS)]))
-    (output.refined.square().sum() + output.text_logits.square().sum()).backward()
+    (output.refined.square().sum() + output.text.logits.square().sum()).backward()
     for part in (model.mllm.llava.lm_head, model.projection, model.refiner, model.segmenter.image_encoder):
         assert part is not None
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters() if p.dim() > 1), part

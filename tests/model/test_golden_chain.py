@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from cores_core.config import LossWeights, SamConfig
 from cores_core.masks import binarize
-from cores_core.model.cores import CoresModel
+from cores_core.model.cores import CoresModel, TextOutput
 from cores_core.model.losses import compute_losses
 from cores_core.model.processor import sam_pixels
 from cores_core.model.refiner import TokenRefiner, pool_under_mask
@@ -130,7 +130,7 @@ def test_mask_losses_equal_the_release(release: Release, cases: Path) -> None:
     expected = json.loads((cases / "expected_train.json").read_text())["t1_reason_refer"]["losses"]
     run = _run_chain(release, golden, [0, 0, 0, 1, 1, 1])
     _assert_close(run.refined[:, 0, ::4, ::4], golden["c2_low"], tolerance=5e-3)
-    output: Any = SimpleNamespace(refined=run.refined, text_logits=torch.zeros(1, 2), text_labels=torch.zeros(1).long())
+    output: Any = SimpleNamespace(refined=run.refined, text=TextOutput((), torch.zeros(1, 2), torch.zeros(1).long()))
     batch: Any = SimpleNamespace(
         masks=[torch.from_numpy(inputs[f"gt_masks_{image}"]) == 1 for image in (0, 1)],
         ignores=[None, None],

@@ -103,7 +103,7 @@ def test_text_is_the_cross_entropy_of_the_answer(checkpoint: Checkpoint) -> None
     batch = _batch(checkpoint, [mask("##..", "....")])
     with torch.no_grad():
         output = checkpoint.model(batch)
-    probability = output.text_logits.softmax(dim=-1)[torch.arange(len(output.text_labels)), output.text_labels]
+    probability = output.text.logits.softmax(dim=-1)[torch.arange(len(output.text.labels)), output.text.labels]
     torch.testing.assert_close(_losses(checkpoint, batch).text, -probability.log().mean())
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cores_core.model.cores import TextOutput
 from cores_core.train.concepts import DETAIL, ConceptHead, _shares
 
 CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
@@ -33,8 +34,19 @@ def test_what_agrees_with_everything_costs_nothing(head: ConceptHead) -> None:
     assert head(_output(prompt=2), _batch("Fish Tail")).item() == pytest.approx(0, abs=1e-4)
 
 
-def test_a_prompt_for_something_else_costs_the_gap(head: ConceptHead) -> None:
-    assert head(_output(prompt=1), _batch("Fish Tail")).item() == pytest.approx(20, abs=1e-3)
+def test_a_prompt_for_something_else_costs_the_gap_and_the_distance(head: ConceptHead) -> None:
+    gap, distance = 20 * 20, 2 * 20 * 20
+    assert head(_output(prompt=1), _batch("Fish Tail")).item() == pytest.approx(gap + distance, abs=1e-3)
+
+
+def test_the_prompts_of_all_steps_count_and_move_towards_the_prototypes(head: ConceptHead) -> None:
+    prompts = tuple(torch.randn(1, 5, requires_grad=True) for _ in range(2))
+    text = TextOutput(prompts, torch.zeros(0, 2), torch.zeros(0).long())
+    head.prompt_loss(text, _batch("Fish Tail")).backward()
+    assert head.prototypes.grad is None
+    for prompt in prompts:
+        assert prompt.grad is not None
+        assert (prompt.grad @ (head.prototypes[2] - prompt.detach())[0]).item() < 0
 
 
 def test_pixels_of_something_else_cost_the_gap(head: ConceptHead) -> None:
@@ -76,7 +88,8 @@ def _output(prompt: int, left: int = 1) -> Any:
     if left == 0:
         column_left = axes[0]
     image: Tensor = torch.stack([column_left, column_right], dim=1)[None, :, None].expand(1, 5, 2, 2)
-    return SimpleNamespace(prompts=(axes[:1], axes[prompt][None]), image_embeddings=image, refined=image)
+    text = TextOutput((20 * axes[prompt][None],) * 2, torch.zeros(0, 2), torch.zeros(0).long())
+    return SimpleNamespace(text=text, image_embeddings=image)
 
 
 def _batch(asked: str, things: Any = (("Fish", "object"), ("Fish Head", "part")), maps: Tensor | None = None) -> Any:
