@@ -55,7 +55,7 @@ def _followers(plan: RunPlan, store: Path, size: int) -> Iterator[list[BaseProce
     """The other processes; none of them outlives the block."""
     context = get_context("spawn")
     followers: list[BaseProcess] = [
-        context.Process(target=_follow, args=(plan, store, Group(rank, size)), daemon=True) for rank in range(1, size)
+        context.Process(target=_follow, args=(plan, store, Group(rank, size))) for rank in range(1, size)
     ]
     try:
         for follower in followers:

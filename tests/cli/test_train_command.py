@@ -104,7 +104,7 @@ def test_a_group_of_processes_is_stopped_together_and_resumed(preset, partworld_
     run = tmp_path / "run"
     command = [sys.executable, "-m", "cores_cli.app", "train", "--preset", str(preset), "--processes", "2"]
     command += ["--data-root", str(partworld_root), "--output", str(run), "--device", "cpu"]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, start_new_session=True)
     while not (run / "metrics.jsonl").exists():
         time.sleep(0.05)
         assert process.poll() is None
