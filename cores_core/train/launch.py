@@ -4,7 +4,6 @@ The calling process is rank 0. On a CPU, two processes of one thread each are fa
 small operations do not wait for each other.
 """
 
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import distributed
 from cores_core.errors import ConfigError, CoresError
 from cores_core.evaluate import EvalResult
 from cores_core.runtime import Group, share_cores
-from cores_core.train.loop import Reporter, StepReport
+from cores_core.train.loop import Reporter, StepReport, ignore_stop_signals
 from cores_core.train.run import RunPlan, TrainJob, plan_run, run_planned, run_training
 
 
@@ -41,6 +40,8 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
             group = _join(Path(folder) / "store", Group(0, processes))
             return run_planned(plan, reporter, group)
         except RuntimeError as error:
+            for follower in followers:
+                follower.join(timeout=1)  # one that was killed may not be gone yet
             if all(follower.exitcode in (None, 0) for follower in followers):
                 raise
             hint = f"what it printed is above; continue with: cores train --resume --output {job.output}"
@@ -70,8 +71,7 @@ def _followers(plan: RunPlan, store: Path, size: int) -> Iterator[list[BaseProce
 
 
 def _follow(plan: RunPlan, store: Path, group: Group) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes at once; rank 0 says when to stop
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stop_signals()
     run_planned(plan, _Silent(), _join(store, group))
     distributed.destroy_process_group()
 

@@ -87,7 +87,7 @@ class Steps(Dataset[Batch]):
 
 def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
     """Batches in order, made ahead of time by `workers` processes (0: in this one)."""
-    options: dict[str, Any] = {"worker_init_fn": _leave_interrupts_to_the_parent, "prefetch_factor": 4}
+    options: dict[str, Any] = {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     return iter(DataLoader(steps, batch_size=None, num_workers=workers, **(options if workers else {})))
 
 
@@ -154,6 +154,12 @@ def _sam_losses(model: CoresModel, concepts: ConceptHead, batch: Batch, weights:
     return Losses(total, torch.zeros(()), bce, dice), concepts.pixel_loss(embeddings, batch)
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_stop_signals() -> None:
+    """Leave SIGINT and SIGTERM, which reach all processes at once, to the one that reports."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _start_worker(worker: int) -> None:
+    ignore_stop_signals()
     torch.set_num_threads(1)
