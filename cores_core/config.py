@@ -14,39 +14,53 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from cores_core.errors import ConfigError
-from cores_core.prompts import Context, PromptFormat
+from cores_core.prompts import Context, PromptFormat, Wording
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Size of a Llama built from scratch."""
+    """Size of a Llama. `key_heads` is the number of key and value heads, None for as many as `heads`."""
 
     width: int = 192
     layers: int = 3
     heads: int = 6
+    key_heads: int | None = None
     mlp: int = 512
     vocabulary: int = 3072
+    positions: int = 2048
+    norm_epsilon: float = 1e-6
+    rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
         _check_positive("language", self)
         _check_divides("language", "heads", self.heads, "width", self.width)
+        _check_divides("language", "key_heads", self.key_heads or self.heads, "heads", self.heads)
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Size of the MLLM's CLIP-style vision tower. `fit` says how an image meets its square: `pad` or `crop`."""
+    """Size of the MLLM's CLIP-style vision tower.
+
+    `fit` says how an image meets its square: `pad` or `crop`. `read_layer` is the layer whose states the projector
+    reads, counted from the end. `projector_layers` are 2, or 1 as in the first LLaVA.
+    """
 
     image_size: int = 112
     patch_size: int = 16
     width: int = 128
     layers: int = 4
     heads: int = 4
+    mlp: int | None = None
     fit: Literal["pad", "crop"] = "pad"
+    read_layer: int = -1
+    projector_layers: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
-        _check_positive("vision", self)
+        if self.read_layer >= 0:
+            raise ConfigError(f"`vision.read_layer` counts from the end and must be negative: {self.read_layer}")
+        _check_positive("vision", self, free=("read_layer",))
         _check_divides("vision", "heads", self.heads, "width", self.width)
         _check_divides("vision", "patch_size", self.patch_size, "image_size", self.image_size)
 
@@ -163,6 +177,7 @@ class Config:
     sam: SamConfig = field(default_factory=SamConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     context: Context = "fixed"
+    wording: Wording = "cores"
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[str, ...] = ("partworld",)
@@ -175,7 +190,7 @@ class Config:
     @property
     def prompt(self) -> PromptFormat:
         """The prompt format that this model is trained with."""
-        return PromptFormat(steps=self.chain.steps, context=self.context)
+        return PromptFormat(steps=self.chain.steps, context=self.context, wording=self.wording)
 
 
 def list_presets() -> list[str]:

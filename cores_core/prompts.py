@@ -26,6 +26,8 @@ SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, IMAGE, IMAGE_START, IMAGE_END, LOC, SEG)
 
 Context = Literal["none", "fixed"]
 """In-context input: none (LISA), or the release's first example."""
+Wording = Literal["cores", "released"]
+"""How tokens are spelled and answers are worded: as in the paper, or as in the released weights' evaluation."""
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -55,6 +57,11 @@ ANSWERS = {
     2: f"It appears on {LOC}. It is {SEG}.",
 }
 """The answer of a chain with so many steps: one (LISA) or two (CoReS)."""
+RELEASED_ANSWERS = {
+    1: f"{REFERENCE_SPELLING[SEG]}.",
+    2: f"It usually appears on {REFERENCE_SPELLING[LOC]}. It is {REFERENCE_SPELLING[SEG]}.",
+}
+"""What the releases put into their models' mouths to score them."""
 
 CHAINS = {1: (SEG,), 2: (LOC, SEG)}
 """The tokens of a chain in the order in which they prompt the segmenter."""
@@ -66,16 +73,18 @@ class PromptFormat:
 
     steps: int = 2
     context: Context = "fixed"
+    wording: Wording = "cores"
 
     @property
     def answer(self) -> str:
         """The answer template, as given in training and under protocol `given`."""
-        return ANSWERS[self.steps]
+        return (RELEASED_ANSWERS if self.wording == "released" else ANSWERS)[self.steps]
 
     @property
     def chain(self) -> tuple[str, ...]:
         """The special tokens of the answer, in order."""
-        return CHAINS[self.steps]
+        chain = CHAINS[self.steps]
+        return tuple(REFERENCE_SPELLING[token] for token in chain) if self.wording == "released" else chain
 
 
 def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | None = None) -> Turn:

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cores_core import prompts
 from cores_core.config import Config
 from cores_core.model.cores import CoresModel
-from cores_core.model.mllm import MAX_POSITIONS, build_mllm
-from cores_core.model.processor import ImageFormat, Processor
+from cores_core.model.mllm import build_mllm
+from cores_core.model.processor import ImageFormat, Processor, Tokenizer
 from cores_core.model.segmenter import build_segmenter
 from cores_core.prompts import PromptFormat
 from cores_core.sample import Query
@@ -21,7 +22,7 @@ def build_model(config: Config, processor: Processor) -> CoresModel:
     return CoresModel(mllm, build_segmenter(config.sam), processor.chain_ids, refiner=config.chain.refiner)
 
 
-def build_processor(config: Config, tokenizer: PreTrainedTokenizerFast) -> Processor:
+def build_processor(config: Config, tokenizer: Tokenizer) -> Processor:
     """Join a tokenizer with the prompt format and image sizes of a config."""
     images = ImageFormat(
         mllm_size=config.vision.image_size,
@@ -30,7 +31,7 @@ def build_processor(config: Config, tokenizer: PreTrainedTokenizerFast) -> Proce
         sam_size=config.sam.image_size,
         sam_grid=config.sam.image_size // config.sam.patch_size,
     )
-    return Processor(tokenizer, config.prompt, images, max_tokens=MAX_POSITIONS)
+    return Processor(tokenizer, config.prompt, images, max_tokens=config.language.positions)
 
 
 def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -40,7 +41,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         texts: questions as a data set words them.
         vocabulary: the most tokens it may have; fewer where the texts do not need them.
     """
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

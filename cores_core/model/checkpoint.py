@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,8 +28,10 @@ from cores_core.config import Config, load_config, render_config
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.build import build_model, build_processor
+from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import CoresModel
-from cores_core.model.processor import Processor
+from cores_core.model.processor import Processor, Tokenizer
+from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 
 FORMAT = 1
 EMBEDDED = "tiny"
@@ -83,22 +86,29 @@ def save_checkpoint(
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Load a checkpoint folder, or the embedded model by its name, in float32 on the CPU.
+    """Load a checkpoint, a folder of released weights, or the embedded model by its name, in float32 on the CPU.
 
     Raises:
         CheckpointError: there is none, it is incomplete, or a tensor is missing, extra or of another shape.
     """
     folder = find_checkpoint(source)
-    about = _load_about(folder / "checkpoint.json")
-    config = load_config(folder / "config.yaml")
-    processor = build_processor(config, _load_tokenizer(folder / "processor"))
-    model = build_model(config, processor)
-    weights: dict[str, Tensor] = {}
-    for name in ("mllm", "heads"):
-        weights |= _load_tensors(folder / f"{name}.safetensors")
+    if is_released(folder):
+        released = read_released(folder)
+        config, weights = released.config, released.weights
+        tokenizer: Tokenizer = released.tokenizer
+        about: Mapping[str, Any] = {"released": True}
+    else:
+        about = _load_about(folder / "checkpoint.json")
+        config, tokenizer = load_config(folder / "config.yaml"), _load_tokenizer(folder / "processor")
+        weights = {}
+        for name in ("mllm", "heads"):
+            weights |= _load_tensors(folder / f"{name}.safetensors")
+    processor = build_processor(config, tokenizer)
+    with init_empty_weights(include_buffers=False):
+        model = build_model(config, processor)
     _check_weights(model, weights, folder)
-    model.load_state_dict(weights)
-    return Checkpoint(model.eval(), processor, config, about)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return Checkpoint(model.requires_grad_(True).eval(), processor, config, about)
 
 
 def load_optimizer(folder: Path) -> Mapping[str, Any]:
@@ -114,8 +124,8 @@ def find_checkpoint(source: str | Path) -> Path:
     """The folder of a checkpoint given by path or by the embedded model's name."""
     embedded = str(source) == EMBEDDED
     folder = Path(str(resources.files("cores_core") / "weights" / EMBEDDED)) if embedded else Path(source)
-    if not (folder / "checkpoint.json").is_file():
-        hint = f"give a folder that holds checkpoint.json, or `{EMBEDDED}` for the model that ships with cores"
+    if not (folder / "checkpoint.json").is_file() and not is_released(folder):
+        hint = f"give a checkpoint or released weights, or `{EMBEDDED}` for the model that ships with cores"
         known = "is not a checkpoint (no checkpoint.json)" if folder.is_dir() else "does not exist"
         raise CheckpointError(f"model {known}: {source}", hint=hint)
     return folder
@@ -137,9 +147,12 @@ def _load_about(path: Path) -> dict[str, Any]:
     return dict(about)
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _load_tokenizer(folder: Path) -> Tokenizer:
+    if (folder / MODEL_FILE).is_file():
+        return SentencePieceTokenizer(folder)
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        return tokenizer
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
 

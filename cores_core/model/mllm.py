@@ -11,8 +11,6 @@ from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfi
 from cores_core.config import LanguageConfig, VisionConfig
 from cores_core.model.processor import PADDING, PREFIX, Batch
 
-MAX_POSITIONS = 2048
-
 
 class Mllm(nn.Module):
     """A LLaVA-style model. D is the width of its hidden states."""
@@ -39,9 +37,10 @@ class Mllm(nn.Module):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Vocabulary logits of hidden states (..., D)."""
+        """Vocabulary logits of hidden states (..., D); nobody can write an image."""
         scores: Tensor = self.llava.lm_head(hidden)
-        return scores
+        images = torch.arange(scores.shape[-1], device=scores.device) == self.llava.config.image_token_id
+        return scores.masked_fill(images, torch.finfo(scores.dtype).min)
 
     @torch.no_grad()
     def generate(self, batch: Batch, end_id: int, limit: int) -> list[list[int]]:
@@ -96,20 +95,25 @@ class Mllm(nn.Module):
 
 
 def build_mllm(language: LanguageConfig, vision: VisionConfig, image_token_id: int) -> Mllm:
-    """Build a LLaVA with random weights from its sizes: a Llama, a CLIP vision tower, a two-layer projector."""
+    """Build a LLaVA with random weights from its sizes: a Llama, a CLIP vision tower, a projector.
+
+    A projector of one layer is one of two whose second does nothing: its weights must be the identity.
+    """
     text = LlamaConfig(
         hidden_size=language.width,
         num_hidden_layers=language.layers,
         num_attention_heads=language.heads,
-        num_key_value_heads=language.heads,
+        num_key_value_heads=language.key_heads or language.heads,
         intermediate_size=language.mlp,
         vocab_size=language.vocabulary,
-        max_position_embeddings=MAX_POSITIONS,
+        max_position_embeddings=language.positions,
+        rms_norm_eps=language.norm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
         initializer_range=language.width**-0.5,
     )
     tower = CLIPVisionConfig(
         hidden_size=vision.width,
-        intermediate_size=4 * vision.width,
+        intermediate_size=vision.mlp or 4 * vision.width,
         num_hidden_layers=vision.layers,
         num_attention_heads=vision.heads,
         image_size=vision.image_size,
@@ -120,7 +124,8 @@ def build_mllm(language: LanguageConfig, vision: VisionConfig, image_token_id: i
         vision_config=tower,
         image_token_id=image_token_id,
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=-1,
+        vision_feature_layer=vision.read_layer,
+        projector_hidden_act="gelu" if vision.projector_layers == 2 else "linear",
         tie_word_embeddings=False,
     )
     return Mllm(LlavaForConditionalGeneration(config))

@@ -7,14 +7,14 @@ where the prefix ends. Ids are built piece by piece, so labels need no counting 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from cores_core import prompts
 from cores_core.errors import DataError
@@ -79,6 +79,25 @@ class Batch:
         return replace(self, **changes, masks=moved, ignores=ignores, thing_maps=maps)
 
 
+class Tokenizer(Protocol):
+    """What a processor needs of a tokenizer. Those of transformers have it, and so has `SentencePieceTokenizer`."""
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        """The id of a token."""
+
+    def convert_ids_to_tokens(self, index: int) -> str:
+        """The token of an id."""
+
+    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
+        """Text to ids."""
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
+        """Ids to text."""
+
+    def save_pretrained(self, folder: Path) -> Any:
+        """Write what it can be loaded from."""
+
+
 @dataclass(frozen=True)
 class ImageFormat:
     """How images meet the two encoders: square sizes in pixels, tokens an image, `pad` or `crop` for the MLLM.
@@ -96,9 +115,7 @@ class ImageFormat:
 class Processor:
     """Tokenizer, prompt format and image transforms of one model."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptFormat, images: ImageFormat, max_tokens: int
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: PromptFormat, images: ImageFormat, max_tokens: int) -> None:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.images = images

@@ -1,0 +1,87 @@
+"""The releases' tokenizer: sentencepiece as transformers 4.31 drove it ("legacy"), which newer versions no longer do.
+
+Text is cut at the added tokens; blanks and newlines beside them vanish, and every piece is encoded by itself, so it
+begins with a leading-space piece of its own. Ids of added tokens come from `added_tokens.json`.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from cores_core import prompts
+from cores_core.errors import CheckpointError
+
+MODEL_FILE, ADDED_FILE = "tokenizer.model", "added_tokens.json"
+
+
+class SentencePieceTokenizer:
+    """What a processor needs of a tokenizer: text to ids and back, and the ids of the added tokens."""
+
+    def __init__(self, folder: Path, image_id: int | None = None) -> None:
+        """Read `tokenizer.model` and `added_tokens.json`.
+
+        Args:
+            folder: where they lie.
+            image_id: the id of the image token where the files have none, as in the releases.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        try:
+            self._model = (folder / MODEL_FILE).read_bytes()
+            self._pieces = SentencePieceProcessor(model_proto=self._model)
+            added = json.loads((folder / ADDED_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
+        self._added: dict[str, int] = {} if image_id is None else {prompts.IMAGE: image_id}
+        self._added |= added
+        special = {
+            prompts.UNKNOWN: self._pieces.unk_id(),
+            prompts.BEGIN: self._pieces.bos_id(),
+            prompts.END: self._pieces.eos_id(),
+        }
+        self._ids = {**special, **self._added}
+        self._tokens = {index: token for token, index in self._ids.items()}
+        self._split = re.compile(f"({'|'.join(map(re.escape, self._ids))})")
+
+    def __contains__(self, token: str) -> bool:
+        """Whether this is one of the added or special tokens."""
+        return token in self._ids
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        """The id of an added or special token, or of a piece; that of the unknown token for any other text."""
+        return self._ids.get(token, self._pieces.piece_to_id(token))
+
+    def convert_ids_to_tokens(self, index: int) -> str:
+        """The token of an id."""
+        return self._tokens.get(index) or str(self._pieces.id_to_piece(index))
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Text to ids; with `add_special_tokens` the begin token in front."""
+        ids = [self._ids[prompts.BEGIN]] if add_special_tokens else []
+        for piece in self._split.split(text):
+            if piece in self._ids:
+                ids.append(self._ids[piece])
+            elif piece.strip():
+                ids += self._pieces.encode(piece.strip())
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Ids to text; added and special tokens stand as they are, after a blank, or are left out."""
+        text = ""
+        for is_token, run in groupby(ids, key=self._tokens.__contains__):
+            if not is_token:
+                text += self._pieces.decode(list(run))
+            elif not skip_special_tokens:
+                text += "".join(f" {self._tokens[index]}" for index in run)
+        return text.strip()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the files that `__init__` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_bytes(self._model)
+        (folder / ADDED_FILE).write_text(json.dumps(self._added, indent=2) + "\n", encoding="utf-8")
