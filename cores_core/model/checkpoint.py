@@ -107,7 +107,9 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     with init_empty_weights(include_buffers=False):
         model = build_model(config, processor)
     _check_weights(model, weights, folder)
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    # copies, one by one: tensors of a file are not aligned in memory, which changes the last bits of products
+    own = {name: weights.pop(name).to(torch.float32, copy=True) for name in list(weights)}
+    model.load_state_dict(own, assign=True)
     return Checkpoint(model.requires_grad_(True).eval(), processor, config, about)
 
 
