@@ -122,12 +122,14 @@ class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
     With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`. Rates
-    decay over the last `decay_share` of the steps after the warm-up. The first `pretrain_steps`
-    show SAM `pretrain_images` each, with `pretrain_queries` prompts an image, which are the prototypes of
-    `loss.concept`, and train it alone; the next `align_steps` teach the MLLM alone to write these prompts. `start_from`
-    names a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to `longest_side`;
-    `mirror` shows every other one mirrored; `keep_images` holds them in memory. With precision `bf16`, the encoders and
-    the language model run in bfloat16 under autocast; weights and mask head stay in float32.
+    decay over the last `decay_share` of the steps after the warm-up. A model from random weights is trained in phases,
+    each with a warm-up and a decay of its own: the first `pretrain_steps` show SAM `pretrain_images` each, with
+    `pretrain_queries` prompts an image, which are the prototypes of `loss.concept`, and train it alone; the next
+    `align_steps` teach the MLLM alone to give these prompts; the rest, at `joint_rate` of the rates, train all.
+
+    `start_from` names a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to
+    `longest_side`; `mirror` shows every other one mirrored; `keep_images` holds them in memory. With precision `bf16`,
+    the encoders and the language model run in bfloat16 under autocast; weights and mask head stay in float32.
     """
 
     start_from: str | None = None
@@ -137,6 +139,7 @@ class TrainConfig:
     align_steps: int = 0
     pretrain_images: int = 8
     pretrain_queries: int = 1
+    joint_rate: float = 1.0
     images_per_step: int = 2
     queries_per_image: int = 3
     learning_rate: float = 3e-4

@@ -99,8 +99,15 @@ class TorchEngine:
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """Factor on the learning rate: up from near 0, then level, then linearly down to 0 over the last `decay_share`."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    decay = config.decay_share * (config.steps - config.warmup_steps)
-    return min(1.0, max(0.0, (config.steps - step) / max(decay, 1)))
+    """Factor on the learning rate: up from near 0, then level, then linearly down to 0 over the last `decay_share`.
+
+    Each phase of the training rises and falls by itself; the phase of the whole model reaches `joint_rate`.
+    """
+    bounds = (0, config.pretrain_steps, config.pretrain_steps + config.align_steps, config.steps)
+    number = max(phase for phase in range(3) if bounds[phase] <= step)
+    first, last = bounds[number], bounds[number + 1]
+    peak = config.joint_rate if number == 2 else 1.0
+    if step - first < config.warmup_steps:
+        return peak * (step - first + 1) / config.warmup_steps
+    decay = config.decay_share * (last - first - config.warmup_steps)
+    return peak * min(1.0, max(0.0, (last - step) / max(decay, 1)))

@@ -40,6 +40,15 @@ def test_the_decay_may_take_only_the_end() -> None:
     assert [schedule(step, config) for step in range(7)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 
+def test_every_phase_rises_and_falls_by_itself() -> None:
+    config = TrainConfig(warmup_steps=2, pretrain_steps=4, align_steps=3, steps=11, joint_rate=0.5)
+    assert [schedule(step, config) for step in range(11)] == [
+        *(0.5, 1.0, 1.0, 0.5),
+        *(0.5, 1.0, 1.0),
+        *(0.25, 0.5, 0.5, 0.25),
+    ]
+
+
 def test_the_schedule_stays_at_zero_after_the_end() -> None:
     assert schedule(9, TrainConfig(warmup_steps=2, steps=6)) == 0.0
 
