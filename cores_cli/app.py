@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cores_cli import console
+from cores_cli.commands import checkpoint, predict, prepare_data, train
 from cores_cli.commands import eval as evaluation
-from cores_cli.commands import predict, prepare_data, train
 from cores_core.errors import CoresError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("predict")(predict.predict)
 app.command("prepare-data")(prepare_data.prepare_data)
 app.command("train")(train.train)
 app.add_typer(evaluation.app, name="eval")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 def _show_version(wanted: bool) -> None:

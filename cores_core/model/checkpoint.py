@@ -122,6 +122,37 @@ def load_optimizer(folder: Path) -> Mapping[str, Any]:
     return state
 
 
+def describe_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, str]]:
+    """The number of parameters of each part and in all; and what else is worth knowing, by name."""
+    model, processor = checkpoint.model, checkpoint.processor
+    parts = {
+        "language model": model.mllm.llava.model.language_model,
+        "vocabulary head": model.mllm.llava.lm_head,
+        "vision tower": model.mllm.llava.model.vision_tower,
+        "projector": model.mllm.llava.model.multi_modal_projector,
+        "token projection": model.projection,
+        "refiner": model.refiner,
+        "SAM image encoder": model.segmenter.image_encoder,
+        "SAM prompt encoder": model.segmenter.prompt_encoder,
+        "SAM mask decoder": model.segmenter.mask_decoder,
+    }
+    sizes = {
+        name: 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
+        for name, module in parts.items()
+    }
+    sizes["all"] = sum(sizes.values())
+    tokens = zip(processor.prompt.chain, processor.chain_ids, strict=True)
+    facts = {
+        "chain": f"{checkpoint.config.chain.steps} steps",
+        "tokens": ", ".join(f"{token} = {index}" for token, index in tokens),
+        "context": checkpoint.config.context,
+        "wording": checkpoint.config.wording,
+        "image sizes": f"{processor.images.mllm_size} px (MLLM), {processor.images.sam_size} px (SAM)",
+        **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict)},
+    }
+    return sizes, facts
+
+
 def find_checkpoint(source: str | Path) -> Path:
     """The folder of a checkpoint given by path or by the embedded model's name."""
     embedded = str(source) == EMBEDDED

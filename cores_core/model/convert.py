@@ -9,7 +9,6 @@ Source: the releases of LISA and CoReS. The size of SAM stands nowhere; it follo
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from cores_core import prompts
 from cores_core.config import ChainConfig, Config, LanguageConfig, SamConfig, VisionConfig
 from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.names import EMBEDDING, FIRST_LAYER, HEAD, SECOND_LAYER, TOWER, is_derived, our_name
 from cores_core.model.tensors import read_tensors
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 
@@ -28,21 +28,6 @@ Json = Mapping[str, Any]
 Tensors = dict[str, Tensor]
 
 CONFIG_FILE = "config.json"
-TOWER = "mllm.llava.model.vision_tower."
-_RENAMES = (
-    (r"^model\.(layers|norm|embed_tokens)\.", r"mllm.llava.model.language_model.\1."),
-    (r"^lm_head\.", "mllm.llava.lm_head."),
-    (r"^model\.vision_tower\.vision_tower\.vision_model\.", TOWER),
-    (r"^model\.mm_projector\.(?:0\.)?(weight|bias)$", r"mllm.llava.model.multi_modal_projector.linear_1.\1"),
-    (r"^model\.mm_projector\.2\.", "mllm.llava.model.multi_modal_projector.linear_2."),
-    (r"^model\.visual_model\.", "segmenter."),
-    (r"^model\.text_hidden_fcs\.0\.", "projection."),
-    (r"^transformer_cross_attention_layers\.multihead_attn\.", "refiner.attention."),
-    (r"^transformer_cross_attention_layers\.norm\.", "refiner.norm."),
-)
-"""From the names of the releases to those of `CoresModel`."""
-_DERIVED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$|^segmenter\.pixel_(mean|std)$")
-"""Tensors that some releases store although they follow from the config."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +51,13 @@ def read_released(folder: Path) -> ReleasedModel:
         CheckpointError: a file is missing or damaged, or the tokenizer has no token to segment with.
     """
     tree = _load_json(folder / CONFIG_FILE)
-    weights = {_rename(name): tensor for name, tensor in read_tensors(folder)}
-    weights = {name: tensor for name, tensor in weights.items() if not _DERIVED.search(name)}
+    weights = {our_name(name): tensor for name, tensor in read_tensors(folder) if not is_derived(name)}
     tower_folder = find_tower(tree, folder)
     tower = _load_json(tower_folder / CONFIG_FILE)
     tower = tower.get("vision_config", tower)
     if not any(name.startswith(TOWER) for name in weights):
         weights |= dict(_read_tower(tower_folder))
-    tokenizer = SentencePieceTokenizer(folder, image_id=len(_tensor(weights, "mllm.llava.lm_head.weight")))
+    tokenizer = SentencePieceTokenizer(folder, image_id=len(_tensor(weights, HEAD)))
     refiner = "refiner.norm.weight" in weights
     steps = 2 if refiner or prompts.REFERENCE_SPELLING[prompts.LOC] in tokenizer else 1
     try:
@@ -120,7 +104,7 @@ def _language(tree: Json, weights: Tensors) -> LanguageConfig:
         heads=heads,
         key_heads=tree.get("num_key_value_heads", heads),
         mlp=tree["intermediate_size"],
-        vocabulary=len(_tensor(weights, "mllm.llava.lm_head.weight")) + 1,
+        vocabulary=len(_tensor(weights, HEAD)) + 1,
         positions=tree.get("max_position_embeddings", 2048),
         norm_epsilon=tree.get("rms_norm_eps", 1e-6),
         rope_theta=float(tree.get("rope_theta") or 10000.0),
@@ -137,7 +121,7 @@ def _vision(tree: Json, tower: Json, weights: Tensors) -> VisionConfig:
         mlp=tower["intermediate_size"],
         fit="crop",
         read_layer=tree.get("mm_vision_select_layer", -2),
-        projector_layers=2 if "mllm.llava.model.multi_modal_projector.linear_2.weight" in weights else 1,
+        projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
     )
 
 
@@ -163,32 +147,23 @@ def _sam(weights: Tensors) -> SamConfig:
 
 
 def _add_image_row(weights: Tensors) -> None:
-    for name in ("mllm.llava.model.language_model.embed_tokens.weight", "mllm.llava.lm_head.weight"):
+    for name in (EMBEDDING, HEAD):
         rows = _tensor(weights, name)
         weights[name] = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
 
 
 def _add_identity(weights: Tensors) -> None:
     """A projector of one layer is one of two whose second does nothing."""
-    second = "mllm.llava.model.multi_modal_projector.linear_2"
-    if f"{second}.weight" not in weights:
-        bias = _tensor(weights, "mllm.llava.model.multi_modal_projector.linear_1.bias")
-        weights[f"{second}.weight"] = torch.eye(len(bias), dtype=bias.dtype)
-        weights[f"{second}.bias"] = torch.zeros_like(bias)
+    if f"{SECOND_LAYER}weight" not in weights:
+        bias = _tensor(weights, f"{FIRST_LAYER}bias")
+        weights[f"{SECOND_LAYER}weight"] = torch.eye(len(bias), dtype=bias.dtype)
+        weights[f"{SECOND_LAYER}bias"] = torch.zeros_like(bias)
 
 
 def _read_tower(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in read_tensors(folder):
-        if name.startswith("vision_model.") and not _DERIVED.search(name):
+        if name.startswith("vision_model.") and not is_derived(name):
             yield f"{TOWER}{name.removeprefix('vision_model.')}", tensor
-
-
-def _rename(name: str) -> str:
-    for pattern, replacement in _RENAMES:
-        renamed, count = re.subn(pattern, replacement, name)
-        if count:
-            return renamed
-    return name
 
 
 def _tensor(weights: Tensors, name: str) -> Tensor:

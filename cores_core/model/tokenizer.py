@@ -80,8 +80,9 @@ class SentencePieceTokenizer:
                 text += "".join(f" {self._tokens[index]}" for index in run)
         return text.strip()
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the files that `__init__` reads."""
+    def save_pretrained(self, folder: Path, without: Sequence[str] = ()) -> None:
+        """Write the files that `__init__` reads, `without` some of the added tokens."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MODEL_FILE).write_bytes(self._model)
-        (folder / ADDED_FILE).write_text(json.dumps(self._added, indent=2) + "\n", encoding="utf-8")
+        added = {token: index for token, index in self._added.items() if token not in without}
+        (folder / ADDED_FILE).write_text(json.dumps(added, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,103 @@
+"""Write a model in the format of the released LISA and CoReS weights, so that other people's scripts can read ours.
+
+The opposite of `convert.py`: reading what this writes gives the same model, writing what that read the same tensors.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cores_core import prompts
+from cores_core.config import Config
+from cores_core.errors import CheckpointError
+from cores_core.files import replacing
+from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.convert import CONFIG_FILE
+from cores_core.model.names import EMBEDDING, HEAD, SECOND_LAYER, TOWER, released_name
+from cores_core.model.tokenizer import SentencePieceTokenizer
+
+TOWER_FOLDER, WEIGHTS_FILE = "clip", "model.safetensors"
+
+
+def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a folder in the releases' format; it appears under its name only when it is whole.
+
+    Raises:
+        CheckpointError: the model's tokenizer or prompts have no counterpart in that format.
+    """
+    tokenizer, config = checkpoint.processor.tokenizer, checkpoint.config
+    if not isinstance(tokenizer, SentencePieceTokenizer) or config.wording != "released":
+        raise CheckpointError(
+            "this model cannot be written in the releases' format: its tokenizer is of another kind",
+            hint="only models that began with LISA, CoReS or LLaVA weights can",
+        )
+    ours = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in _released_tensors(checkpoint).items()}
+    tower = {f"vision_model.{name.removeprefix(TOWER)}": ours.pop(name) for name in [*ours] if name.startswith(TOWER)}
+    weights = {released_name(name, config.vision.projector_layers): tensor for name, tensor in ours.items()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as temporary:
+        tokenizer.save_pretrained(temporary, without=(prompts.IMAGE,))
+        (temporary / TOWER_FOLDER).mkdir()
+        _save_json(_tower_tree(config), temporary / TOWER_FOLDER / CONFIG_FILE)
+        save_file(tower, temporary / TOWER_FOLDER / WEIGHTS_FILE)
+        save_file(weights, temporary / WEIGHTS_FILE)
+        _save_json(_config_tree(config, dtype), temporary / CONFIG_FILE)
+
+
+def _released_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Our tensors without what we added: the row of the image token, and a second layer that does nothing."""
+    weights: dict[str, Tensor] = dict(checkpoint.model.state_dict())
+    for name in (EMBEDDING, HEAD):
+        weights[name] = weights[name][:-1]
+    if checkpoint.config.vision.projector_layers == 1:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(SECOND_LAYER)}
+    return weights
+
+
+def _config_tree(config: Config, dtype: torch.dtype) -> dict[str, Any]:
+    language = config.language
+    return {
+        "architectures": ["CORESForCausalLM" if config.chain.steps == 2 else "LISAForCausalLM"],
+        "model_type": "llava",
+        "hidden_act": "silu",
+        "hidden_size": language.width,
+        "intermediate_size": language.mlp,
+        "num_hidden_layers": language.layers,
+        "num_attention_heads": language.heads,
+        "num_key_value_heads": language.key_heads or language.heads,
+        "max_position_embeddings": language.positions,
+        "rms_norm_eps": language.norm_epsilon,
+        "rope_theta": language.rope_theta,
+        "vocab_size": language.vocabulary - 1,
+        "tie_word_embeddings": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "mm_hidden_size": config.vision.width,
+        "mm_use_im_start_end": True,
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": config.vision.read_layer,
+        "mm_vision_tower": TOWER_FOLDER,
+        "out_dim": config.sam.prompt_width,
+        "train_mask_decoder": True,
+    }
+
+
+def _tower_tree(config: Config) -> dict[str, Any]:
+    vision = config.vision
+    return {
+        "architectures": ["CLIPVisionModel"],
+        "model_type": "clip_vision_model",
+        "hidden_size": vision.width,
+        "intermediate_size": vision.mlp or 4 * vision.width,
+        "num_hidden_layers": vision.layers,
+        "num_attention_heads": vision.heads,
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
+    }
+
+
+def _save_json(tree: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")

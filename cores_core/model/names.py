@@ -1,0 +1,48 @@
+"""What the releases call their tensors, and what we call them: one table, read in both directions."""
+
+import re
+
+LANGUAGE = "mllm.llava.model.language_model."
+TOWER = "mllm.llava.model.vision_tower."
+FIRST_LAYER, SECOND_LAYER = (f"mllm.llava.model.multi_modal_projector.linear_{number}." for number in (1, 2))
+EMBEDDING, HEAD = f"{LANGUAGE}embed_tokens.weight", "mllm.llava.lm_head.weight"
+
+_PREFIXES = (
+    ("model.layers.", f"{LANGUAGE}layers."),
+    ("model.norm.", f"{LANGUAGE}norm."),
+    ("model.embed_tokens.", f"{LANGUAGE}embed_tokens."),
+    ("lm_head.", "mllm.llava.lm_head."),
+    ("model.vision_tower.vision_tower.vision_model.", TOWER),
+    ("model.mm_projector.0.", FIRST_LAYER),
+    ("model.mm_projector.2.", SECOND_LAYER),
+    ("model.mm_projector.", FIRST_LAYER),
+    ("model.visual_model.", "segmenter."),
+    ("model.text_hidden_fcs.0.", "projection."),
+    ("transformer_cross_attention_layers.multihead_attn.", "refiner.attention."),
+    ("transformer_cross_attention_layers.norm.", "refiner.norm."),
+)
+"""Prefix in the releases, prefix in `CoresModel.state_dict()`."""
+_DERIVED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$|^model\.visual_model\.pixel_(mean|std)$")
+
+
+def is_derived(released: str) -> bool:
+    """Whether some releases store this tensor although it follows from the config."""
+    return _DERIVED.search(released) is not None
+
+
+def our_name(released: str) -> str:
+    """Our name of a released tensor; the same name if it is none of the known ones."""
+    for theirs, ours in _PREFIXES:
+        if released.startswith(theirs):
+            return f"{ours}{released.removeprefix(theirs)}"
+    return released
+
+
+def released_name(ours: str, projector_layers: int) -> str:
+    """The releases' name of one of our tensors; a projector of one layer has no number."""
+    if projector_layers == 1 and ours.startswith(FIRST_LAYER):
+        return f"model.mm_projector.{ours.removeprefix(FIRST_LAYER)}"
+    for theirs, prefix in _PREFIXES:
+        if ours.startswith(prefix):
+            return f"{theirs}{ours.removeprefix(prefix)}"
+    return ours

@@ -1,0 +1,43 @@
+"""`cores checkpoint`: what a model holds, and its way from one format to another."""
+
+import json
+
+
+def test_show_names_the_parts_their_sizes_and_the_tokens(cli, model_folder, checkpoint):
+    outcome = cli("checkpoint", "show", model_folder)
+    assert outcome.code == 0
+    total = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    assert f"{total:,}" in outcome.stdout
+    assert "SAM mask decoder" in outcome.stdout
+    assert "[LOC] = " in outcome.stdout
+
+
+def test_convert_writes_a_checkpoint_that_predicts_the_same(cli, shared, tmp_path):
+    release, ours = shared / "golden/cores_mask/model", tmp_path / "ours"
+    assert cli("checkpoint", "convert", release, ours).code == 0
+    picture = shared / "golden/images/img0.jpg"
+    question = ("What is the dog doing?", "--protocol", "given", "--json", "--output", tmp_path / "out")
+    first, second = (cli("predict", picture, *question, "--model", model) for model in (release, ours))
+    answers = [json.loads(outcome.stdout) for outcome in (first, second)]
+    assert answers[0]["mask"] == answers[1]["mask"]
+    assert answers[0]["answer"] == "It usually appears on [SEG_SEMA]. It is [SEG]."
+
+
+def test_export_writes_the_releases_format(cli, shared, tmp_path):
+    release, again = shared / "golden/cores_mask/model", tmp_path / "again"
+    assert cli("checkpoint", "export", release, again).code == 0
+    assert json.loads((again / "config.json").read_text())["architectures"] == ["CORESForCausalLM"]
+
+
+def test_what_exists_is_not_overwritten(cli, model_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for verb in ("convert", "export"):
+        outcome = cli("checkpoint", verb, model_folder, tmp_path / "mine")
+        assert outcome.code == 1
+        assert "already exists" in outcome.stderr
+
+
+def test_a_model_that_cannot_be_exported_says_why(cli, model_folder, tmp_path):
+    outcome = cli("checkpoint", "export", model_folder, tmp_path / "out")
+    assert outcome.code == 1
+    assert "tokenizer" in outcome.stderr

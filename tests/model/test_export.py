@@ -1,0 +1,68 @@
+"""What was read in the releases' format is written back, tensor by tensor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cores_core.errors import CheckpointError
+from cores_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cores_core.model.export import export_released
+from cores_core.model.names import is_derived, our_name, released_name
+
+
+def test_a_release_survives_the_way_into_our_format_and_back(shared: Path, tmp_path: Path) -> None:
+    release = shared / "golden/cores_mask/model"
+    save_checkpoint(tmp_path / "ours", load_checkpoint(release))
+    export_released(load_checkpoint(tmp_path / "ours"), tmp_path / "theirs")
+    for file in ("model.safetensors", "clip/model.safetensors"):
+        before, after = (load_file(folder / file) for folder in (release, tmp_path / "theirs"))
+        expected = {name: tensor for name, tensor in before.items() if not is_derived(name)}
+        assert after.keys() == expected.keys()
+        assert all(torch.equal(after[name], expected[name]) for name in expected)
+    for name in ("tokenizer.model", "added_tokens.json"):
+        assert (tmp_path / "theirs" / name).read_text("latin-1").split() == (release / name).read_text(
+            "latin-1"
+        ).split()
+
+
+def test_what_is_exported_loads_as_the_same_model(shared: Path, tmp_path: Path) -> None:
+    release = load_checkpoint(shared / "golden/cores_mask/model")
+    export_released(release, tmp_path / "theirs")
+    again = load_checkpoint(tmp_path / "theirs")
+    assert again.config == release.config
+    weights = release.model.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in again.model.state_dict().items())
+
+
+def test_half_precision_halves_the_file(shared: Path, tmp_path: Path) -> None:
+    release = load_checkpoint(shared / "golden/cores_mask/model")
+    for name, dtype in (("whole", torch.float32), ("half", torch.float16)):
+        export_released(release, tmp_path / name, dtype)
+    whole, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half"))
+    assert half == pytest.approx(whole / 2, rel=0.02)
+
+
+def test_a_model_with_another_kind_of_tokenizer_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        export_released(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "layers"),
+    [
+        ("model.layers.3.mlp.up_proj.weight", "mllm.llava.model.language_model.layers.3.mlp.up_proj.weight", 1),
+        ("model.mm_projector.weight", "mllm.llava.model.multi_modal_projector.linear_1.weight", 1),
+        ("model.mm_projector.0.weight", "mllm.llava.model.multi_modal_projector.linear_1.weight", 2),
+        ("model.mm_projector.2.bias", "mllm.llava.model.multi_modal_projector.linear_2.bias", 2),
+        ("model.visual_model.mask_decoder.iou_token.weight", "segmenter.mask_decoder.iou_token.weight", 1),
+        ("model.text_hidden_fcs.0.2.weight", "projection.2.weight", 1),
+        ("transformer_cross_attention_layers.norm.bias", "refiner.norm.bias", 1),
+        ("model.something.else", "model.something.else", 1),
+    ],
+)
+def test_names_go_both_ways(theirs: str, ours: str, layers: int) -> None:
+    assert our_name(theirs) == ours
+    assert released_name(ours, layers) == theirs
