@@ -24,16 +24,18 @@ SIZE = (
     "vision.width=64",
     "vision.layers=2",
     "vision.heads=2",
-    "sam.image_size=96",
+    "sam.image_size=64",
     "sam.width=96",
     "sam.depth=4",
     "sam.global_blocks=[1, 3]",
+    "train.longest_side=64",
 )
 BUDGET = (
-    "train.steps=1000",
-    "train.pretrain_steps=300",
-    "train.save_every=1000",
-    "train.validate_every=1000",
+    "train.steps=2000",
+    "train.pretrain_steps=1200",
+    "train.align_steps=500",
+    "train.save_every=500",
+    "train.validate_every=2000",
     "train.validation_images=100",
 )
 ARMS = {"single chain": ("chain.steps=1",), "dual chain": ("chain.steps=2",)}

@@ -38,12 +38,14 @@ def show(model: SourceArgument) -> None:
 
 @app.command()
 def convert(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = DtypeName.float32) -> None:
-    """Write released weights, or any model, as a checkpoint of ours."""
-    from cores_core.model.checkpoint import load_checkpoint, save_checkpoint
+    """Write released weights, or any model, as a checkpoint of ours, without what only resuming needs."""
+    from cores_core.model.checkpoint import find_checkpoint, load_checkpoint, load_concepts, save_checkpoint
     from cores_core.runtime import resolve_dtype
 
     _check_free(folder)
-    save_checkpoint(folder, load_checkpoint(model), resolve_dtype(dtype.value))
+    checkpoint = load_checkpoint(model)
+    concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
+    save_checkpoint(folder, checkpoint, resolve_dtype(dtype.value), concepts=concepts)
     console.say(f"wrote {folder}")
 
 

@@ -4,6 +4,7 @@
     heads.safetensors    projection, refiner, SAM
     processor/           tokenizer with the chain's tokens
     config.yaml          the resolved config
+    concepts.safetensors what stood in for pretraining (train/concepts.py), where it did: only to train on
     optimizer/           only for resuming
     checkpoint.json      format, step, dtype, token ids, package versions
 
@@ -34,6 +35,7 @@ from cores_core.model.processor import Processor, Tokenizer
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 
 FORMAT = 1
+CONCEPTS = "concepts"
 EMBEDDED = "tiny"
 """The name of the model that ships with the package."""
 _PACKAGES = ("torch", "transformers", "segment-anything", "tokenizers")
@@ -54,6 +56,7 @@ def save_checkpoint(
     checkpoint: Checkpoint,
     dtype: torch.dtype = torch.float32,
     optimizer: Mapping[str, Any] | None = None,
+    concepts: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; it appears under its name only when it is whole.
 
@@ -61,13 +64,15 @@ def save_checkpoint(
         folder: where; an existing one is replaced.
         dtype: precision of the weights in the files.
         optimizer: state to resume from, if it is to be resumed.
+        concepts: tensors of the concept head, if further training is to find them.
     """
     model, processor = checkpoint.model, checkpoint.processor
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as temporary:
         temporary.mkdir()
         mllm, heads = _split_weights(model.state_dict())
-        for name, weights in (("mllm", mllm), ("heads", heads)):
+        files: dict[str, Mapping[str, Tensor]] = {"mllm": mllm, "heads": heads}
+        for name, weights in (files | ({} if concepts is None else {CONCEPTS: concepts})).items():
             stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
             save_file(stored, temporary / f"{name}.safetensors")
         processor.tokenizer.save_pretrained(temporary / "processor")
@@ -113,6 +118,11 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     return Checkpoint(model.requires_grad_(True).eval(), processor, config, about)
 
 
+def load_concepts(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the concept head that a model was trained with, in float32."""
+    return {name: tensor.float() for name, tensor in _load_tensors(folder / f"{CONCEPTS}.safetensors").items()}
+
+
 def load_optimizer(folder: Path) -> Mapping[str, Any]:
     """The state that `save_checkpoint` wrote for resuming."""
     path = folder / "optimizer" / "state.pt"
@@ -148,7 +158,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[st
         "context": checkpoint.config.context,
         "wording": checkpoint.config.wording,
         "image sizes": f"{processor.images.mllm_size} px (MLLM), {processor.images.sam_size} px (SAM)",
-        **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict)},
+        **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict | list)},
     }
     return sizes, facts
 

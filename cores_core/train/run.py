@@ -10,6 +10,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -25,6 +26,7 @@ from cores_core.model.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
+    load_concepts,
     load_optimizer,
     save_checkpoint,
 )
@@ -99,6 +101,8 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
     concepts = None
     if job.config.loss.concept:
         concepts = ConceptHead(collect_categories(stores), job.config.sam.prompt_width)
+        if plan.base is not None and checkpoint.about.get("categories") == list(concepts.index):
+            concepts.load_state_dict(load_concepts(plan.base))
     run = _Run(job, checkpoint, concepts, validation, reporter, group)
     if plan.newest is not None:
         run.resume_from(plan.newest)
@@ -183,8 +187,6 @@ class _Run:
     def resume_from(self, folder: Path) -> None:
         state = load_optimizer(folder)
         self.engine.load_state(state["engine"])
-        if self.concepts is not None:
-            self.concepts.load_state_dict(state["concepts"])
         torch.set_rng_state(state["rng"])
         self.step = state["engine"]["steps"]
         self.best = (state["best"][0], state["best"][1])
@@ -240,9 +242,8 @@ class _Run:
     def _save(self) -> None:
         folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"
         state = {"engine": self.engine.state(), "rng": torch.get_rng_state(), "best": list(self.best)}
-        if self.concepts is not None:
-            state["concepts"] = self.concepts.state_dict()
-        save_checkpoint(folder, self._checkpoint(), optimizer=state)
+        concepts = None if self.concepts is None else self.concepts.state_dict()
+        save_checkpoint(folder, self._checkpoint(), optimizer=state, concepts=concepts)
         kept = sorted(folder.parent.glob("step-*"))
         for old in kept[: -self.train.keep_checkpoints]:
             if int(old.name.removeprefix("step-")) != self.best[1]:
@@ -250,7 +251,9 @@ class _Run:
         self.reporter.on_save(self.step, str(folder))
 
     def _checkpoint(self) -> Checkpoint:
-        about = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
+        about: dict[str, Any] = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
+        if self.concepts is not None:
+            about["categories"] = list(self.concepts.index)
         return Checkpoint(self.model, self.processor, self.job.config, about)
 
 

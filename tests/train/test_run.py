@@ -13,7 +13,7 @@ from cores_core.config import ChainConfig, Config, LossWeights, load_config
 from cores_core.errors import CheckpointError, ConfigError, CoresError, DataError
 from cores_core.evaluate import EvalResult
 from cores_core.metrics import MaskIoU
-from cores_core.model.checkpoint import load_checkpoint, load_optimizer
+from cores_core.model.checkpoint import load_checkpoint, load_concepts, load_optimizer
 from cores_core.train import run as run_module
 from cores_core.train.run import TrainJob, newest_checkpoint, run_training
 
@@ -189,6 +189,16 @@ def test_an_existing_run_is_not_overwritten(new_job: Callable[..., TrainJob]) ->
         run_training(job, Listener())
     assert "--resume" in str(caught.value.hint)
     assert (job.output / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_with_the_concepts_of_the_model_it_starts_from(new_job: Callable[..., TrainJob]) -> None:
+    loss = LossWeights(concept=0.5)
+    first = new_job("first", loss, steps=1)
+    run_training(first, Listener())
+    second = new_job("second", loss, steps=1, start_from=str(newest_checkpoint(first.output)), learning_rate=0.0)
+    run_training(second, Listener())
+    ours, theirs = (load_concepts(newest_checkpoint(job.output)) for job in (second, first))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_run_can_start_from_the_weights_of_another(new_job: Callable[..., TrainJob]) -> None:
