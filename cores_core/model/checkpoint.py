@@ -13,7 +13,7 @@ Loading is strict: a missing, extra or misshapen tensor is an error that names i
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from cores_core.model.build import build_model, build_processor
 from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import CoresModel
 from cores_core.model.processor import Processor, Tokenizer
+from cores_core.model.segmenter import resize_positions
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 
 FORMAT = 1
@@ -90,8 +91,11 @@ def save_checkpoint(
         (temporary / "checkpoint.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(source: str | Path) -> Checkpoint:
+def load_checkpoint(source: str | Path, image_size: int | None = None) -> Checkpoint:
     """Load a checkpoint, a folder of released weights, or the embedded model by its name, in float32 on the CPU.
+
+    Args:
+        image_size: side of SAM's square in pixels, to train on at another size; None for that of the checkpoint.
 
     Raises:
         CheckpointError: there is none, it is incomplete, or a tensor is missing, extra or of another shape.
@@ -108,6 +112,9 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         weights = {}
         for name in ("mllm", "heads"):
             weights |= _load_tensors(folder / f"{name}.safetensors")
+    if image_size is not None and image_size != config.sam.image_size:
+        config = replace(config, sam=replace(config.sam, image_size=image_size))
+        weights |= resize_positions(weights, image_size // config.sam.patch_size)
     processor = build_processor(config, tokenizer)
     with init_empty_weights(include_buffers=False):
         model = build_model(config, processor)

@@ -7,6 +7,7 @@ prompts, so each prompt's own embedding is passed inside its dense prompt and th
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -104,6 +105,28 @@ def build_segmenter(config: SamConfig) -> Segmenter:
         iou_head_hidden_dim=width,
     )
     return Segmenter(image_encoder, prompt_encoder, mask_decoder)
+
+
+def resize_positions(weights: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
+    """The positions of SAM's image encoder for a grid of another size.
+
+    Args:
+        weights: the state of a `Segmenter`, or of a module that holds one.
+        grid: the new number of cells a side.
+
+    Returns:
+        The tensors that change: absolute positions (bicubic), and of the blocks with global attention the relative
+        ones (linear), so that a distance means the same share of the image.
+    """
+    (name,) = (name for name in weights if name.endswith("image_encoder.pos_embed"))
+    absolute = weights[name].permute(0, 3, 1, 2)
+    old = absolute.shape[-1]
+    resized = {name: functional.interpolate(absolute, (grid, grid), mode="bicubic").permute(0, 2, 3, 1).contiguous()}
+    for name, table in weights.items():
+        if ".rel_pos_" in name and len(table) == 2 * old - 1:
+            rows = functional.interpolate(table.T[None], 2 * grid - 1, mode="linear", align_corners=True)
+            resized[name] = rows[0].T.contiguous()
+    return resized
 
 
 @torch.no_grad()

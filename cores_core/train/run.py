@@ -8,7 +8,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
     start = job.config.train.start_from
     base = newest if newest is not None or start is None else find_checkpoint(start)
     if base is not None:
-        _check_same_model(job.config, load_config(base / "config.yaml"))
+        _check_same_model(job.config, load_config(base / "config.yaml"), may_resize=newest is None)
     if newest is not None:
         _check_same_training(job.config, load_config(newest / "config.yaml"))
     job.output.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,10 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
     job, train = plan.job, plan.job.config.train
     stores, validation = _open_stores(job)
     seed_everything(train.seed)
-    checkpoint = build_checkpoint(job.config, stores) if plan.base is None else load_checkpoint(plan.base)
+    if plan.base is None:
+        checkpoint = build_checkpoint(job.config, stores)
+    else:
+        checkpoint = load_checkpoint(plan.base, image_size=job.config.sam.image_size)
     concepts = None
     if job.config.loss.concept:
         concepts = ConceptHead(collect_categories(stores), job.config.sam.prompt_width)
@@ -140,8 +143,10 @@ def newest_checkpoint(output: Path) -> Path | None:
     return complete[-1].parent if complete else None
 
 
-def _check_same_model(config: Config, begun: Config) -> None:
-    """Weights fit the model they were trained in."""
+def _check_same_model(config: Config, begun: Config, may_resize: bool) -> None:
+    """Weights fit the model they were trained in; a new run may show it images of another size."""
+    if may_resize:
+        begun = replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size))
     for name in ("language", "vision", "sam", "chain", "context"):
         if getattr(config, name) != getattr(begun, name):
             raise ConfigError(

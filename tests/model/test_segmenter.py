@@ -1,5 +1,7 @@
 """Stock SAM, several images in one call, and masks without the padding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import mask
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from cores_core.config import SamConfig
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.segmenter import Segmenter, build_segmenter
+from cores_core.model.segmenter import Segmenter, build_segmenter, resize_positions
 from cores_core.sample import ImageSize
 
 WIDTH, GRID, LOW = 16, 8, 32
@@ -116,6 +118,23 @@ def _decode(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Te
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_positions_of_another_grid_keep_their_place_in_the_image() -> None:
+    config = SamConfig(image_size=64, patch_size=8, width=32, depth=2, heads=2, window=4, global_blocks=(1,))
+    weights = build_segmenter(config).state_dict()
+    ramp = torch.linspace(-1, 1, 15)[:, None].expand(15, 16)
+    weights["image_encoder.blocks.1.attn.rel_pos_h"] = ramp
+    resized = resize_positions(weights, grid=12)
+    assert resized.keys() == {
+        "image_encoder.pos_embed",
+        "image_encoder.blocks.1.attn.rel_pos_h",
+        "image_encoder.blocks.1.attn.rel_pos_w",
+    }
+    build_segmenter(replace(config, image_size=96)).load_state_dict(weights | resized)
+    torch.testing.assert_close(
+        resized["image_encoder.blocks.1.attn.rel_pos_h"][:, 0], torch.linspace(-1, 1, 23), atol=1e-6, rtol=0
+    )
 
 
 def test_attention_begins_as_a_look_at_the_neighbours() -> None:

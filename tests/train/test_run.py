@@ -191,6 +191,17 @@ def test_an_existing_run_is_not_overwritten(new_job: Callable[..., TrainJob]) ->
     assert (job.output / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_can_start_from_weights_for_smaller_images(
+    new_job: Callable[..., TrainJob], finished: Path, tiny_config: Config
+) -> None:
+    job = new_job(steps=1, start_from=str(newest_checkpoint(finished)))
+    larger = replace(job, config=replace(job.config, sam=replace(tiny_config.sam, image_size=96)))
+    run_training(larger, Listener())
+    trained = load_checkpoint(newest_checkpoint(larger.output))
+    assert trained.processor.images.sam_size == 96
+    assert trained.model.segmenter.image_encoder.pos_embed.shape[1:3] == (12, 12)
+
+
 def test_a_run_goes_on_with_the_concepts_of_the_model_it_starts_from(new_job: Callable[..., TrainJob]) -> None:
     loss = LossWeights(concept=0.5)
     first = new_job("first", loss, steps=1)
