@@ -1,5 +1,6 @@
 """A config refuses nonsense and names it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,12 @@ def test_the_prompt_follows_the_chain() -> None:
 def test_sizes_that_do_not_fit_together_are_named(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.split("=")[0]):
         load_config("tiny", (setting,))
+
+
+def test_tiny_goes_on_from_tiny_sam() -> None:
+    """They are one model but for the size of SAM's images."""
+    first, second = load_config("tiny-sam"), load_config("tiny")
+    for name in ("language", "vision", "chain", "context", "wording", "data"):
+        assert getattr(first, name) == getattr(second, name)
+    assert replace(first.sam, image_size=second.sam.image_size) == second.sam
+    assert first.train.steps == first.train.pretrain_steps
