@@ -28,7 +28,6 @@ ProtocolOption = Annotated[
     ProtocolName,
     typer.Option("--protocol", help="generated: the model writes its answer. given: the answer is put into its mouth."),
 ]
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A checkpoint folder, or `tiny`, the model that ships with cores.")
-]
+MODEL_HELP = "A checkpoint, released weights, a hub id, or `tiny`, the model that ships with cores."
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="The folder that holds all data sets.")]

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from cores_cli import console
+from cores_cli.options import MODEL_HELP
 
 app = typer.Typer(help="Look into a model, and bring it from one format to another.", no_args_is_help=True)
 
-SourceArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, released weights, or `tiny`.")]
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, released weights, a hub id, or `tiny`.")
+]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; must not exist yet.")]
 
 

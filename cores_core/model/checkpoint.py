@@ -31,6 +31,7 @@ from cores_core.files import replacing
 from cores_core.model.build import build_model, build_processor
 from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import CoresModel
+from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.processor import Processor, Tokenizer
 from cores_core.model.segmenter import resize_positions
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
@@ -171,11 +172,13 @@ def describe_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[st
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """The folder of a checkpoint given by path or by the embedded model's name."""
+    """The folder of a checkpoint given by path, by hub id, or by the embedded model's name."""
     embedded = str(source) == EMBEDDED
     folder = Path(str(resources.files("cores_core") / "weights" / EMBEDDED)) if embedded else Path(source)
+    if not embedded and is_hub_id(str(source)):
+        folder = fetch_model(str(source))
     if not (folder / "checkpoint.json").is_file() and not is_released(folder):
-        hint = f"give a checkpoint or released weights, or `{EMBEDDED}` for the model that ships with cores"
+        hint = f"give a checkpoint, released weights, a hub id, or `{EMBEDDED}`, the model that ships with cores"
         known = "is not a checkpoint (no checkpoint.json)" if folder.is_dir() else "does not exist"
         raise CheckpointError(f"model {known}: {source}", hint=hint)
     return folder

@@ -20,6 +20,7 @@ from torch import Tensor
 from cores_core import prompts
 from cores_core.config import ChainConfig, Config, LanguageConfig, SamConfig, VisionConfig
 from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.names import EMBEDDING, FIRST_LAYER, HEAD, SECOND_LAYER, TOWER, is_derived, our_name
 from cores_core.model.tensors import read_tensors
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
@@ -80,7 +81,7 @@ def read_released(folder: Path) -> ReleasedModel:
 
 
 def find_tower(tree: Json, folder: Path) -> Path:
-    """The folder of the CLIP that a released config names.
+    """The folder of the CLIP that a released config names: relative to its own, elsewhere, or by hub id.
 
     Raises:
         CheckpointError: it names none, or it is not there.
@@ -91,6 +92,8 @@ def find_tower(tree: Json, folder: Path) -> Path:
     for place in (folder / name, Path(name)):
         if place.is_dir():
             return place
+    if is_hub_id(name):
+        return fetch_model(name)
     hint = f"download it beside the model, to {folder / name}, or name its folder in {folder / CONFIG_FILE}"
     raise CheckpointError(f"no such CLIP vision tower: {name}", hint=hint)
 
