@@ -11,9 +11,7 @@ from cores_cli.options import MODEL_HELP
 
 app = typer.Typer(help="Look into a model, and bring it from one format to another.", no_args_is_help=True)
 
-SourceArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A checkpoint, released weights, a hub id, or `tiny`.")
-]
+SourceArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; must not exist yet.")]
 
 
