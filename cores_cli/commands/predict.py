@@ -19,6 +19,9 @@ def predict(
     model: ModelOption = "tiny",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per question on stdout.")] = False,
+    phrase: Annotated[
+        bool, typer.Option("--phrase", help="The questions are bare phrases, such as: tail of the fish.")
+    ] = False,
     protocol: ProtocolOption = ProtocolName.generated,
     device: DeviceOption = DeviceName.auto,
 ) -> None:
@@ -31,11 +34,13 @@ def predict(
     """
     from cores_core.images import load_image
     from cores_core.predict import Predictor, save_prediction
+    from cores_core.sample import Query
 
     started = time.perf_counter()
     pixels = load_image(image)
     predictor = Predictor.from_checkpoint(model, device=device.value)
-    predictions = predictor.predict_many(pixels, questions, protocol=protocol.value)
+    queries = [Query(question, is_sentence=not phrase) for question in questions]
+    predictions = predictor.predict_many(pixels, queries, protocol=protocol.value)
     seconds = (time.perf_counter() - started) / len(questions)
     for number, prediction in enumerate(predictions, start=1):
         about: dict[str, Any] = {"image": str(image), **prediction.to_json()}

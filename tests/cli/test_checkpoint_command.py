@@ -2,6 +2,10 @@
 
 import json
 
+import numpy as np
+
+from cores_core.masks import decode_rle
+
 
 def test_show_names_the_parts_their_sizes_and_the_tokens(cli, model_folder, checkpoint):
     outcome = cli("checkpoint", "show", model_folder)
@@ -21,6 +25,15 @@ def test_convert_writes_a_checkpoint_that_predicts_the_same(cli, shared, tmp_pat
     answers = [json.loads(outcome.stdout) for outcome in (first, second)]
     assert answers[0]["mask"] == answers[1]["mask"]
     assert answers[0]["answer"] == "It usually appears on [SEG_SEMA]. It is [SEG]."
+
+
+def test_a_phrase_is_worded_as_the_release_words_it(cli, shared, tmp_path):
+    golden = shared / "golden"
+    expected = np.load(golden / "cores_mask/cases/expected_refer_0.npz")["pred_masks"] > 0
+    model = ("--model", golden / "cores_mask/model", "--protocol", "given", "--json", "--output", tmp_path)
+    outcome = cli("predict", golden / "images/img0.jpg", "the dog", "horn on the head", "--phrase", *model)
+    ours = [decode_rle(json.loads(line)["mask"]) for line in outcome.stdout.splitlines()]
+    assert all((mask == target).mean() > 0.999 for mask, target in zip(ours, expected, strict=True))
 
 
 def test_export_writes_the_releases_format(cli, shared, tmp_path):
