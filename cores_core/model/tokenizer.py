@@ -1,7 +1,8 @@
 """The releases' tokenizer: sentencepiece as transformers 4.31 drove it ("legacy"), which newer versions no longer do.
 
-Text is cut at the added tokens; blanks and newlines beside them vanish, and every piece is encoded by itself, so it
-begins with a leading-space piece of its own. Ids of added tokens come from `added_tokens.json`.
+Text is cut at the added tokens (`[SEG]`) and at the special ones (`</s>`); blanks and newlines beside added tokens
+vanish, those beside special tokens stay. Every piece is encoded by itself, so it begins with a leading-space piece of
+its own. Ids of added tokens come from `added_tokens.json`.
 """
 
 import json
@@ -39,12 +40,12 @@ class SentencePieceTokenizer:
             raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
         self._added: dict[str, int] = {} if image_id is None else {prompts.IMAGE: image_id}
         self._added |= added
-        special = {
+        self._special = {
             prompts.UNKNOWN: self._pieces.unk_id(),
             prompts.BEGIN: self._pieces.bos_id(),
             prompts.END: self._pieces.eos_id(),
         }
-        self._ids = {**special, **self._added}
+        self._ids = {**self._special, **self._added}
         self._tokens = {index: token for token, index in self._ids.items()}
         self._split = re.compile(f"({'|'.join(map(re.escape, self._ids))})")
 
@@ -61,13 +62,20 @@ class SentencePieceTokenizer:
         return self._tokens.get(index) or str(self._pieces.id_to_piece(index))
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Text to ids; with `add_special_tokens` the begin token in front."""
+        """Text to ids; with `add_special_tokens` the begin token in front.
+
+        Blanks at both ends are left out, for a text is often what stands between two added tokens.
+        """
         ids = [self._ids[prompts.BEGIN]] if add_special_tokens else []
-        for piece in self._split.split(text):
-            if piece in self._ids:
-                ids.append(self._ids[piece])
-            elif piece.strip():
-                ids += self._pieces.encode(piece.strip())
+        parts = ["", *self._split.split(text), ""]  # text, token, text, ...; the ends strip like added tokens
+        for before, part, after in zip(parts, parts[1:], parts[2:], strict=False):
+            if part in self._ids:
+                ids.append(self._ids[part])
+                continue
+            part = part if before in self._special else part.lstrip()
+            part = part if after in self._special else part.rstrip()
+            if part:
+                ids += self._pieces.encode(part)
         return ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
