@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from cores_core.errors import ConfigError
-from cores_core.prompts import Context, PromptFormat, Wording
+from cores_core.prompts import Context, Conversation, PromptFormat, Wording
 
 T = TypeVar("T")
 
@@ -181,6 +181,7 @@ class Config:
     chain: ChainConfig = field(default_factory=ChainConfig)
     context: Context = "fixed"
     wording: Wording = "cores"
+    conversation: Conversation = "llava_v1"
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[str, ...] = ("partworld",)
@@ -193,7 +194,9 @@ class Config:
     @property
     def prompt(self) -> PromptFormat:
         """The prompt format that this model is trained with."""
-        return PromptFormat(steps=self.chain.steps, context=self.context, wording=self.wording)
+        return PromptFormat(
+            steps=self.chain.steps, context=self.context, wording=self.wording, conversation=self.conversation
+        )
 
 
 def list_presets() -> list[str]:

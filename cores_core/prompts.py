@@ -4,7 +4,9 @@ Source: the CoReS and LISA research releases (system text, templates and example
 Deviation: the location token is spelled `[LOC]` as in the paper; the release's spelling is `REFERENCE_SPELLING`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -29,13 +31,23 @@ Context = Literal["none", "fixed"]
 Wording = Literal["cores", "released"]
 """How tokens are spelled and answers are worded: as in the paper, or as in the released weights' evaluation."""
 
+Conversation = Literal["llava_v1", "llava_v0", "llava_llama_2"]
+"""How turns are set apart, as the releases name it; the first is their default."""
+
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 SYSTEM_CHAIN = (
-    "To realize segmentation, the assistant guesses all possible object it typically appears on "
+    " To realize segmentation, the assistant guesses all possible object it typically appears on "
     "and its distinct appearance. "
+)
+LLAMA_2_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+LLAMA_2_SYSTEM_CHAIN = (
+    " To realize segmentation, you guess all possible object it typically appears on and its distinct appearance. "
 )
 EXAMPLE = (
     "USER: What is the blade in this image? Please output segmentation mask. "
@@ -67,6 +79,16 @@ CHAINS = {1: (SEG,), 2: (LOC, SEG)}
 """The tokens of a chain in the order in which they prompt the segmenter."""
 
 
+_FRAMES: Mapping[Conversation, tuple[str, str, str]] = MappingProxyType(
+    {
+        "llava_v1": ("{system} USER: ", "\n {question} ASSISTANT:", " {answer}"),
+        "llava_v0": ("{system}###Human: ", "\n {question}###Assistant:", " {answer}###"),
+        "llava_llama_2": ("[INST] <<SYS>>\n{system}\n<</SYS>>\n\n", "\n {question} [/INST]", " {answer} "),
+    }
+)
+"""What stands around a conversation's system text, its question and its answer."""
+
+
 @dataclass(frozen=True)
 class PromptFormat:
     """How a conversation is worded. `steps` is the length of the chain, `context` the in-context input."""
@@ -74,6 +96,16 @@ class PromptFormat:
     steps: int = 2
     context: Context = "fixed"
     wording: Wording = "cores"
+    conversation: Conversation = "llava_v1"
+
+    @property
+    def system(self) -> str:
+        """The system text, with its sentence about the chain and the in-context example where they belong."""
+        llama_2 = self.conversation == "llava_llama_2"
+        text = LLAMA_2_SYSTEM if llama_2 else SYSTEM
+        if self.steps > 1 or self.context == "fixed":
+            text += LLAMA_2_SYSTEM_CHAIN if llama_2 else SYSTEM_CHAIN
+        return text + EXAMPLE if self.context == "fixed" else text
 
     @property
     def answer(self) -> str:
@@ -101,20 +133,18 @@ def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | N
 
 
 def render_prefix(prompt: PromptFormat) -> str:
-    """All that stands before the image: system text, in-context example, the user's role (conversation `llava_v1`)."""
-    if prompt.context == "none":
-        return f"{SYSTEM}USER: " if prompt.steps == 1 else f"{SYSTEM}{SYSTEM_CHAIN} USER: "
-    return f"{SYSTEM}{SYSTEM_CHAIN}{EXAMPLE} USER: "
+    """All that stands before the image: system text, in-context example, the user's role."""
+    return _FRAMES[prompt.conversation][0].format(system=prompt.system)
 
 
-def render_question(turn: Turn) -> str:
+def render_question(turn: Turn, prompt: PromptFormat) -> str:
     """All that stands between the image and the answer."""
-    return f"\n {turn.question} ASSISTANT:"
+    return _FRAMES[prompt.conversation][1].format(question=turn.question)
 
 
-def render_answer(turn: Turn) -> str:
+def render_answer(turn: Turn, prompt: PromptFormat) -> str:
     """The answer as it follows `render_question`, without the end token."""
-    return f" {turn.answer}"
+    return _FRAMES[prompt.conversation][2].format(answer=turn.answer)
 
 
 def defuse(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cores_core import prompts
 from cores_core.prompts import PromptFormat, defuse, render_turn
 from cores_core.sample import Query, Turn
 
+IMAGE = f"{prompts.IMAGE_START}{prompts.IMAGE}{prompts.IMAGE_END}"
 CHAIN = PromptFormat(steps=2, context="fixed")
 LISA = PromptFormat(steps=1, context="none")
 QUERIES = {
@@ -41,6 +43,27 @@ def test_templates_equal_the_release(shared: Path) -> None:
     assert golden["EXAMPLE_QA_LIST"][0] == prompts.EXAMPLE
     assert _respell(CHAIN.answer) == golden["ANSWER_LIST"][0]
     assert golden["templates"]["llava_v1"]["system"] == prompts.SYSTEM + prompts.SYSTEM_CHAIN
+
+
+@pytest.mark.parametrize("conversation", ["llava_v0", "llava_llama_2"])
+def test_other_conversations_equal_the_release(shared: Path, conversation: Any) -> None:
+    cases = json.loads((shared / "golden/data/collate_cores.json").read_text())["cases"]
+    case = cases[f"{conversation}/one/train"]
+    (question, answer) = case["turns"][0]
+    prompt = replace(CHAIN, conversation=conversation)
+    turn = Turn(question.removeprefix("<image>\n"), answer)
+    ours = _render_conversation(turn, prompt)
+    if conversation == "llava_v0":
+        ours = ours.removesuffix(prompts.END)  # this one ends with its separator
+    golden = case["prompts_in"][0].replace(prompts.IMAGE, IMAGE)
+    assert ours.replace(f"{IMAGE}\n ", f"{IMAGE}\n") == golden  # the evaluation's blank, which no tokenizer sees
+
+
+@pytest.mark.parametrize("conversation", ["llava_v1", "llava_v0", "llava_llama_2"])
+@pytest.mark.parametrize(("release", "prompt"), [("cores", PromptFormat(context="none")), ("lisa", LISA)])
+def test_system_texts_equal_the_releases(shared: Path, release: str, prompt: PromptFormat, conversation: Any) -> None:
+    golden = _load_templates(shared, release)["templates"][conversation]["system"]
+    assert replace(prompt, conversation=conversation).system == golden
 
 
 def test_the_prefix_of_lisa_equals_its_release(shared: Path) -> None:
@@ -111,9 +134,8 @@ def test_special_tokens_share_no_beginning() -> None:
 
 def _render_conversation(turn: Turn, prompt: PromptFormat) -> str:
     """A conversation as one string, with the image where the processor puts it and the release's spelling."""
-    image = f"{prompts.IMAGE_START}{prompts.IMAGE}{prompts.IMAGE_END}"
-    question, answer = prompts.render_question(turn), prompts.render_answer(turn)
-    return _respell(f"{prompts.render_prefix(prompt)}{image}{question}{answer}{prompts.END}")
+    question, answer = prompts.render_question(turn, prompt), prompts.render_answer(turn, prompt)
+    return _respell(f"{prompts.render_prefix(prompt)}{IMAGE}{question}{answer}{prompts.END}")
 
 
 def _respell(text: str) -> str:

@@ -67,4 +67,5 @@ def _corpus(texts: Iterable[str]) -> Iterable[str]:
     for prompt in (PromptFormat(steps=1, context="none"), PromptFormat(steps=2, context="fixed")):
         for is_sentence in (True, False):
             turn = prompts.render_turn(Query("it", is_sentence), prompt)
-            yield from [prompts.render_prefix(prompt), prompts.render_question(turn), prompts.render_answer(turn)] * 50
+            question, answer = prompts.render_question(turn, prompt), prompts.render_answer(turn, prompt)
+            yield from [prompts.render_prefix(prompt), question, answer] * 50

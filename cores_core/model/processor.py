@@ -185,7 +185,7 @@ class Processor:
 
     def answer_ids(self, turn: Turn) -> list[int]:
         """Ids of a turn's answer with the end token."""
-        return [*self._encode(prompts.render_answer(turn)), self.end_id]
+        return self._encode(f"{prompts.render_answer(turn, self.prompt)}{prompts.END}")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens of the chain included, the end token left out."""
@@ -205,7 +205,7 @@ class Processor:
         ids, start = list(self._prefix), len(self._prefix)
         positions, branches, labels = list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start
         for branch, (turn, answer) in enumerate(zip(sample.turns, answers, strict=True), start=1):
-            question = self._encode(prompts.render_question(turn))
+            question = self._encode(prompts.render_question(turn, self.prompt))
             length = len(question) + len(answer)
             if start + length > self.max_tokens:
                 raise DataError(

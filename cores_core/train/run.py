@@ -147,7 +147,7 @@ def _check_same_model(config: Config, begun: Config, may_resize: bool) -> None:
     """Weights fit the model they were trained in; a new run may show it images of another size."""
     if may_resize:
         begun = replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size))
-    for name in ("language", "vision", "sam", "chain", "context"):
+    for name in ("language", "vision", "sam", "chain", "context", "wording", "conversation"):
         if getattr(config, name) != getattr(begun, name):
             raise ConfigError(
                 f"`{name}` differs from that of the checkpoint, {getattr(begun, name)}",

@@ -72,10 +72,11 @@ def test_prompts_and_ids_equal_the_release(golden: Path, predictor: Predictor, c
     inputs = np.load(golden / f"cores_mask/cases/inputs_{case}.npz")["input_ids"]
     texts = json.loads((golden / "cores_mask/cases/prompts.json").read_text())[case]["conversation_list"]
     for query, expected, text in zip(QUERIES[case], inputs.tolist(), texts, strict=True):
-        turn = render_turn(query, processor.prompt)
+        prompt = processor.prompt
+        turn = render_turn(query, prompt)
         image = f"{prompts.IMAGE_START}{prompts.IMAGE}{prompts.IMAGE_END}"
-        question, answer = prompts.render_question(turn), prompts.render_answer(turn)
-        assert f"{prompts.render_prefix(processor.prompt)}{image}{question}{answer}{prompts.END}" == text
+        question, answer = prompts.render_question(turn, prompt), prompts.render_answer(turn, prompt)
+        assert f"{prompts.render_prefix(prompt)}{image}{question}{answer}{prompts.END}" == text
         assert _released_ids(predictor.checkpoint, turn) == [i for i in expected if i != 0]  # 0 is padding
 
 

@@ -86,10 +86,11 @@ def test_the_text_read_is_the_text_rendered(processor: Processor) -> None:
     sample = _ask(processor, QUESTIONS[0])
     ids = processor.collate([sample]).input_ids[0].tolist()
     images = prompts.IMAGE * processor.images.mllm_tokens
+    turn, prompt = sample.turns[0], processor.prompt
     expected = (
-        f"{prompts.BEGIN}{prompts.render_prefix(processor.prompt)}"
+        f"{prompts.BEGIN}{prompts.render_prefix(prompt)}"
         f"{prompts.IMAGE_START}{images}{prompts.IMAGE_END}"
-        f"{prompts.render_question(sample.turns[0])}{prompts.render_answer(sample.turns[0])}{prompts.END}"
+        f"{prompts.render_question(turn, prompt)}{prompts.render_answer(turn, prompt)}{prompts.END}"
     )
     assert processor.tokenizer.decode(ids) == expected
 
