@@ -20,6 +20,8 @@ from cores_core.model.processor import Batch
 KINDS = ("part", "object")
 DETAIL = 4
 """How many cells a side the fine pixel loss makes of one cell of the embedding, as SAM's decoder does."""
+SHARPNESS = 4.0
+"""Factor on squared distances between prompts and prototypes, which are some units, in the cross entropy."""
 
 
 class ConceptHead(nn.Module):
@@ -47,13 +49,14 @@ class ConceptHead(nn.Module):
     def prompt_loss(self, text: TextOutput, batch: Batch) -> Tensor:
         """How far the prompts are from the prototypes of what is asked for, which stay where they are.
 
-        Cross entropy among all categories, and squared distance, averaged over the steps of the chain; a scalar.
+        Cross entropy among all categories by nearness, and squared distance, averaged over the chain; a scalar.
         """
         prototypes, asked = self.prototypes.detach(), self._asked(batch)
         total = prototypes.new_zeros(())
         for prompts in text.prompts:
-            total = total + functional.cross_entropy(prompts @ prototypes.T, asked)
-            total = total + (prompts - prototypes[asked]).square().sum(1).mean()
+            distances = (prompts[:, None] - prototypes).square().sum(2)
+            total = total + functional.cross_entropy(-SHARPNESS * distances, asked)
+            total = total + distances.gather(1, asked[:, None]).mean()
         return total / len(text.prompts)
 
     def prompts(self, batch: Batch) -> Tensor:

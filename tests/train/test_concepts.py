@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cores_core.model.cores import TextOutput
-from cores_core.train.concepts import DETAIL, ConceptHead, _shares
+from cores_core.train.concepts import DETAIL, SHARPNESS, ConceptHead, _shares
 
 CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
 
@@ -35,8 +35,9 @@ def test_what_agrees_with_everything_costs_nothing(head: ConceptHead) -> None:
 
 
 def test_a_prompt_for_something_else_costs_the_gap_and_the_distance(head: ConceptHead) -> None:
-    gap, distance = 20 * 20, 2 * 20 * 20
-    assert head(_output(prompt=1), _batch("Fish Tail")).item() == pytest.approx(gap + distance, abs=1e-3)
+    distance = 2 * 20 * 20
+    expected = SHARPNESS * distance + distance
+    assert head(_output(prompt=1), _batch("Fish Tail")).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_prompts_of_all_steps_count_and_move_towards_the_prototypes(head: ConceptHead) -> None:
