@@ -128,8 +128,9 @@ class TrainConfig:
     `align_steps` teach the MLLM alone to give these prompts; the rest, at `joint_rate` of the rates, train all.
 
     `start_from` names a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to
-    `longest_side`; `mirror` shows every other one mirrored; `keep_images` holds them in memory. With precision `bf16`,
-    the encoders and the language model run in bfloat16 under autocast; weights and mask head stay in float32.
+    `longest_side`; `mirror` shows every other one mirrored; `word_dropout` is the share of a question's words that is
+    left out; `keep_images` holds images in memory. With precision `bf16`, the encoders and the language model run in
+    bfloat16 under autocast; weights and mask head stay in float32.
     """
 
     start_from: str | None = None
@@ -151,6 +152,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     longest_side: int | None = None
     mirror: bool = False
+    word_dropout: float = 0.0
     keep_images: bool = False
     gradient_clip: float = 1.0
     seed: int = 0
@@ -163,6 +165,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_not_negative("train", self)
+        if self.word_dropout >= 1:
+            raise ConfigError(f"`train.word_dropout` must be below 1: {self.word_dropout}")
         for name in (
             "steps", "images_per_step", "pretrain_images", "pretrain_queries", "queries_per_image", "log_every",
             "save_every", "keep_checkpoints", "validate_every",

@@ -24,6 +24,7 @@ class SampleOptions:
         queries: the most that are asked of one image.
         longest_side: images whose longer side is longer are shrunk to it, with their masks; None for never.
         mirror: whether every other image is shown mirrored. Not for data that speaks of left and right.
+        word_dropout: how likely each word of a query is left out, so that no single word is relied on.
         keep: whether images stay in memory once they are read.
         with_scene: whether samples also hold all that their image shows, asked about or not.
     """
@@ -31,6 +32,7 @@ class SampleOptions:
     queries: int
     longest_side: int | None = None
     mirror: bool = False
+    word_dropout: float = 0.0
     keep: bool = False
     with_scene: bool = False
 
@@ -67,6 +69,8 @@ class Mixture:
         rng = np.random.default_rng((self._seed, epoch, index))
         shown = self._kept.get(index) or self._read(index)
         asked = draw_queries(shown.record, queries, rng)
+        if self._options.word_dropout:
+            asked = [(region, _drop_words(query, self._options.word_dropout, rng)) for region, query in asked]
         turns = tuple(render_turn(query, self._prompt, rng) for _, query in asked)
         if self._options.mirror and rng.random() < 0.5:
             shown = shown.mirrored()
@@ -134,6 +138,12 @@ class _Shown:
         height, width = self.image.shape[:2]
         mask: BoolMask = np.unpackbits(packed, count=height * width).view(np.bool_).reshape(height, width)
         return np.ascontiguousarray(mask[:, ::-1]) if self.is_mirrored else mask
+
+
+def _drop_words(query: Query, share: float, rng: np.random.Generator) -> Query:
+    words = query.text.split()
+    kept = [word for word, luck in zip(words, rng.random(len(words)), strict=True) if luck >= share]
+    return Query(" ".join(kept or words), query.is_sentence)
 
 
 def _pack(rle: Rle, size_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -115,6 +115,7 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
         queries=train.queries_per_image,
         longest_side=train.longest_side,
         mirror=train.mirror,
+        word_dropout=train.word_dropout,
         keep=train.keep_images,
         with_scene=concepts is not None,
     )
