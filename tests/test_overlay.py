@@ -69,6 +69,14 @@ def test_the_coarse_outline_is_dashed_and_holds_no_fill():
     assert shown[240, 280].tolist() == [128, 128, 128]
 
 
+def test_a_lattice_is_outlined_as_the_whole_that_it_covers():
+    lattice = FISH.copy()
+    lattice[::2] = lattice[:, ::2] = False
+    whole, gappy = (render_overlay(plain(), QUESTION, ANSWER, mask, FISH & False) for mask in (FISH, lattice))
+    yellow = [(np.abs(shown.astype(int) - COARSE_COLOUR).max(axis=-1) < 40).sum() for shown in (whole, gappy)]
+    assert yellow[1] == pytest.approx(yellow[0], rel=0.2)
+
+
 def test_empty_masks_leave_the_image_as_it_is_and_the_legend_says_so():
     image = plain()
     shown = render_overlay(image, QUESTION, ANSWER, nothing(image), nothing(image))
