@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -34,6 +33,7 @@ from cores_core.model.cores import CoresModel
 from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.processor import Processor, Tokenizer
 from cores_core.model.segmenter import resize_positions
+from cores_core.model.tensors import read_file
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 
 FORMAT = 1
@@ -112,7 +112,7 @@ def load_checkpoint(source: str | Path, image_size: int | None = None) -> Checkp
         config, tokenizer = load_config(folder / "config.yaml"), _load_tokenizer(folder / "processor")
         weights = {}
         for name in ("mllm", "heads"):
-            weights |= _load_tensors(folder / f"{name}.safetensors")
+            weights |= dict(read_file(folder / f"{name}.safetensors"))
     if image_size is not None and image_size != config.sam.image_size:
         config = replace(config, sam=replace(config.sam, image_size=image_size))
         weights |= resize_positions(weights, image_size // config.sam.patch_size)
@@ -128,7 +128,7 @@ def load_checkpoint(source: str | Path, image_size: int | None = None) -> Checkp
 
 def load_concepts(folder: Path) -> dict[str, Tensor]:
     """The tensors of the concept head that a model was trained with, in float32."""
-    return {name: tensor.float() for name, tensor in _load_tensors(folder / f"{CONCEPTS}.safetensors").items()}
+    return {name: tensor.float() for name, tensor in read_file(folder / f"{CONCEPTS}.safetensors")}
 
 
 def load_optimizer(folder: Path) -> Mapping[str, Any]:
@@ -208,13 +208,6 @@ def _load_tokenizer(folder: Path) -> Tokenizer:
         return tokenizer
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read weights: {path} ({error})") from error
 
 
 def _check_weights(model: CoresModel, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -24,6 +24,8 @@ from cores_core.prompts import PromptFormat
 from cores_core.sample import ImageSize, Sample, Turn
 
 IGNORED_LABEL = -100
+DECODER_SCALE = 4
+"""Pixels a side that SAM's decoder makes of one patch."""
 PREFIX, PADDING = 0, -1
 """Values of `Batch.branches` beside the turns, which count from 1."""
 
@@ -256,7 +258,7 @@ def thing_maps(sample: Sample, resized_hw: tuple[int, int], images: ImageFormat)
     for thing, frame in zip(sample.scene, square, strict=True):
         mask = thing.mask.astype(np.uint8) * 255
         frame[: resized_hw[0], : resized_hw[1]] = resize_mask(mask, resized_hw)
-    side = 4 * images.sam_grid
+    side = DECODER_SCALE * images.sam_grid
     return torch.from_numpy(np.stack([resize_mask(frame, (side, side)) for frame in square]))
 
 

@@ -15,11 +15,9 @@ from torch.nn import functional
 
 from cores_core.data.store import Store
 from cores_core.model.cores import ChainOutput, TextOutput
-from cores_core.model.processor import Batch
+from cores_core.model.processor import DECODER_SCALE, Batch
 
 KINDS = ("part", "object")
-DETAIL = 4
-"""How many cells a side the fine pixel loss makes of one cell of the embedding, as SAM's decoder does."""
 SHARPNESS = 4.0
 """Factor on squared distances between prompts and prototypes, which are some units, in the cross entropy."""
 
@@ -40,7 +38,7 @@ class ConceptHead(nn.Module):
         self.members = {kind: [i for i, other in enumerate(kinds) if other == kind] for kind in KINDS}
         self.prototypes = nn.Parameter(torch.randn(len(categories), width) / width**0.5)
         self.backgrounds = nn.Parameter(torch.randn(len(KINDS), width) / width**0.5)
-        self.detail = nn.ConvTranspose2d(width, width, kernel_size=DETAIL, stride=DETAIL)
+        self.detail = nn.ConvTranspose2d(width, width, kernel_size=DECODER_SCALE, stride=DECODER_SCALE)
 
     def forward(self, output: ChainOutput, batch: Batch) -> Tensor:
         """The pixel loss and the prompt loss of a whole forward; a scalar."""
@@ -70,7 +68,7 @@ class ConceptHead(nn.Module):
         """
         targets = torch.stack([self._coverage(batch, image) for image in range(len(batch.things))])
         views = (
-            (image_embeddings, functional.avg_pool2d(targets, DETAIL)),
+            (image_embeddings, functional.avg_pool2d(targets, DECODER_SCALE)),
             (self.detail(image_embeddings), targets),
         )
         total = image_embeddings.new_zeros(())

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cores_core.model.cores import TextOutput
-from cores_core.train.concepts import DETAIL, SHARPNESS, ConceptHead, _shares
+from cores_core.model.processor import DECODER_SCALE
+from cores_core.train.concepts import SHARPNESS, ConceptHead, _shares
 
 CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
 
@@ -70,7 +71,7 @@ def test_a_cell_half_covered_belongs_half_to_each(head: ConceptHead) -> None:
     half = torch.zeros(1, 8, 8, dtype=torch.uint8)
     half[:, :, 2:4] = 255  # the right half of the left column of cells
     batch = _batch("Fish Tail", things=(("Fish Head", "part"),), maps=half)
-    coverage = functional.avg_pool2d(head._coverage(batch, 0)[None], DETAIL)
+    coverage = functional.avg_pool2d(head._coverage(batch, 0)[None], DECODER_SCALE)
     shares = _shares(coverage[:, head.members["part"]])
     assert shares[0, :, 0, 0].tolist() == [0.5, 0.5, 0.0]
     assert shares[0, :, 0, 1].tolist() == [1.0, 0.0, 0.0]
