@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,6 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cores_core.errors import CoresError
+
+if TYPE_CHECKING:
+    from cores_core.model.plan import MemoryPlan
 
 out = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
 talk = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -41,6 +44,24 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     out.print(table)
+
+
+def show_memory(title: str, plan: "MemoryPlan") -> None:
+    """The parts of a model with their sizes, and the memory that using it takes."""
+    training = any(part.trainable for part in plan.parts)
+    columns, keep = ("part", "parameters", "that train", "weights"), (0, 1, 2, 3) if training else (0, 1, 3)
+    cells = [(p.name, f"{p.parameters:,}", f"{p.trainable:,}", size_text(p.weight_bytes)) for p in plan.parts]
+    count, learning = (sum(getattr(p, name) for p in plan.parts) for name in ("parameters", "trainable"))
+    cells.append(("all", f"{count:,}", f"{learning:,}", size_text(plan.weights)))
+    show_table(title, [columns[i] for i in keep], [[row[i] for i in keep] for row in cells])
+    purposes = {"weights": plan.weights, "gradients": plan.gradients, "optimiser": plan.optimizer}
+    purposes |= {"activations (estimate)": plan.activations, "in all": plan.total}
+    show_table("memory", ("purpose", "size"), [(name, size_text(size)) for name, size in purposes.items() if size])
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 @contextmanager

@@ -89,6 +89,31 @@ class SamConfig:
 
 
 @dataclass(frozen=True)
+class BaseConfig:
+    """Pretrained weights that a model begins with, whose sizes replace `language`, `vision` and `sam`; None for none.
+
+    `mllm` is a LLaVA, by folder or hub id; `sam` a `sam_vit_*.pth`, by path or as vit_h, vit_l, vit_b.
+    """
+
+    mllm: str | None = None
+    sam: str | None = None
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on the language model (model/lora.py). With rank 0 there are none, and everything trains."""
+
+    rank: int = 0
+    alpha: int = 16
+    dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_not_negative("lora", self)
+        if self.dropout >= 1:
+            raise ConfigError(f"`lora.dropout` must be below 1: {self.dropout}")
+
+
+@dataclass(frozen=True)
 class ChainConfig:
     """The segmenting chain: 1 step (LISA) or 2 (CoReS), with or without the token refiner."""
 
@@ -179,9 +204,11 @@ class TrainConfig:
 class Config:
     """All settings of a model and its training."""
 
+    base: BaseConfig = field(default_factory=BaseConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     sam: SamConfig = field(default_factory=SamConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     context: Context = "fixed"
     wording: Wording = "cores"
@@ -194,6 +221,9 @@ class Config:
         for name in ("pretrain_steps", "align_steps"):
             if getattr(self.train, name) and not self.loss.concept:
                 raise ConfigError(f"`train.{name}` needs `loss.concept`", hint=f"set train.{name}=0")
+        if self.lora.rank and not (self.train.start_from or (self.base.mllm and self.base.sam)):
+            hint = "set base.mllm and base.sam, or start --from a model"
+            raise ConfigError("`lora.rank` keeps the weights of a model as they are, and there is none", hint=hint)
 
     @property
     def prompt(self) -> PromptFormat:

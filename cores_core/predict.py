@@ -21,9 +21,11 @@ from cores_core.errors import DataError
 from cores_core.files import replacing, save_text
 from cores_core.images import load_image
 from cores_core.masks import binarize, bounding_box, encode_rle
-from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
+from cores_core.model.checkpoint import EMBEDDED, Checkpoint, LoadOptions, load_checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
+from cores_core.model.placement import Placement, Quantization, check_placement, place_model
 from cores_core.overlay import render_overlay
+from cores_core.prompts import Conversation
 from cores_core.runtime import resolve_device, resolve_dtype
 from cores_core.sample import BoolMask, Query, RgbImage
 
@@ -81,22 +83,32 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, source: str | Path = EMBEDDED, device: str = "auto", dtype: str = "float32"
+        cls,
+        source: str | Path = EMBEDDED,
+        device: str = "auto",
+        dtype: str = "float32",
+        load_in: Quantization | None = None,
+        conversation: Conversation | None = None,
     ) -> "Predictor":
-        """Load a checkpoint folder, or `tiny`, the model that ships with the package.
+        """Load a checkpoint folder, released weights, a hub id, or `tiny`, the model that ships with the package.
 
         Args:
-            device: auto, cpu, cuda or mps.
-            dtype: float32, bfloat16 or float16. SAM stays in float32.
+            device: auto, cpu, cuda or mps; `spread` divides the MLLM among all CUDA devices.
+            dtype: float32, bfloat16, float16, or auto (bfloat16 on CUDA, else float32). Mask head: float32.
+            load_in: hold the language model in 4bit or 8bit (bitsandbytes, CUDA).
+            conversation: how turns are set apart, where a release was trained on another way than llava_v1.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is damaged.
             ConfigError: no such device or dtype.
         """
-        place, precision = resolve_device(device), resolve_dtype(dtype)
-        checkpoint = load_checkpoint(source)
-        checkpoint.model.to(place)
-        checkpoint.model.mllm.to(precision)
+        spread = device == "spread"
+        place = resolve_device("cuda" if spread else device)
+        placement = Placement(place, load_in, spread)
+        check_placement(placement)
+        options = LoadOptions(dtype=resolve_dtype(dtype, place), conversation=conversation)
+        checkpoint = load_checkpoint(source, options)
+        place_model(checkpoint.model, placement)
         return cls(checkpoint)
 
     def predict(

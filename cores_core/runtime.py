@@ -49,9 +49,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def resolve_dtype(name: str) -> torch.dtype:
-    """Turn `float32`, `bfloat16` or `float16` into a torch dtype."""
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turn `float32`, `bfloat16`, `float16` or `auto` into a torch dtype: `auto` takes bfloat16 on CUDA, else float32.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    auto = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtypes = {"auto": auto, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in dtypes:
         raise ConfigError(f"unknown dtype: {name}", hint=f"choose one of {', '.join(dtypes)}")
     return dtypes[name]

@@ -29,9 +29,11 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_dtypes_by_name() -> None:
-    assert resolve_dtype("bfloat16") == torch.bfloat16
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
+    assert (resolve_dtype("auto", cpu), resolve_dtype("auto", cuda)) == (torch.float32, torch.bfloat16)
     with pytest.raises(ConfigError, match="int8"):
-        resolve_dtype("int8")
+        resolve_dtype("int8", cpu)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**40])

@@ -2,12 +2,15 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cores_cli import console
-from cores_cli.options import MODEL_HELP
+from cores_cli.options import MODEL_HELP, ConversationName, ConversationOption
+
+if TYPE_CHECKING:
+    import torch
 
 app = typer.Typer(help="Look into a model, and bring it from one format to another.", no_args_is_help=True)
 
@@ -15,51 +18,90 @@ SourceArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; must not exist yet.")]
 
 
-class DtypeName(StrEnum):
+class FileDtypeName(StrEnum):
     """Precision of the weights in the files."""
 
+    same = "same"
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
 
 
-DtypeOption = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the weights in the files.")]
+DtypeOption = Annotated[
+    FileDtypeName, typer.Option("--dtype", help="Precision of the weights in the files; same: as they are.")
+]
 
 
 @app.command()
 def show(model: SourceArgument) -> None:
-    """What is in a model: its parts and their sizes, its tokens, where it comes from."""
-    from cores_core.model.checkpoint import describe_checkpoint, load_checkpoint
+    """What is in a model: its parts and their sizes, its tokens, where it comes from. Nothing is loaded."""
+    from cores_core.model.checkpoint import inspect_checkpoint
+    from cores_core.model.plan import count_parameters, describe_checkpoint
 
-    checkpoint = load_checkpoint(model)
-    parts, facts = describe_checkpoint(checkpoint)
-    console.show_table(f"{model}: parameters", ("part", "parameters"), [(k, f"{v:,}") for k, v in parts.items()])
-    console.show_table(f"{model}: facts", ("what", "value"), list(facts.items()))
+    checkpoint = inspect_checkpoint(model)
+    sizes = [(name, f"{count:,}") for name, count in count_parameters(checkpoint.model).items()]
+    console.show_table(f"{model}: parameters", ("part", "parameters"), sizes)
+    console.show_table(f"{model}: facts", ("what", "value"), list(describe_checkpoint(checkpoint).items()))
 
 
 @app.command()
-def convert(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = DtypeName.float32) -> None:
+def convert(
+    model: SourceArgument,
+    folder: FolderArgument,
+    dtype: DtypeOption = FileDtypeName.same,
+    conversation: ConversationOption = None,
+) -> None:
     """Write released weights, or any model, as a checkpoint of ours, without what only resuming needs."""
-    from cores_core.model.checkpoint import find_checkpoint, load_checkpoint, load_concepts, save_checkpoint
-    from cores_core.runtime import resolve_dtype
-
-    _check_free(folder)
-    checkpoint = load_checkpoint(model)
-    concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
-    save_checkpoint(folder, checkpoint, resolve_dtype(dtype.value), concepts=concepts)
-    console.say(f"wrote {folder}")
+    _write_merged(model, folder, dtype, conversation)
 
 
 @app.command()
-def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = DtypeName.float32) -> None:
+def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = FileDtypeName.same) -> None:
+    """Fold the adapter of a LoRA training into the weights, so that the model stands by itself.
+
+    FOLDER/mllm is then a LLaVA that plain transformers loads: LlavaForConditionalGeneration.from_pretrained(...).
+    """
+    from cores_core.errors import CheckpointError
+    from cores_core.model.checkpoint import load_model_config
+
+    if not load_model_config(model).lora.rank:
+        hint = f"to write it in another precision: cores checkpoint convert {model} {folder}"
+        raise CheckpointError(f"there is no adapter to merge in: {model}", hint=hint)
+    _write_merged(model, folder, dtype, None)
+
+
+@app.command()
+def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = FileDtypeName.same) -> None:
     """Write a model in the format of the released LISA and CoReS weights, for other people's scripts."""
-    from cores_core.model.checkpoint import load_checkpoint
+    from cores_core.model.checkpoint import LoadOptions, load_checkpoint
     from cores_core.model.export import export_released
-    from cores_core.runtime import resolve_dtype
 
     _check_free(folder)
-    export_released(load_checkpoint(model), folder, resolve_dtype(dtype.value))
+    export_released(load_checkpoint(model, LoadOptions(dtype=None)), folder, _torch_dtype(dtype))
     console.say(f"wrote {folder}")
+
+
+def _write_merged(model: str, folder: Path, dtype: FileDtypeName, conversation: ConversationName | None) -> None:
+    from cores_core.model.checkpoint import (
+        LoadOptions,
+        find_checkpoint,
+        load_checkpoint,
+        load_concepts,
+        save_checkpoint,
+    )
+
+    _check_free(folder)
+    options = LoadOptions(dtype=None, conversation=conversation.value if conversation else None)
+    checkpoint = load_checkpoint(model, options)
+    concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
+    save_checkpoint(folder, checkpoint, _torch_dtype(dtype), concepts=concepts)
+    console.say(f"wrote {folder}")
+
+
+def _torch_dtype(dtype: FileDtypeName) -> "torch.dtype | None":
+    import torch
+
+    return None if dtype is FileDtypeName.same else getattr(torch, dtype.value)
 
 
 def _check_free(folder: Path) -> None:

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from cores_cli import console
-from cores_cli.options import DataRootOption, DeviceName, DeviceOption, ModelOption, ProtocolName, ProtocolOption
+from cores_cli.options import (
+    ConversationOption,
+    DataRootOption,
+    DtypeName,
+    DtypeOption,
+    LoadInOption,
+    ModelOption,
+    PlaceName,
+    PlaceOption,
+    ProtocolName,
+    ProtocolOption,
+)
 
 app = typer.Typer(help="Score a model. Every score names its protocol and its number of queries.", no_args_is_help=True)
 
@@ -33,17 +44,24 @@ def reasonpart(
     data_root: DataRootOption = Path("data"),
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for results.json, items.jsonl.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
-    device: DeviceOption = DeviceName.auto,
+    device: PlaceOption = PlaceName.auto,
+    dtype: DtypeOption = DtypeName.auto,
+    load_in: LoadInOption = None,
+    conversation: ConversationOption = None,
 ) -> None:
     """Reasoning questions about parts of objects: gIoU, cIoU by target size, mIoU over parts."""
     from cores_core.data.store import Store
     from cores_core.evaluate import evaluate_store, save_evaluation
-    from cores_core.model.checkpoint import load_checkpoint
-    from cores_core.runtime import resolve_device
+    from cores_core.predict import Predictor
 
     store = Store(data_root, data, split)
-    checkpoint = load_checkpoint(model)
-    checkpoint.model.to(resolve_device(device))
+    checkpoint = Predictor.from_checkpoint(
+        model,
+        device=device.value,
+        dtype=dtype.value,
+        load_in=load_in.value if load_in else None,
+        conversation=conversation.value if conversation else None,
+    ).checkpoint
     images = min(len(store), limit if limit is not None else len(store))
     with console.progress_bar() as progress:
         task = progress.add_task(f"evaluating ({protocol.value})", total=images)

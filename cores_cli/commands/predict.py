@@ -7,15 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cores_cli import console
-from cores_cli.options import DeviceName, DeviceOption, ModelOption, ProtocolName, ProtocolOption
+from cores_cli.options import (
+    ConversationOption,
+    DtypeName,
+    DtypeOption,
+    LoadInOption,
+    ModelOption,
+    PlaceName,
+    PlaceOption,
+    ProtocolName,
+    ProtocolOption,
+    QuantizationName,
+)
 
 if TYPE_CHECKING:
     from cores_core.predict import Prediction, SavedFiles
 
 
 def predict(
-    image: Annotated[Path, typer.Argument(help="The image: JPEG, PNG, WebP, BMP or TIFF.", show_default=False)],
-    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
+    image: Annotated[
+        Path | None, typer.Argument(help="The image: JPEG, PNG, WebP, BMP or TIFF.", show_default=False)
+    ] = None,
+    questions: Annotated[
+        list[str] | None, typer.Argument(metavar="QUESTION...", help="One or more questions.", show_default=False)
+    ] = None,
     model: ModelOption = "tiny",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per question on stdout.")] = False,
@@ -23,7 +38,11 @@ def predict(
         bool, typer.Option("--phrase", help="The questions are bare phrases, such as: tail of the fish.")
     ] = False,
     protocol: ProtocolOption = ProtocolName.generated,
-    device: DeviceOption = DeviceName.auto,
+    device: PlaceOption = PlaceName.auto,
+    dtype: DtypeOption = DtypeName.auto,
+    load_in: LoadInOption = None,
+    conversation: ConversationOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be loaded, and its memory.")] = False,
 ) -> None:
     """Segment what a question asks about.
 
@@ -32,13 +51,25 @@ def predict(
 
     Example: cores predict fish.jpg "Which part steers the fish?"
     """
+    if plan:
+        return _show_plan(model, device, dtype, load_in, len(questions or ()) or 1)
+    if image is None:
+        raise typer.BadParameter("give an image and a question", param_hint="IMAGE")
+    if not questions:
+        raise typer.BadParameter("give at least one question", param_hint="QUESTION")
     from cores_core.images import load_image
     from cores_core.predict import Predictor, save_prediction
     from cores_core.sample import Query
 
     started = time.perf_counter()
     pixels = load_image(image)
-    predictor = Predictor.from_checkpoint(model, device=device.value)
+    predictor = Predictor.from_checkpoint(
+        model,
+        device=device.value,
+        dtype=dtype.value,
+        load_in=load_in.value if load_in else None,
+        conversation=conversation.value if conversation else None,
+    )
     queries = [Query(question, is_sentence=not phrase) for question in questions]
     predictions = predictor.predict_many(pixels, queries, protocol=protocol.value)
     seconds = (time.perf_counter() - started) / len(questions)
@@ -51,6 +82,22 @@ def predict(
             console.show_json(about)
         else:
             _show(prediction, files)
+
+
+def _show_plan(
+    model: str, device: PlaceName, dtype: DtypeName, load_in: QuantizationName | None, questions: int
+) -> None:
+    from cores_core.model.checkpoint import inspect_checkpoint
+    from cores_core.model.plan import plan_prediction
+    from cores_core.runtime import resolve_device, resolve_dtype
+
+    place = resolve_device("cuda" if device is PlaceName.spread else device.value)
+    precision = resolve_dtype(dtype.value, place)
+    memory = plan_prediction(
+        inspect_checkpoint(model), precision, quantization=load_in.value if load_in else None, questions=questions
+    )
+    name = f"{load_in.value}, " if load_in else ""
+    console.show_memory(f"{model}: {name}{str(precision).removeprefix('torch.')} on {place}", memory)
 
 
 def _show(prediction: "Prediction", files: "SavedFiles") -> None:

@@ -33,6 +33,7 @@ def train(
         int, typer.Option("--processes", min=1, help="Processes on this CPU that share the images of each step.")
     ] = 1,
     device: DeviceOption = DeviceName.auto,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would train, and the memory it takes.")] = False,
 ) -> None:
     """Train a model.
 
@@ -42,12 +43,14 @@ def train(
     from cores_core.config import load_config
     from cores_core.runtime import resolve_device
     from cores_core.train.launch import launch_training
-    from cores_core.train.run import TrainJob
+    from cores_core.train.start import TrainJob, plan_memory
 
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
     starts = () if start_from is None else (f"train.start_from={start_from}",)
     config = load_config(source, (*starts, *(settings or ())))
     job = TrainJob(config=config, data_root=data_root, output=output, device=resolve_device(device))
+    if plan:
+        return console.show_memory(f"training {preset}", plan_memory(job)[1])
     with console.progress_bar() as progress, _StopOnSignal() as stop:
         reporter = _TerminalReporter(progress, stop, config.train.log_every)
         steps = launch_training(job, reporter, resume, processes)

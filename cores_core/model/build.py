@@ -1,6 +1,8 @@
 """From a config to a model and its processor, with random weights; and the tokenizer a scratch-built model needs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -12,8 +14,19 @@ from cores_core.model.cores import CoresModel
 from cores_core.model.mllm import build_mllm
 from cores_core.model.processor import ImageFormat, Processor, Tokenizer
 from cores_core.model.segmenter import build_segmenter
+from cores_core.model.tensors import Tensors
 from cores_core.prompts import PromptFormat
 from cores_core.sample import Query
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is put together from; `weights` are the state of the `CoresModel` of `config`, or a part of it."""
+
+    config: Config
+    tokenizer: Tokenizer
+    weights: Tensors
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_model(config: Config, processor: Processor) -> CoresModel:

@@ -1,16 +1,18 @@
 """A checkpoint is a folder that can explain itself; `checkpoint.json` is written last and makes it one.
 
-    mllm.safetensors     all weights of the multimodal LLM
-    heads.safetensors    projection, refiner, SAM
+    mllm/                all weights of the multimodal LLM, as transformers writes and reads them
+    adapter/             in its place where LoRA trained: the adapters, embedding and head, as peft writes them
+    heads.safetensors    projection, refiner, SAM; beside an adapter only SAM's mask decoder, the rest is the base's
     processor/           tokenizer with the chain's tokens
     config.yaml          the resolved config
     concepts.safetensors what stood in for pretraining (train/concepts.py), where it did: only to train on
     optimizer/           only for resuming
-    checkpoint.json      format, step, dtype, token ids, package versions
+    checkpoint.json      format, step, dtype, base, token ids, package versions
 
 Loading is strict: a missing, extra or misshapen tensor is an error that names it.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,27 +22,32 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
-from cores_core.config import Config, load_config, render_config
+from cores_core.config import BaseConfig, Config, LoraConfig, load_config, render_config
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
-from cores_core.model.build import build_model, build_processor
+from cores_core.model.base import describe_base, fingerprint, read_base
+from cores_core.model.build import Parts, build_model, build_processor
 from cores_core.model.convert import is_released, read_released
-from cores_core.model.cores import CoresModel
+from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.hub import fetch_model, is_hub_id
+from cores_core.model.lora import add_lora, is_adapter, read_adapter, save_adapter, trained_tensors
+from cores_core.model.names import our_hub_name
 from cores_core.model.processor import Processor, Tokenizer
 from cores_core.model.segmenter import resize_positions
-from cores_core.model.tensors import read_file
-from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
+from cores_core.model.tensors import Tensors, read_file, read_tensors
+from cores_core.model.tokenizer import load_tokenizer
+from cores_core.prompts import Conversation
 
-FORMAT = 1
+FORMAT = 2
 CONCEPTS = "concepts"
 EMBEDDED = "tiny"
 """The name of the model that ships with the package."""
-_PACKAGES = ("torch", "transformers", "segment-anything", "tokenizers")
+SHARD_SIZE = "4GB"
+_PACKAGES = ("torch", "transformers", "peft", "segment-anything", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,30 @@ class Checkpoint:
     about: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is to be loaded.
+
+    Attributes:
+        dtype: precision of the MLLM and of SAM's image encoder; all else is in float32. None for that of the files.
+        image_size: side of SAM's square in pixels, to train on at another size; None for that of the checkpoint.
+        conversation: how turns are set apart; None for what the checkpoint says, which for releases is their default.
+        merge: fold the adapters into the weights, as all but training wants it.
+    """
+
+    dtype: torch.dtype | None = torch.float32
+    image_size: int | None = None
+    conversation: Conversation | None = None
+    merge: bool = True
+
+
+DEFAULTS = LoadOptions()
+
+
 def save_checkpoint(
     folder: Path,
     checkpoint: Checkpoint,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     optimizer: Mapping[str, Any] | None = None,
     concepts: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -64,19 +91,17 @@ def save_checkpoint(
 
     Args:
         folder: where; an existing one is replaced.
-        dtype: precision of the weights in the files.
+        dtype: precision of the weights in the files; None for that in memory.
         optimizer: state to resume from, if it is to be resumed.
         concepts: tensors of the concept head, if further training is to find them.
     """
-    model, processor = checkpoint.model, checkpoint.processor
+    processor = checkpoint.processor
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as temporary:
         temporary.mkdir()
-        mllm, heads = _split_weights(model.state_dict())
-        files: dict[str, Mapping[str, Tensor]] = {"mllm": mllm, "heads": heads}
-        for name, weights in (files | ({} if concepts is None else {CONCEPTS: concepts})).items():
-            stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
-            save_file(stored, temporary / f"{name}.safetensors")
+        _save_weights(temporary, checkpoint, dtype)
+        if concepts is not None:
+            save_file(_stored(concepts, dtype), temporary / f"{CONCEPTS}.safetensors")
         processor.tokenizer.save_pretrained(temporary / "processor")
         (temporary / "config.yaml").write_text(render_config(checkpoint.config), encoding="utf-8")
         if optimizer is not None:
@@ -85,45 +110,68 @@ def save_checkpoint(
         about = {
             **checkpoint.about,
             "format": FORMAT,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": str(dtype or checkpoint.model.mllm.llava.dtype).removeprefix("torch."),
             "token_ids": dict(zip(processor.prompt.chain, processor.chain_ids, strict=True)),
             "versions": {package: metadata.version(package) for package in _PACKAGES},
         }
         (temporary / "checkpoint.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(source: str | Path, image_size: int | None = None) -> Checkpoint:
-    """Load a checkpoint, a folder of released weights, or the embedded model by its name, in float32 on the CPU.
-
-    Args:
-        image_size: side of SAM's square in pixels, to train on at another size; None for that of the checkpoint.
+def load_checkpoint(source: str | Path, options: LoadOptions = DEFAULTS) -> Checkpoint:
+    """Load a checkpoint, a folder of released weights, or the embedded model by its name, on the CPU.
 
     Raises:
         CheckpointError: there is none, it is incomplete, or a tensor is missing, extra or of another shape.
     """
     folder = find_checkpoint(source)
-    if is_released(folder):
-        released = read_released(folder)
-        config, weights = released.config, released.weights
-        tokenizer: Tokenizer = released.tokenizer
-        about: Mapping[str, Any] = {"released": True}
-    else:
-        about = _load_about(folder / "checkpoint.json")
-        config, tokenizer = load_config(folder / "config.yaml"), _load_tokenizer(folder / "processor")
-        weights = {}
-        for name in ("mllm", "heads"):
-            weights |= dict(read_file(folder / f"{name}.safetensors"))
-    if image_size is not None and image_size != config.sam.image_size:
-        config = replace(config, sam=replace(config.sam, image_size=image_size))
-        weights |= resize_positions(weights, image_size // config.sam.patch_size)
-    processor = build_processor(config, tokenizer)
+    return assemble(_read_parts(folder), options, origin=folder)
+
+
+def inspect_checkpoint(source: str | Path) -> Checkpoint:
+    """The same on the meta device: names, sizes and settings, without values. An adapter counts as merged."""
+    folder = find_checkpoint(source)
+    parts = _read_parts(folder, shapes_only=True)
+    weights = {name: tensor for name, tensor in parts.weights.items() if not is_adapter(name)}
+    return assemble(_without_base(replace(parts, weights=weights)), replace(DEFAULTS, dtype=None), origin=folder)
+
+
+def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str = "the base") -> Checkpoint:
+    """Put a model together; `parts.weights` is emptied on the way, so that no tensor is held twice.
+
+    Args:
+        origin: where the parts come from, for messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, extra or of another shape.
+    """
+    config, weights = parts.config, parts.weights
+    if options.conversation is not None:
+        config = replace(config, conversation=options.conversation)
+    if options.image_size is not None and options.image_size != config.sam.image_size:
+        config = replace(config, sam=replace(config.sam, image_size=options.image_size))
+        weights |= resize_positions(weights, options.image_size // config.sam.patch_size)
+    processor = build_processor(config, parts.tokenizer)
     with init_empty_weights(include_buffers=False):
         model = build_model(config, processor)
-    _check_weights(model, weights, folder)
-    # copies, one by one: tensors of a file are not aligned in memory, which changes the last bits of products
-    own = {name: weights.pop(name).to(torch.float32, copy=True) for name in list(weights)}
-    model.load_state_dict(own, assign=True)
-    return Checkpoint(model.requires_grad_(True).eval(), processor, config, about)
+    adapter = {name: weights.pop(name) for name in list(weights) if is_adapter(name)}
+    _load_weights(model, weights, options, origin)
+    parts = replace(parts, config=config)
+    if adapter:
+        tuner = add_lora(model, config.lora)
+        _check_weights({name: t for name, t in model.state_dict().items() if is_adapter(name)}, adapter, origin)
+        model.load_state_dict(adapter, strict=False)
+        if options.merge:
+            tuner.merge_and_unload(safe_merge=True)
+            parts = _without_base(parts)
+    return Checkpoint(model.eval(), processor, parts.config, parts.about)
+
+
+def load_model_config(source: str | Path) -> Config:
+    """The config of a checkpoint or of released weights, without the weights."""
+    folder = find_checkpoint(source)
+    if is_released(folder):
+        return read_released(folder, shapes_only=True).config
+    return load_config(folder / "config.yaml")
 
 
 def load_concepts(folder: Path) -> dict[str, Tensor]:
@@ -140,37 +188,6 @@ def load_optimizer(folder: Path) -> Mapping[str, Any]:
     return state
 
 
-def describe_checkpoint(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, str]]:
-    """The number of parameters of each part and in all; and what else is worth knowing, by name."""
-    model, processor = checkpoint.model, checkpoint.processor
-    parts = {
-        "language model": model.mllm.llava.model.language_model,
-        "vocabulary head": model.mllm.llava.lm_head,
-        "vision tower": model.mllm.llava.model.vision_tower,
-        "projector": model.mllm.llava.model.multi_modal_projector,
-        "token projection": model.projection,
-        "refiner": model.refiner,
-        "SAM image encoder": model.segmenter.image_encoder,
-        "SAM prompt encoder": model.segmenter.prompt_encoder,
-        "SAM mask decoder": model.segmenter.mask_decoder,
-    }
-    sizes = {
-        name: 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
-        for name, module in parts.items()
-    }
-    sizes["all"] = sum(sizes.values())
-    tokens = zip(processor.prompt.chain, processor.chain_ids, strict=True)
-    facts = {
-        "chain": f"{checkpoint.config.chain.steps} steps",
-        "tokens": ", ".join(f"{token} = {index}" for token, index in tokens),
-        "context": checkpoint.config.context,
-        "wording": checkpoint.config.wording,
-        "image sizes": f"{processor.images.mllm_size} px (MLLM), {processor.images.sam_size} px (SAM)",
-        **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict | list)},
-    }
-    return sizes, facts
-
-
 def find_checkpoint(source: str | Path) -> Path:
     """The folder of a checkpoint given by path, by hub id, or by the embedded model's name."""
     embedded = str(source) == EMBEDDED
@@ -184,9 +201,77 @@ def find_checkpoint(source: str | Path) -> Path:
     return folder
 
 
-def _split_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    mllm = {key: value for key, value in weights.items() if key.startswith("mllm.")}
-    return mllm, {key: value for key, value in weights.items() if key not in mllm}
+def describe_start(config: Config) -> dict[str, str]:
+    """What a model that keeps an adapter was put on, with fingerprints: the base's parts, or the model of `--from`."""
+    start = config.train.start_from
+    if start is None:
+        return describe_base(config.base)
+    folder = find_checkpoint(start)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin"))
+    return {"model": f"{start} {fingerprint(files)}"}
+
+
+def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
+    if is_released(folder):
+        return read_released(folder, shapes_only)
+    about = _load_about(folder / "checkpoint.json")
+    config, tokenizer = load_config(folder / "config.yaml"), load_tokenizer(folder / "processor")
+    heads = dict(read_file(folder / "heads.safetensors", shapes_only))
+    if not config.lora.rank:
+        mllm = {our_hub_name(name): tensor for name, tensor in read_tensors(folder / "mllm", shapes_only)}
+        return Parts(config, tokenizer, mllm | heads, about)
+    if describe_start(config) != about.get("base"):
+        hint = "put back the base that it was trained on, or name its place in the checkpoint's config.yaml"
+        raise CheckpointError(f"the base of this adapter has changed: {folder}", hint=hint)
+    base = _read_start(config, tokenizer, shapes_only)
+    return Parts(config, tokenizer, base | read_adapter(folder / "adapter", shapes_only) | heads, about)
+
+
+def _read_start(config: Config, tokenizer: Tokenizer, shapes_only: bool) -> Tensors:
+    """The weights that a model with an adapter was put on, itself with all adapters merged."""
+    start = config.train.start_from
+    if start is None:
+        with torch.random.fork_rng(devices=[]):
+            return read_base(config, lambda: tokenizer, shapes_only).weights
+    if shapes_only:
+        return dict(inspect_checkpoint(start).model.state_dict())
+    return dict(load_checkpoint(start, replace(DEFAULTS, dtype=None)).model.state_dict())
+
+
+def _without_base(parts: Parts) -> Parts:
+    """A model into which the adapter was merged stands by itself."""
+    return replace(parts, config=replace(parts.config, base=BaseConfig(), lora=LoraConfig()))
+
+
+def _save_weights(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
+    model, lora = checkpoint.model, checkpoint.config.lora
+    weights = trained_tensors(model) if lora.rank else model.state_dict()
+    stored = _stored(weights, dtype)
+    heads = {name: stored.pop(name) for name in list(stored) if not name.startswith("mllm.")}
+    if lora.rank:
+        save_adapter(folder / "adapter", stored, lora)
+    else:
+        named = {name.removeprefix("mllm.llava."): tensor for name, tensor in stored.items()}
+        llava = copy.copy(model.mllm.llava.config)
+        llava.dtype = next(iter(named.values())).dtype
+        llava.save_pretrained(folder / "mllm")
+        save_torch_state_dict(named, folder / "mllm", max_shard_size=SHARD_SIZE)
+    save_file(heads, folder / "heads.safetensors")
+
+
+def _stored(weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors:
+    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+
+
+def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, origin: Path | str) -> None:
+    """Give a model on the meta device its weights, which are taken out of `weights` one by one."""
+    _check_weights(model.state_dict(), weights, origin)
+    own: Tensors = {}
+    for name in list(weights):
+        half = options.dtype is not None and name.startswith(HALVED)
+        dtype = options.dtype if half or options.dtype is None else torch.float32
+        own[name] = weights.pop(name).to(dtype)
+    model.load_state_dict(own, assign=True)
 
 
 def _load_about(path: Path) -> dict[str, Any]:
@@ -200,18 +285,7 @@ def _load_about(path: Path) -> dict[str, Any]:
     return dict(about)
 
 
-def _load_tokenizer(folder: Path) -> Tokenizer:
-    if (folder / MODEL_FILE).is_file():
-        return SentencePieceTokenizer(folder)
-    try:
-        tokenizer: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        return tokenizer
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
-
-
-def _check_weights(model: CoresModel, weights: Mapping[str, Tensor], folder: Path) -> None:
-    expected = model.state_dict()
+def _check_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: Path | str) -> None:
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [f"unknown {name}" for name in weights if name not in expected]
     problems += [
@@ -221,4 +295,4 @@ def _check_weights(model: CoresModel, weights: Mapping[str, Tensor], folder: Pat
     ]
     if problems:
         listed = "; ".join(problems[:3])
-        raise CheckpointError(f"{len(problems)} tensors do not fit in {folder}: {listed}")
+        raise CheckpointError(f"{len(problems)} tensors do not fit in {origin}: {listed}")

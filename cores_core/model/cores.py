@@ -5,12 +5,16 @@ Source: CoReS (arXiv:2404.05673). This is the only forward path: training, evalu
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from cores_core.model.mllm import Mllm
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Segmenter
+
+HALVED = ("mllm.", "segmenter.image_encoder.")
+"""Beginnings of the names of all weights that may be in half precision; the mask head and what it is given may not."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,7 @@ class CoresModel(nn.Module):
         self.mllm = mllm
         self.segmenter = segmenter
         self.chain_ids = chain_ids
-        self.projection = nn.Sequential(
-            nn.Linear(mllm.width, mllm.width), nn.ReLU(), nn.Linear(mllm.width, segmenter.width)
-        )
+        self.projection = build_projection(mllm.width, segmenter.width)
         self.refiner = TokenRefiner(segmenter.width) if refiner and len(chain_ids) > 1 else None
 
     def forward(self, batch: Batch) -> ChainOutput:
@@ -104,8 +106,18 @@ class CoresModel(nn.Module):
             steps.append(self.segmenter.decode(image_embeddings, prompt, prior))
         return tuple(steps)
 
+    @property
+    def device(self) -> torch.device:
+        """Where SAM and the heads are, and batches should be."""
+        return next(self.projection.parameters()).device
+
     @staticmethod
     def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:
         """(N, D) states of a token's predictors, in the order of the queries."""
         predicts_next = input_ids[:, 1:] == token_id  # (B, T-1): the state at t-1 predicts the token at t
         return hidden[:, :-1][predicts_next]
+
+
+def build_projection(width: int, prompt_width: int) -> nn.Sequential:
+    """From hidden states of width D to prompts of width C, with random weights; shared by the tokens of the chain."""
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_width))

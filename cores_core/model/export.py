@@ -16,15 +16,18 @@ from cores_core.config import Config
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.convert import CONFIG_FILE
+from cores_core.model.llava import CONFIG_FILE
 from cores_core.model.names import EMBEDDING, HEAD, SECOND_LAYER, TOWER, released_name
 from cores_core.model.tokenizer import SentencePieceTokenizer
 
 TOWER_FOLDER, WEIGHTS_FILE = "clip", "model.safetensors"
 
 
-def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write a folder in the releases' format; it appears under its name only when it is whole.
+
+    Args:
+        dtype: precision of the weights in the files; None for that in memory.
 
     Raises:
         CheckpointError: the model's tokenizer or prompts have no counterpart in that format.
@@ -45,20 +48,21 @@ def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = t
         _save_json(_tower_tree(config), temporary / TOWER_FOLDER / CONFIG_FILE)
         save_file(tower, temporary / TOWER_FOLDER / WEIGHTS_FILE)
         save_file(weights, temporary / WEIGHTS_FILE)
-        _save_json(_config_tree(config, dtype), temporary / CONFIG_FILE)
+        _save_json(_config_tree(config, weights["lm_head.weight"]), temporary / CONFIG_FILE)
 
 
 def _released_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Our tensors without what we added: the row of the image token, and a second layer that does nothing."""
     weights: dict[str, Tensor] = dict(checkpoint.model.state_dict())
+    image = checkpoint.processor.token_id(prompts.IMAGE)
     for name in (EMBEDDING, HEAD):
-        weights[name] = weights[name][:-1]
+        weights[name] = weights[name][: image if image == len(weights[name]) - 1 else None]
     if checkpoint.config.vision.projector_layers == 1:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(SECOND_LAYER)}
     return weights
 
 
-def _config_tree(config: Config, dtype: torch.dtype) -> dict[str, Any]:
+def _config_tree(config: Config, head: Tensor) -> dict[str, Any]:
     language = config.language
     return {
         "architectures": ["CORESForCausalLM" if config.chain.steps == 2 else "LISAForCausalLM"],
@@ -72,9 +76,9 @@ def _config_tree(config: Config, dtype: torch.dtype) -> dict[str, Any]:
         "max_position_embeddings": language.positions,
         "rms_norm_eps": language.norm_epsilon,
         "rope_theta": language.rope_theta,
-        "vocab_size": language.vocabulary - 1,
+        "vocab_size": len(head),
         "tie_word_embeddings": False,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(head.dtype).removeprefix("torch."),
         "mm_hidden_size": config.vision.width,
         "mm_use_im_start_end": True,
         "mm_vision_select_feature": "patch",

@@ -60,7 +60,7 @@ def segment_image(
     results = [Segmentation(text, False, empty, empty) for text in texts]
     if formed:
         kept = Sample(image=image, turns=tuple(turns[i] for i in formed))
-        batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(_device(model))
+        batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(model.device)
         output = model(batch)
         coarse, refined = (
             model.segmenter.upsample(logits, batch.sizes[0]).float().cpu().numpy()
@@ -72,15 +72,10 @@ def segment_image(
 
 
 def _write_answers(model: CoresModel, processor: Processor, sample: Sample, limit: int) -> list[list[int]]:
-    batch = processor.collate([sample], answers=[[[] for _ in sample.turns]]).to(_device(model))
+    batch = processor.collate([sample], answers=[[[] for _ in sample.turns]]).to(model.device)
     return model.mllm.generate(batch, processor.end_id, limit)
 
 
 def _is_well_formed(ids: list[int], processor: Processor) -> bool:
-    """The chain once and in order, and no image token, which the forward would take for a second image."""
-    chain = [token for token in ids if token in processor.chain_ids]
-    return chain == list(processor.chain_ids) and processor.token_id(prompts.IMAGE) not in ids
-
-
-def _device(model: CoresModel) -> torch.device:
-    return next(model.parameters()).device
+    """The tokens of the chain, once and in order."""
+    return [token for token in ids if token in processor.chain_ids] == list(processor.chain_ids)

@@ -34,11 +34,11 @@ class Mllm(nn.Module):
             use_cache=False,
         )
         hidden: Tensor = output.last_hidden_state
-        return hidden
+        return hidden.to(batch.input_ids.device)  # which is elsewhere if the layers are spread over devices
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits of hidden states (..., D); nobody can write an image."""
-        scores: Tensor = self.llava.lm_head(hidden)
+        scores: Tensor = self.llava.lm_head(hidden).to(hidden.device)
         images = torch.arange(scores.shape[-1], device=scores.device) == self.llava.config.image_token_id
         return scores.masked_fill(images, torch.finfo(scores.dtype).min)
 
@@ -66,7 +66,7 @@ class Mllm(nn.Module):
         )
         numbers = torch.arange(1, turns + 1, device=seen.device)[None]  # (1, N) branch of each new token
         last = torch.stack([(seen[0] == number).nonzero().max() for number in numbers[0]])
-        hidden, positions = output.last_hidden_state[:, last], batch.positions[:, last]
+        hidden, positions = output.last_hidden_state.to(seen.device)[:, last], batch.positions[:, last]
         answers: list[list[int]] = [[] for _ in range(turns)]
         for _ in range(limit):
             tokens = self.logits(hidden).argmax(dim=-1)  # (1, N)
@@ -82,7 +82,7 @@ class Mllm(nn.Module):
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-            ).last_hidden_state
+            ).last_hidden_state.to(seen.device)
         return answers
 
     def _attention(self, queries: Tensor, keys: Tensor, causal: bool) -> Tensor:

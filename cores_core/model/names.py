@@ -1,4 +1,4 @@
-"""What the releases call their tensors, and what we call them: one table, read in both directions."""
+"""What the releases and the hub call their tensors, and what we call them: one table each, read in both directions."""
 
 import re
 
@@ -22,6 +22,17 @@ _PREFIXES = (
     ("transformer_cross_attention_layers.norm.", "refiner.norm."),
 )
 """Prefix in the releases, prefix in `CoresModel.state_dict()`."""
+_HUB_PREFIXES = (
+    ("language_model.model.", LANGUAGE),
+    ("language_model.lm_head.", "mllm.llava.lm_head."),
+    ("vision_tower.vision_model.", TOWER),
+    ("vision_tower.", TOWER),
+    ("multi_modal_projector.", "mllm.llava.model.multi_modal_projector."),
+    ("model.vision_tower.vision_model.", TOWER),
+    ("model.", "mllm.llava.model."),
+    ("lm_head.", "mllm.llava.lm_head."),
+)
+"""Prefix of a LLaVA on the hub, in the layouts that transformers has written over the years; and in ours."""
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$|^model\.visual_model\.pixel_(mean|std)$")
 
 
@@ -32,10 +43,12 @@ def is_derived(released: str) -> bool:
 
 def our_name(released: str) -> str:
     """Our name of a released tensor; the same name if it is none of the known ones."""
-    for theirs, ours in _PREFIXES:
-        if released.startswith(theirs):
-            return f"{ours}{released.removeprefix(theirs)}"
-    return released
+    return _rename(released, _PREFIXES)
+
+
+def our_hub_name(name: str) -> str:
+    """Our name of a tensor of a LLaVA in the hub's format; the same name if it is none of the known ones."""
+    return _rename(name, _HUB_PREFIXES)
 
 
 def released_name(ours: str, projector_layers: int) -> str:
@@ -46,3 +59,10 @@ def released_name(ours: str, projector_layers: int) -> str:
         if ours.startswith(prefix):
             return f"{theirs}{ours.removeprefix(prefix)}"
     return ours
+
+
+def _rename(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+    for theirs, ours in prefixes:
+        if name.startswith(theirs):
+            return f"{ours}{name.removeprefix(theirs)}"
+    return name

@@ -96,6 +96,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
         """Ids to text."""
 
+    def add_tokens(self, tokens: Sequence[str], special_tokens: bool = ...) -> int:
+        """Add tokens behind those there are."""
+
     def save_pretrained(self, folder: Path) -> Any:
         """Write what it can be loaded from."""
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cores_core.config import SamConfig
+from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.tensors import Tensors, get_tensor
 from cores_core.sample import ImageSize
 
 SHARPNESS = 10.0
@@ -40,7 +42,7 @@ class Segmenter(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode (B, 3, S, S) normalised, padded images into (B, C, h, w) float32."""
-        embeddings: Tensor = self.image_encoder(pixels).float()
+        embeddings: Tensor = self.image_encoder(pixels.to(self.image_encoder.pos_embed.dtype)).float()
         return embeddings
 
     def decode(self, image_embeddings: Tensor, prompts: Tensor, prior: Tensor | None) -> Tensor:
@@ -105,6 +107,37 @@ def build_segmenter(config: SamConfig) -> Segmenter:
         iou_head_hidden_dim=width,
     )
     return Segmenter(image_encoder, prompt_encoder, mask_decoder)
+
+
+def sam_sizes(weights: Tensors) -> SamConfig:
+    """The size of a SAM from its tensors: heads from the width of the relative positions, windows from their length.
+
+    Args:
+        weights: the state of a `Segmenter` under the prefix `segmenter.`, in whole or in part.
+
+    Raises:
+        CheckpointError: a tensor that tells is missing, or the sizes make no sense.
+    """
+    prefix = "segmenter.image_encoder."
+    position = get_tensor(weights, f"{prefix}pos_embed")
+    grid, width = position.shape[1], position.shape[3]
+    patch = get_tensor(weights, f"{prefix}patch_embed.proj.weight").shape[-1]
+    blocks = [name for name in weights if name.startswith(prefix) and name.endswith("rel_pos_h")]
+    reaches = [get_tensor(weights, f"{prefix}blocks.{number}.attn.rel_pos_h").shape for number in range(len(blocks))]
+    spans = [(length + 1) // 2 for length, _ in reaches]
+    try:
+        return SamConfig(
+            image_size=grid * patch,
+            patch_size=patch,
+            width=width,
+            depth=len(blocks),
+            heads=width // reaches[0][1],
+            window=min((span for span in spans if span < grid), default=0),
+            global_blocks=tuple(number for number, span in enumerate(spans) if span == grid),
+            prompt_width=get_tensor(weights, f"{prefix}neck.0.weight").shape[0],
+        )
+    except (IndexError, ConfigError) as error:
+        raise CheckpointError(f"the sizes of SAM do not make sense: {error}") from error
 
 
 def resize_positions(weights: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:

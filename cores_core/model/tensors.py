@@ -1,7 +1,8 @@
-"""Read the tensors of a folder in the hub's file forms, one shard at a time; pickles only with `weights_only`."""
+"""Read the tensors of a folder in the hub's file forms, one at a time; pickles only with `weights_only`."""
 
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,22 @@ from torch import Tensor
 
 from cores_core.errors import CheckpointError
 
+Tensors = dict[str, Tensor]
+"""Tensors by name."""
+
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_META_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 
 
-def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(folder: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Name and value of every tensor of a folder, on the CPU, in the precision of the file.
+
+    Args:
+        shapes_only: give tensors on the meta device, without reading their values.
 
     Raises:
         CheckpointError: there are no weights, a shard is missing, damaged or holds code, or the index and the shards
@@ -24,43 +35,83 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """
     for name in WHOLE:
         if (folder / name).is_file():
-            yield from read_file(folder / name)
+            yield from read_file(folder / name, shapes_only)
             return
     for name in INDEXES:
         if (folder / name).is_file():
-            yield from _read_shards(folder, folder / name)
+            yield from _read_shards(folder, folder / name, shapes_only)
             return
     raise CheckpointError(f"no weights in: {folder}", hint=f"expected one of {', '.join((*WHOLE, *INDEXES))}")
 
 
-def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+def read_file(path: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Name and value of every tensor of one file, as `read_tensors` gives them."""
     hint = "download it again; files with code in them are never run"
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (not a dict)
-                    yield name, file.get_tensor(name)
+            yield from _read_safetensors(path, shapes_only)
         else:
-            yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
+            mapped = shapes_only and zipfile.is_zipfile(path)
+            place = "meta" if shapes_only else "cpu"
+            yield from torch.load(path, map_location=place, weights_only=True, mmap=mapped).items()
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"cannot read weights: {path} ({reason})", hint=hint) from error
 
 
-def _read_shards(folder: Path, index: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"cannot read: {index} ({error!r})") from error
+def get_tensor(weights: Tensors, name: str) -> Tensor:
+    """One of the tensors; an error that names it if it is missing."""
+    if name not in weights:
+        raise CheckpointError(f"missing tensor: {name}")
+    return weights[name]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `read_tensors` reads, the index left out."""
+    for name in WHOLE:
+        if (folder / name).is_file():
+            return [folder / name]
+    for name in INDEXES:
+        if (folder / name).is_file():
+            return [folder / shard for shard in sorted(set(_read_index(folder / name).values()))]
+    return []
+
+
+def _read_safetensors(path: Path, shapes_only: bool) -> Iterator[tuple[str, Tensor]]:
+    """Copies, because mapped tensors are not aligned in memory, which changes the last bits of products.
+
+    The file is opened anew for each tensor, so that what was read does not stay mapped beside its copy.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        slices = [file.get_slice(name) for name in names] if shapes_only else []
+        for name, part in zip(names, slices, strict=False):
+            yield name, torch.empty(part.get_shape(), dtype=_META_DTYPES[part.get_dtype()], device="meta")
+    if not shapes_only:
+        for name in names:
+            with safe_open(path, framework="pt") as file:
+                tensor = file.get_tensor(name).clone()
+            yield name, tensor
+
+
+def _read_shards(folder: Path, index: Path, shapes_only: bool) -> Iterator[tuple[str, Tensor]]:
+    places = _read_index(index)
     for shard in sorted(set(places.values())):
         if not (folder / shard).is_file():
             raise CheckpointError(f"a shard is missing: {folder / shard}", hint="download the folder again")
     unread = dict(places)
     for shard in sorted(set(places.values())):
-        for name, tensor in read_file(folder / shard):
+        for name, tensor in read_file(folder / shard, shapes_only):
             if unread.pop(name, None) is None:
                 raise CheckpointError(f"a tensor is not in the index {index.name}: {name} of {shard}")
             yield name, tensor
     if unread:
         raise CheckpointError(f"{len(unread)} tensors of the index are in no shard: {next(iter(unread))} ...")
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    try:
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read: {index} ({error!r})") from error
+    return places

@@ -1,4 +1,6 @@
-"""The releases' tokenizer: sentencepiece as transformers 4.31 drove it ("legacy"), which newer versions no longer do.
+"""Tokenizers from their files; and the releases' own: sentencepiece as transformers 4.31 drove it ("legacy").
+
+Newer versions of transformers drive it in another way, which gives other ids.
 
 Text is cut at the added tokens (`[SEG]`) and at the special ones (`</s>`); blanks and newlines beside added tokens
 vanish, those beside special tokens stay. Every piece is encoded by itself, so it begins with a leading-space piece of
@@ -12,42 +14,50 @@ from itertools import groupby
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
+from transformers import PreTrainedTokenizerFast
 
 from cores_core import prompts
 from cores_core.errors import CheckpointError
+from cores_core.model.processor import Tokenizer
 
-MODEL_FILE, ADDED_FILE = "tokenizer.model", "added_tokens.json"
+MODEL_FILE, ADDED_FILE, FAST_FILE = "tokenizer.model", "added_tokens.json", "tokenizer.json"
 
 
 class SentencePieceTokenizer:
     """What a processor needs of a tokenizer: text to ids and back, and the ids of the added tokens."""
 
-    def __init__(self, folder: Path, image_id: int | None = None) -> None:
-        """Read `tokenizer.model` and `added_tokens.json`.
-
-        Args:
-            folder: where they lie.
-            image_id: the id of the image token where the files have none, as in the releases.
+    def __init__(self, folder: Path) -> None:
+        """Read `tokenizer.model`, and `added_tokens.json` if there is one.
 
         Raises:
             CheckpointError: a file is missing or damaged.
         """
+        added, self._added = folder / ADDED_FILE, dict[str, int]()
         try:
             self._model = (folder / MODEL_FILE).read_bytes()
             self._pieces = SentencePieceProcessor(model_proto=self._model)
-            added = json.loads((folder / ADDED_FILE).read_text(encoding="utf-8"))
+            if added.exists():
+                self._added = json.loads(added.read_text(encoding="utf-8"))
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
-        self._added: dict[str, int] = {} if image_id is None else {prompts.IMAGE: image_id}
-        self._added |= added
         self._special = {
             prompts.UNKNOWN: self._pieces.unk_id(),
             prompts.BEGIN: self._pieces.bos_id(),
             prompts.END: self._pieces.eos_id(),
         }
+        self._index()
+
+    def _index(self) -> None:
         self._ids = {**self._special, **self._added}
         self._tokens = {index: token for token, index in self._ids.items()}
         self._split = re.compile(f"({'|'.join(map(re.escape, self._ids))})")
+
+    def add_tokens(self, tokens: Sequence[str], special_tokens: bool = True) -> int:
+        """Add tokens behind those there are. Returns how many; `special_tokens` makes no difference here."""
+        first = max(self._pieces.get_piece_size(), *(index + 1 for index in self._ids.values()))
+        self._added |= {token: first + number for number, token in enumerate(tokens)}
+        self._index()
+        return len(tokens)
 
     def __contains__(self, token: str) -> bool:
         """Whether this is one of the added or special tokens."""
@@ -94,3 +104,18 @@ class SentencePieceTokenizer:
         (folder / MODEL_FILE).write_bytes(self._model)
         added = {token: index for token, index in self._added.items() if token not in without}
         (folder / ADDED_FILE).write_text(json.dumps(added, indent=2) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """A tokenizer of transformers (`tokenizer.json`), or that of the releases.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if (folder / MODEL_FILE).is_file() and not (folder / FAST_FILE).is_file():
+        return SentencePieceTokenizer(folder)
+    try:
+        tokenizer: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        return tokenizer
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error

@@ -17,7 +17,8 @@ from cores_core.errors import ConfigError, CoresError
 from cores_core.evaluate import EvalResult
 from cores_core.runtime import Group, share_cores
 from cores_core.train.loop import Reporter, StepReport, ignore_stop_signals
-from cores_core.train.run import RunPlan, TrainJob, plan_run, run_planned, run_training
+from cores_core.train.run import run_planned, run_training
+from cores_core.train.start import RunPlan, TrainJob, plan_run
 
 
 def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: int) -> int:

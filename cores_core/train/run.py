@@ -8,45 +8,23 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cores_core.config import Config, load_config, render_config
 from cores_core.data.mixture import Mixture, SampleOptions
 from cores_core.data.store import Store
-from cores_core.errors import CheckpointError, ConfigError
 from cores_core.evaluate import evaluate_store
 from cores_core.files import save_text
-from cores_core.model.build import build_model, build_processor, build_tokenizer
-from cores_core.model.checkpoint import (
-    Checkpoint,
-    find_checkpoint,
-    load_checkpoint,
-    load_concepts,
-    load_optimizer,
-    save_checkpoint,
-)
+from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
 from cores_core.runtime import Group, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, Reporter, StepReport, Steps, load_batches, train_step
-
-TOKENIZER_IMAGES = 2000
-"""A tokenizer is trained on the questions of so many images at most."""
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """What to train, from which data, into which folder, on which device."""
-
-    config: Config
-    data_root: Path
-    output: Path
-    device: torch.device
+from cores_core.train.start import RunPlan, TrainJob, open_stores, plan_run, start_model
 
 
 def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
@@ -54,56 +32,15 @@ def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int
     return run_planned(plan_run(job, resume), reporter, Group())
 
 
-@dataclass(frozen=True)
-class RunPlan:
-    """A job and where it begins: at random weights, at a model's (`base`), or where it was left (`newest`)."""
-
-    job: TrainJob
-    base: Path | None
-    newest: Path | None
-
-
-def plan_run(job: TrainJob, resume: bool) -> RunPlan:
-    """Check that a job can run, and take its folder.
-
-    Args:
-        resume: continue from the newest checkpoint under `job.output`, or from the start if it was killed before one.
-
-    Raises:
-        CoresError: the data is not prepared, the folder is taken, or there is nothing to resume.
-    """
-    _open_stores(job)
-    started = (job.output / "config.yaml").exists()
-    if resume and not started:
-        raise CheckpointError(f"nothing to resume in: {job.output}", hint="leave out --resume to start")
-    if started and not resume:
-        raise ConfigError(
-            f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
-        )
-    newest = newest_checkpoint(job.output)
-    start = job.config.train.start_from
-    base = newest if newest is not None or start is None else find_checkpoint(start)
-    if base is not None:
-        _check_same_model(job.config, load_config(base / "config.yaml"), may_resize=newest is None)
-    if newest is not None:
-        _check_same_training(job.config, load_config(newest / "config.yaml"))
-    job.output.mkdir(parents=True, exist_ok=True)
-    save_text(render_config(job.config), job.output / "config.yaml")
-    return RunPlan(job, base, newest)
-
-
 def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
     """Train, as one of a group of processes; the group must be connected. Returns the number of steps done."""
     job, train = plan.job, plan.job.config.train
-    stores, validation = _open_stores(job)
+    stores, validation = open_stores(job)
     seed_everything(train.seed)
-    if plan.base is None:
-        checkpoint = build_checkpoint(job.config, stores)
-    else:
-        checkpoint = load_checkpoint(plan.base, image_size=job.config.sam.image_size)
+    checkpoint = start_model(plan)
     concepts = None
     if job.config.loss.concept:
-        concepts = ConceptHead(collect_categories(stores), job.config.sam.prompt_width)
+        concepts = ConceptHead(collect_categories(stores), checkpoint.config.sam.prompt_width)
         if plan.base is not None and checkpoint.about.get("categories") == list(concepts.index):
             concepts.load_state_dict(load_concepts(plan.base))
     run = _Run(job, checkpoint, concepts, validation, reporter, group)
@@ -122,48 +59,6 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
     return run.loop(Mixture(stores, job.config.prompt, options, train.seed))
 
 
-def _open_stores(job: TrainJob) -> tuple[list[Store], Store]:
-    """What to train on, and what to validate on."""
-    stores = [Store(job.data_root, name, "train") for name in job.config.data]
-    return stores, Store(job.data_root, job.config.data[0], "val")
-
-
-def build_checkpoint(config: Config, stores: list[Store]) -> Checkpoint:
-    """A fresh model with a tokenizer trained on the questions of its data."""
-    texts: dict[str, None] = {}
-    for store in stores:
-        for index in range(min(len(store), TOKENIZER_IMAGES)):
-            texts |= dict.fromkeys(query.text for region in store[index].regions for query in region.queries)
-    processor = build_processor(config, build_tokenizer(texts, config.language.vocabulary))
-    return Checkpoint(build_model(config, processor), processor, config, about={})
-
-
-def newest_checkpoint(output: Path) -> Path | None:
-    """The complete checkpoint with the most steps under a run's folder."""
-    complete = sorted((output / "checkpoints").glob("step-*/checkpoint.json"))
-    return complete[-1].parent if complete else None
-
-
-def _check_same_model(config: Config, begun: Config, may_resize: bool) -> None:
-    """Weights fit the model they were trained in; a new run may show it images of another size."""
-    if may_resize:
-        begun = replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size))
-    for name in ("language", "vision", "sam", "chain", "context", "wording", "conversation"):
-        if getattr(config, name) != getattr(begun, name):
-            raise ConfigError(
-                f"`{name}` differs from that of the checkpoint, {getattr(begun, name)}",
-                hint="leave it as it is, or start a new run with another --output",
-            )
-
-
-def _check_same_training(config: Config, begun: Config) -> None:
-    """A run that has begun keeps what its saved optimiser state depends on."""
-    if bool(config.loss.concept) != bool(begun.loss.concept):
-        raise ConfigError("`loss.concept` cannot be turned on or off in a run that has begun")
-    if config.train.optimizer != begun.train.optimizer:
-        raise ConfigError("`train.optimizer` cannot change in a run that has begun")
-
-
 class _Run:
     """One process's training run: what `run_training` holds together."""
 
@@ -179,6 +74,8 @@ class _Run:
         self.job = job
         self.train = job.config.train
         self.processor = checkpoint.processor
+        self.config = checkpoint.config
+        self.about = {"base": checkpoint.about["base"]} if "base" in checkpoint.about else {}
         self.model = checkpoint.model.to(job.device).train()
         self.concepts = None if concepts is None else concepts.to(job.device)
         learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
@@ -237,7 +134,8 @@ class _Run:
         self.reporter.on_step(report)
 
     def _validate(self, board: SummaryWriter) -> None:
-        result = evaluate_store(self._checkpoint(), self.validation, "given", limit=self.train.validation_images)
+        with torch.autocast(self.job.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
+            result = evaluate_store(self._checkpoint(), self.validation, "given", limit=self.train.validation_images)
         self.best = max(self.best, (result.refined.giou or 0.0, self.step))
         summary = {"step": self.step, **result.summary()}
         _append_row(self.job.output / "validation.jsonl", summary)
@@ -257,10 +155,15 @@ class _Run:
         self.reporter.on_save(self.step, str(folder))
 
     def _checkpoint(self) -> Checkpoint:
-        about: dict[str, Any] = {"step": self.step, "seed": self.train.seed, "data": list(self.job.config.data)}
+        about: dict[str, Any] = {
+            **self.about,
+            "step": self.step,
+            "seed": self.train.seed,
+            "data": list(self.job.config.data),
+        }
         if self.concepts is not None:
             about["categories"] = list(self.concepts.index)
-        return Checkpoint(self.model, self.processor, self.job.config, about)
+        return Checkpoint(self.model, self.processor, self.config, about)
 
 
 def _append_row(path: Path, row: dict[str, object]) -> None:

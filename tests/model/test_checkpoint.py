@@ -59,9 +59,9 @@ def test_the_loaded_model_reads_and_sees_the_same(checkpoint: Checkpoint, saved:
 
 def test_the_folder_explains_itself(checkpoint: Checkpoint, saved: Path) -> None:
     names = {path.name for path in saved.iterdir()}
-    assert names == {"mllm.safetensors", "heads.safetensors", "processor", "config.yaml", "checkpoint.json"}
+    assert names == {"mllm", "heads.safetensors", "processor", "config.yaml", "checkpoint.json"}
     about = json.loads((saved / "checkpoint.json").read_text())
-    assert about["format"] == 1
+    assert about["format"] == 2
     assert about["dtype"] == "float32"
     assert about["token_ids"] == dict(zip(("[LOC]", "[SEG]"), checkpoint.model.chain_ids, strict=True))
     assert about["versions"]["torch"] == metadata.version("torch")
@@ -76,7 +76,7 @@ def test_half_precision_files_are_half_as_large_and_load(
     checkpoint: Checkpoint, saved: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     save_checkpoint(tmp_path / "half", checkpoint, dtype=dtype)
-    sizes = [(folder / "mllm.safetensors").stat().st_size for folder in (tmp_path / "half", saved)]
+    sizes = [(folder / "mllm/model.safetensors").stat().st_size for folder in (tmp_path / "half", saved)]
     assert sizes[0] < 0.6 * sizes[1]
     loaded = load_checkpoint(tmp_path / "half")
     assert loaded.about["dtype"] == str(dtype).removeprefix("torch.")
@@ -137,7 +137,7 @@ def test_another_format_is_refused(folder: Path) -> None:
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("name", ["mllm.safetensors", "heads.safetensors"])
+@pytest.mark.parametrize("name", ["mllm/model.safetensors", "heads.safetensors"])
 @pytest.mark.parametrize("length", [0, 5, 5000])
 def test_cut_off_weights_are_refused(folder: Path, name: str, length: int) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:length])
@@ -145,7 +145,9 @@ def test_cut_off_weights_are_refused(folder: Path, name: str, length: int) -> No
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("name", ["mllm.safetensors", "heads.safetensors", "config.yaml", "processor/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["mllm/model.safetensors", "heads.safetensors", "config.yaml", "processor/tokenizer.json"]
+)
 def test_a_missing_file_is_an_error_that_names_it(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(CoresError, match=name.split("/")[0]):

@@ -70,14 +70,6 @@ def test_an_answer_that_is_not_well_formed_has_no_mask_and_spoils_no_other(
     assert first.answer.replace(" ", "") == f"{SEG}{LOC}"
 
 
-def test_a_written_image_token_is_no_image(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    processor = checkpoint.processor
-    loc, seg = processor.token_id(LOC), processor.token_id(SEG)
-    _let_it_write(checkpoint, monkeypatch, [loc, processor.token_id("<image>"), seg, processor.end_id])
-    (result,) = _ask(checkpoint, QUERIES[0], protocol="generated")
-    assert (result.refined == NO_MASK).all()
-
-
 def test_an_untrained_model_may_write_anything(checkpoint: Checkpoint) -> None:
     results = _ask(checkpoint, *QUERIES, protocol="generated")
     assert len(results) == 3

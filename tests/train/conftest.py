@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cores_core.config import Config, LossWeights
-from cores_core.train.run import TrainJob
+from cores_core.train.start import TrainJob
 
 
 @pytest.fixture

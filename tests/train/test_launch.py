@@ -13,7 +13,7 @@ from cores_core.errors import ConfigError, CoresError
 from cores_core.model.checkpoint import load_checkpoint
 from cores_core.train.launch import launch_training
 from cores_core.train.loop import StepReport
-from cores_core.train.run import TrainJob, newest_checkpoint
+from cores_core.train.start import TrainJob, newest_checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from cores_core.evaluate import EvalResult
 from cores_core.metrics import MaskIoU
 from cores_core.model.checkpoint import load_checkpoint, load_concepts, load_optimizer
 from cores_core.train import run as run_module
-from cores_core.train.run import TrainJob, newest_checkpoint, run_training
+from cores_core.train.run import run_training
+from cores_core.train.start import TrainJob, newest_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,197 @@
+"""Read a LLaVA, in the hub's format or in the original one: sizes, tokenizer, and tensors by our names.
+
+    the hub's     config.json with `text_config` and `vision_config`, tokenizer.json, all weights in one folder
+    the original  config.json of a LLaMA; `mm_vision_tower` names the CLIP (a folder, relative to this one or not, or a
+                  hub id); tokenizer.model, added_tokens.json. LISA and CoReS store theirs this way
+
+`model_type` is "llava" in both, though the classes differ, so `config.json` is read directly.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlavaConfig
+
+from cores_core.config import LanguageConfig, VisionConfig
+from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.hub import fetch_model, is_hub_id
+from cores_core.model.names import (
+    EMBEDDING,
+    FIRST_LAYER,
+    HEAD,
+    SECOND_LAYER,
+    TOWER,
+    is_derived,
+    our_hub_name,
+    our_name,
+)
+from cores_core.model.processor import Tokenizer
+from cores_core.model.tensors import Tensors, get_tensor, read_tensors
+from cores_core.model.tokenizer import SentencePieceTokenizer, load_tokenizer
+
+Json = Mapping[str, Any]
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Llava:
+    """A LLaVA in our terms: `weights` are the state of the `Mllm` of the two configs."""
+
+    language: LanguageConfig
+    vision: VisionConfig
+    tokenizer: Tokenizer
+    weights: Tensors
+
+
+def is_llava(folder: Path) -> bool:
+    """Whether a folder has the config of a LLaVA in one of the two formats."""
+    path = folder / CONFIG_FILE
+    return path.is_file() and bool({"text_config", "mm_vision_tower", "vision_tower"} & set(load_json(path)))
+
+
+def read_llava(folder: Path, shapes_only: bool = False) -> Llava:
+    """Read a LLaVA with the vocabulary that it has.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the model is of a kind that we do not build.
+    """
+    tree = load_json(folder / CONFIG_FILE)
+    if "text_config" in tree:
+        return _read_hub(folder, shapes_only)
+    weights = read_original(folder, tree, shapes_only)
+    language, vision = original_sizes(folder, tree, weights)
+    return Llava(language, vision, SentencePieceTokenizer(folder), add_identity(weights))
+
+
+def read_original(folder: Path, tree: Json, shapes_only: bool) -> Tensors:
+    """All tensors of a folder in the original format, with its CLIP's from wherever they are, by our names."""
+    weights = {our_name(name): tensor for name, tensor in read_tensors(folder, shapes_only) if not is_derived(name)}
+    if not any(name.startswith(TOWER) for name in weights):
+        for name, tensor in read_tensors(find_tower(tree, folder), shapes_only):
+            if name.startswith("vision_model.") and not is_derived(name):
+                weights[f"{TOWER}{name.removeprefix('vision_model.')}"] = tensor
+    return weights
+
+
+def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[LanguageConfig, VisionConfig]:
+    """The sizes of a model in the original format; its vocabulary is the number of rows of its head.
+
+    Raises:
+        CheckpointError: they are not given, or make no sense.
+    """
+    tower = load_json(find_tower(tree, folder) / CONFIG_FILE)
+    tower = tower.get("vision_config", tower)
+    try:
+        heads = int(tree["num_attention_heads"])
+        language = LanguageConfig(
+            width=tree["hidden_size"],
+            layers=tree["num_hidden_layers"],
+            heads=heads,
+            key_heads=tree.get("num_key_value_heads", heads),
+            mlp=tree["intermediate_size"],
+            vocabulary=len(get_tensor(weights, HEAD)),
+            positions=tree.get("max_position_embeddings", 2048),
+            norm_epsilon=tree.get("rms_norm_eps", 1e-6),
+            rope_theta=float(tree.get("rope_theta") or 10000.0),
+        )
+        vision = VisionConfig(
+            image_size=tower["image_size"],
+            patch_size=tower["patch_size"],
+            width=tower["hidden_size"],
+            layers=tower["num_hidden_layers"],
+            heads=tower["num_attention_heads"],
+            mlp=tower["intermediate_size"],
+            fit="crop",
+            read_layer=tree.get("mm_vision_select_layer", -2),
+            projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
+        )
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(f"sizes do not make sense in: {folder} ({error})") from error
+    return language, vision
+
+
+def find_tower(tree: Json, folder: Path) -> Path:
+    """The folder of the CLIP that a config in the original format names: relative to its own, elsewhere, or by hub id.
+
+    Raises:
+        CheckpointError: it names none, or it is not there.
+    """
+    name = tree.get("mm_vision_tower") or tree.get("vision_tower")
+    if not name:
+        raise CheckpointError(f"`mm_vision_tower` is missing in: {folder / CONFIG_FILE}")
+    for place in (folder / name, Path(name)):
+        if place.is_dir():
+            return place
+    if is_hub_id(name):
+        return fetch_model(name)
+    hint = f"download it beside the model, to {folder / name}, or name its folder in {folder / CONFIG_FILE}"
+    raise CheckpointError(f"no such CLIP vision tower: {name}", hint=hint)
+
+
+def add_identity(weights: Tensors) -> Tensors:
+    """A projector of one layer is one of two whose second does nothing."""
+    if f"{SECOND_LAYER}weight" in weights:
+        return weights
+    bias = get_tensor(weights, f"{FIRST_LAYER}bias")
+    second = {"weight": torch.eye(len(bias), dtype=bias.dtype, device=bias.device), "bias": torch.zeros_like(bias)}
+    return weights | {f"{SECOND_LAYER}{name}": tensor for name, tensor in second.items()}
+
+
+def load_json(path: Path) -> Json:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read: {path} ({error})") from error
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"not a JSON object: {path}")
+    return tree
+
+
+def _read_hub(folder: Path, shapes_only: bool) -> Llava:
+    config = LlavaConfig.from_pretrained(folder)
+    text, tower = config.text_config, config.vision_config
+    known = {
+        "the language model": (text.model_type, "llama"),
+        "its rope": (text.rope_parameters.get("rope_type", "default"), "default"),
+        "the vision tower": (tower.model_type, "clip_vision_model"),
+        "the projector's activation": (config.projector_hidden_act, "gelu"),
+        "what is read of the tower": (config.vision_feature_select_strategy, "default"),
+    }
+    for what, (found, expected) in known.items():
+        if found != expected:
+            raise CheckpointError(f"{what} is `{found}`, not `{expected}`: {folder}", hint="only LLaVA 1 and 1.5 fit")
+    weights = {our_hub_name(name): tensor for name, tensor in read_tensors(folder, shapes_only)}
+    weights = {name: tensor for name, tensor in weights.items() if not is_derived(name)}
+    language = LanguageConfig(
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        key_heads=text.num_key_value_heads,
+        mlp=text.intermediate_size,
+        vocabulary=len(get_tensor(weights, EMBEDDING)),
+        positions=text.max_position_embeddings,
+        norm_epsilon=text.rms_norm_eps,
+        rope_theta=float(text.rope_parameters["rope_theta"]),
+    )
+    vision = VisionConfig(
+        image_size=tower.image_size,
+        patch_size=tower.patch_size,
+        width=tower.hidden_size,
+        layers=tower.num_hidden_layers,
+        heads=tower.num_attention_heads,
+        mlp=tower.intermediate_size,
+        fit="crop",
+        read_layer=config.vision_feature_layer,
+        projector_layers=2,
+    )
+    return Llava(language, vision, load_tokenizer(folder), weights)

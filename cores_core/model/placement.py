@@ -1,0 +1,94 @@
+"""Where a loaded model goes, and how small: one device, several, or a quantised language model.
+
+Quantisation is transformers' through bitsandbytes: linear layers of the language model in 8 or 4 bits. The vision
+tower, the projector and the vocabulary head keep their precision, and so do SAM and the heads.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+from transformers.utils import logging
+
+from cores_core.errors import ConfigError
+from cores_core.model.cores import CoresModel
+
+Quantization = Literal["4bit", "8bit"]
+BITS: Mapping[str, float] = {"4bit": 4.5, "8bit": 8}
+"""Bits a weight; 4-bit blocks of 64 have a scale each."""
+QUANTIZED = "language model"
+_KEPT = ["lm_head", "model.multi_modal_projector", "model.vision_tower"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model runs.
+
+    Attributes:
+        device: of SAM and the heads; of the MLLM too unless it is spread.
+        quantization: None for none.
+        spread: divide the MLLM's layers among all GPUs, as accelerate's `device_map="auto"` does.
+    """
+
+    device: torch.device
+    quantization: Quantization | None = None
+    spread: bool = False
+
+
+def check_placement(placement: Placement) -> None:
+    """Raise what would only show after minutes of loading.
+
+    Raises:
+        ConfigError: the machine has not what the placement needs.
+    """
+    if placement.quantization and placement.device.type != "cuda":
+        raise ConfigError(
+            f"{placement.quantization} needs a CUDA device, not `{placement.device}`",
+            hint="leave out --load-in, or choose --dtype bfloat16",
+        )
+    if placement.quantization and importlib.util.find_spec("bitsandbytes") is None:
+        hint = "pip install 'cores[quantization]'"
+        raise ConfigError(f"{placement.quantization} needs the package bitsandbytes", hint=hint)
+
+
+def place_model(model: CoresModel, placement: Placement) -> None:
+    """Bring a model from the CPU to where it runs."""
+    if placement.quantization or placement.spread:
+        model.mllm.llava = _reload(model.mllm.llava, placement)
+    else:
+        model.mllm.to(placement.device)
+    for part in (model.segmenter, model.projection, model.refiner):
+        if part is not None:
+            part.to(placement.device)
+
+
+def _reload(llava: LlavaForConditionalGeneration, placement: Placement) -> LlavaForConditionalGeneration:
+    """The same MLLM through transformers' loading, which can quantise and spread."""
+    config = None
+    if placement.quantization == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT)
+    elif placement.quantization == "4bit":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=llava.dtype,
+            llm_int8_skip_modules=_KEPT,
+        )
+    showed_progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        moved = LlavaForConditionalGeneration.from_pretrained(
+            None,
+            config=llava.config,
+            state_dict=llava.state_dict(),
+            dtype=llava.dtype,
+            device_map="auto" if placement.spread else {"": placement.device},
+            quantization_config=config,
+        )
+    finally:
+        if showed_progress:
+            logging.enable_progress_bar()
+    return moved.eval()

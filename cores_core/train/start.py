@@ -1,0 +1,185 @@
+"""Where a training begins: at random weights, at pretrained ones, at a model's, or where it was left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from cores_core.config import BaseConfig, Config, load_config, render_config
+from cores_core.data.store import Store
+from cores_core.errors import CheckpointError, ConfigError
+from cores_core.files import save_text
+from cores_core.model.base import read_base
+from cores_core.model.build import Parts, build_tokenizer
+from cores_core.model.checkpoint import (
+    Checkpoint,
+    LoadOptions,
+    assemble,
+    describe_start,
+    find_checkpoint,
+    inspect_checkpoint,
+    load_checkpoint,
+    load_model_config,
+)
+from cores_core.model.lora import add_lora, choose_trainable
+from cores_core.model.plan import MemoryPlan, plan_training
+from cores_core.model.processor import Tokenizer
+
+TOKENIZER_IMAGES = 2000
+"""A tokenizer is trained on the questions of so many images at most."""
+_MODEL_SECTIONS = ("language", "vision", "sam", "chain", "context", "wording", "conversation")
+"""The settings that weights depend on."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train, from which data, into which folder, on which device."""
+
+    config: Config
+    data_root: Path
+    output: Path
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A job and where it begins: at `config.base`, at a model's weights (`base`), or where it was left (`newest`)."""
+
+    job: TrainJob
+    base: Path | None
+    newest: Path | None
+
+
+def plan_run(job: TrainJob, resume: bool) -> RunPlan:
+    """Check that a job can run, and take its folder.
+
+    Args:
+        resume: continue from the newest checkpoint under `job.output`, or from the start if it was killed before one.
+
+    Raises:
+        CoresError: the data is not prepared, the folder is taken, there is nothing to resume or to start from.
+    """
+    open_stores(job)
+    started = (job.output / "config.yaml").exists()
+    if resume and not started:
+        raise CheckpointError(f"nothing to resume in: {job.output}", hint="leave out --resume to start")
+    if started and not resume:
+        raise ConfigError(
+            f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
+        )
+    newest = newest_checkpoint(job.output)
+    if newest is not None:
+        _check_same_model(job.config, load_config(newest / "config.yaml"))
+        _check_same_training(job.config, load_config(newest / "config.yaml"))
+    else:
+        job = replace(job, config=resolve_config(job))
+    start = job.config.train.start_from
+    base = newest if newest is not None or start is None else find_checkpoint(start)
+    job.output.mkdir(parents=True, exist_ok=True)
+    save_text(render_config(job.config), job.output / "config.yaml")
+    return RunPlan(job, base, newest)
+
+
+def resolve_config(job: TrainJob) -> Config:
+    """The config of a new run with the sizes of the weights that it begins with, none of which are loaded.
+
+    Raises:
+        CoresError: there are none, or they do not fit the settings.
+    """
+    config = job.config
+    start = config.train.start_from
+    if start is not None:
+        begun = load_model_config(start)
+        if config.base != BaseConfig():  # a preset that leaves the sizes to its base leaves them to the model
+            return replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in _MODEL_SECTIONS})
+        _check_same_model(config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
+    elif config.base != BaseConfig():
+        return read_base(config, _tokenizer_maker(job), shapes_only=True).config
+    return config
+
+
+def start_model(plan: RunPlan) -> Checkpoint:
+    """The model of a run, ready to learn; what is random in it comes from torch's global generator."""
+    job = plan.job
+    if plan.base is None:
+        checkpoint = assemble(read_base(job.config, _tokenizer_maker(job)), LoadOptions(dtype=None))
+    else:
+        options = LoadOptions(dtype=None, image_size=job.config.sam.image_size, merge=plan.newest is None)
+        checkpoint = load_checkpoint(plan.base, options)
+    return _ready(checkpoint, job.config, has_adapter=plan.newest is not None)
+
+
+def plan_memory(job: TrainJob) -> tuple[Checkpoint, MemoryPlan]:
+    """What a new run would train, on the meta device, and the memory that it would take; nothing is loaded.
+
+    Raises:
+        CoresError: as `plan_run`.
+    """
+    config = resolve_config(job)
+    if config.train.start_from is None:
+        parts: Parts = read_base(config, _tokenizer_maker(job), shapes_only=True)
+        checkpoint = assemble(parts, LoadOptions(dtype=None))
+    else:
+        checkpoint = inspect_checkpoint(config.train.start_from)
+    checkpoint = _ready(checkpoint, config, has_adapter=False)
+    return checkpoint, plan_training(checkpoint)
+
+
+def open_stores(job: TrainJob) -> tuple[list[Store], Store]:
+    """What to train on, and what to validate on."""
+    stores = [Store(job.data_root, name, "train") for name in job.config.data]
+    return stores, Store(job.data_root, job.config.data[0], "val")
+
+
+def newest_checkpoint(output: Path) -> Path | None:
+    """The complete checkpoint with the most steps under a run's folder."""
+    complete = sorted((output / "checkpoints").glob("step-*/checkpoint.json"))
+    return complete[-1].parent if complete else None
+
+
+def _ready(checkpoint: Checkpoint, config: Config, has_adapter: bool) -> Checkpoint:
+    """The same model with the config of its run, with adapters if it asks for them, and told what to learn."""
+    about = dict(checkpoint.about)
+    if config.lora.rank and not has_adapter:
+        add_lora(checkpoint.model, config.lora)
+        about["base"] = describe_start(config)
+    choose_trainable(
+        checkpoint.model, config.lora, torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    )
+    return replace(checkpoint, config=config, about=about)
+
+
+def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
+    """For a model from scratch: a tokenizer trained on the questions of its data."""
+
+    def make() -> Tokenizer:
+        texts: dict[str, None] = {}
+        for store in open_stores(job)[0]:
+            for index in range(min(len(store), TOKENIZER_IMAGES)):
+                texts |= dict.fromkeys(query.text for region in store[index].regions for query in region.queries)
+        tokenizer: Tokenizer = build_tokenizer(texts, job.config.language.vocabulary)
+        return tokenizer
+
+    return make
+
+
+def _check_same_model(config: Config, begun: Config) -> None:
+    """Weights fit the model they were trained in."""
+    for name in _MODEL_SECTIONS:
+        if getattr(config, name) != getattr(begun, name):
+            raise ConfigError(
+                f"`{name}` differs from that of the checkpoint, {getattr(begun, name)}",
+                hint="leave it as it is, or start a new run with another --output",
+            )
+
+
+def _check_same_training(config: Config, begun: Config) -> None:
+    """A run that has begun keeps what its saved optimiser state depends on."""
+    if bool(config.loss.concept) != bool(begun.loss.concept):
+        raise ConfigError("`loss.concept` cannot be turned on or off in a run that has begun")
+    for name in ("lora", "base"):
+        if getattr(config, name) != getattr(begun, name):
+            raise ConfigError(f"`{name}` cannot change in a run that has begun")
+    if config.train.optimizer != begun.train.optimizer:
+        raise ConfigError("`train.optimizer` cannot change in a run that has begun")
