@@ -94,6 +94,16 @@ class Store:
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 
+    def categories(self) -> dict[str, str]:
+        """Name and kind of every category in it, in alphabetical order; read from their columns alone."""
+        found: dict[str, str] = {}
+        for batch in self._batches:
+            regions = batch.column("regions").flatten()
+            names = pa.Table.from_arrays([regions.field("category"), regions.field("kind")], names=["name", "kind"])
+            for row in names.group_by(["name", "kind"]).aggregate([]).to_pylist():
+                found[row["name"]] = row["kind"]
+        return dict(sorted(found.items()))
+
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self._length:
             raise IndexError(index)

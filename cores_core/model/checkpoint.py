@@ -65,7 +65,7 @@ class LoadOptions:
     """How a model is to be loaded.
 
     Attributes:
-        dtype: precision of the MLLM and of SAM's image encoder; all else is in float32. None for that of the files.
+        dtype: precision of the MLLM and of SAM's image encoder, None for that of the files; all else is in float32.
         image_size: side of SAM's square in pixels, to train on at another size; None for that of the checkpoint.
         conversation: how turns are set apart; None for what the checkpoint says, which for releases is their default.
         merge: fold the adapters into the weights, as all but training wants it.
@@ -268,9 +268,7 @@ def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, ori
     _check_weights(model.state_dict(), weights, origin)
     own: Tensors = {}
     for name in list(weights):
-        half = options.dtype is not None and name.startswith(HALVED)
-        dtype = options.dtype if half or options.dtype is None else torch.float32
-        own[name] = weights.pop(name).to(dtype)
+        own[name] = weights.pop(name).to(options.dtype if name.startswith(HALVED) else torch.float32)
     model.load_state_dict(own, assign=True)
 
 

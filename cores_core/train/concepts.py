@@ -92,8 +92,7 @@ class ConceptHead(nn.Module):
 
 def collect_categories(stores: list[Store]) -> dict[str, str]:
     """Name and kind of every category in the stores, in alphabetical order."""
-    found = {region.category: region.kind for store in stores for record in store for region in record.regions}
-    return dict(sorted(found.items()))
+    return dict(sorted(item for store in stores for item in store.categories().items()))
 
 
 def _shares(coverage: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ class Steps(Dataset[Batch]):
 def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
     """Batches in order, made ahead of time by `workers` processes (0: in this one)."""
     options: dict[str, Any] = {"worker_init_fn": _start_worker, "prefetch_factor": 4}
-    return iter(DataLoader(steps, batch_size=None, num_workers=workers, **(options if workers else {})))
+    own = torch.Generator()  # a loader draws a seed, which would change the dropout of a run that is resumed
+    return iter(DataLoader(steps, batch_size=None, num_workers=workers, generator=own, **(options if workers else {})))
 
 
 @dataclass(frozen=True)

@@ -131,3 +131,10 @@ def _record(number: int) -> Record:
         for part in ("Tail", "Head")[: number % 3]
     )
     return Record(image=f"images/{number}.jpg", size_hw=(3, 4), regions=regions)
+
+
+def test_its_categories_are_those_of_its_regions(partworld_root: Path) -> None:
+    store = Store(partworld_root, "partworld", "train")
+    expected = {region.category: region.kind for record in store for region in record.regions}
+    assert store.categories() == dict(sorted(expected.items()))
+    assert list(store.categories()) == sorted(expected)

@@ -1,0 +1,130 @@
+"""Training that begins with pretrained weights: a LLaVA and a SAM, with adapters or in full, and resumed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bases import save_hub_llava, save_sam
+from runs import Listener, read_trajectory
+
+from cores_core.config import BaseConfig, Config, LoraConfig, load_config
+from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.checkpoint import LoadOptions, load_checkpoint
+from cores_core.model.lora import is_adapter
+from cores_core.train.run import run_training
+from cores_core.train.start import TrainJob, newest_checkpoint, plan_memory, plan_run, start_model
+
+LORA = LoraConfig(rank=4, alpha=8, dropout=0.1)
+
+
+@pytest.fixture
+def lora_job(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> Callable[..., TrainJob]:
+    """Make a job on a LLaVA and a SAM in a thimble; by default with adapters."""
+    base = BaseConfig(str(save_hub_llava(tmp_path / "llava")), str(save_sam(tmp_path / "sam.pth")))
+
+    def make(name: str = "run", lora: LoraConfig = LORA, base: BaseConfig = base, **train: object) -> TrainJob:
+        settings = replace(tiny_config.train, **train)
+        return TrainJob(
+            Config(base=base, lora=lora, train=settings), partworld_root, tmp_path / name, torch.device("cpu")
+        )
+
+    return make
+
+
+def test_adapters_learn_and_the_rest_stays(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job()
+    before = start_model(plan_run(job, resume=False)).model.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    run_training(job, Listener(), resume=True)
+    newest = newest_checkpoint(job.output)
+    assert newest is not None
+    after = load_checkpoint(newest, LoadOptions(merge=False)).model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(is_adapter(name) for name in changed)
+    assert {"projection.0.weight", "mllm.llava.lm_head.weight", "refiner.norm.weight"} < changed
+    frozen = (
+        "image_encoder",
+        "prompt_encoder",
+        "vision_tower",
+        "multi_modal_projector",
+        "base_layer",
+        "language_model.layers",
+    )
+    assert not [name for name in changed if any(part in name for part in frozen) and not is_adapter(name)]
+
+
+def test_the_runs_config_has_the_sizes_of_its_base(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job()
+    plan_run(job, resume=False)
+    written = load_config(job.output / "config.yaml")
+    assert (written.language.width, written.vision.image_size, written.sam.prompt_width) == (32, 28, 16)
+
+
+@pytest.mark.parametrize("lora", [LORA, LoraConfig()])
+def test_a_resumed_run_is_the_run_that_never_stopped(lora_job: Callable[..., TrainJob], lora: LoraConfig) -> None:
+    calm, rough = lora_job("calm", lora=lora), lora_job("rough", lora=lora)
+    run_training(calm, Listener())
+    run_training(rough, Listener(stop_after=2))
+    run_training(replace(rough, config=load_config(rough.output / "config.yaml")), Listener(), resume=True)
+    assert read_trajectory(rough.output) == read_trajectory(calm.output)
+
+
+def test_bf16_holds_the_frozen_part_in_half(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job(precision="bf16")
+    model = start_model(plan_run(job, resume=False)).model
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert model.segmenter.image_encoder.pos_embed.dtype == torch.bfloat16
+    assert run_training(job, Listener(), resume=True) == 4
+
+
+def test_a_run_may_put_adapters_on_any_model(lora_job: Callable[..., TrainJob]) -> None:
+    """`--from` with a preset whose sizes are its base's: they are the model's now."""
+    first = lora_job("first")
+    run_training(first, Listener())
+    second = lora_job("second", start_from=str(newest_checkpoint(first.output)))
+    run_training(second, Listener())
+    newest = newest_checkpoint(second.output)
+    assert newest is not None
+    apart, merged = (load_checkpoint(newest, LoadOptions(merge=merge)) for merge in (False, True))
+    assert apart.config.base == BaseConfig()
+    assert any(is_adapter(name) for name in apart.model.state_dict())
+    assert not any(is_adapter(name) for name in merged.model.state_dict())
+    assert "first" in apart.about["base"]["model"]
+
+
+def test_a_release_can_be_trained_further(lora_job: Callable[..., TrainJob], shared: Path) -> None:
+    job = lora_job(start_from=str(shared / "golden/cores_mask/model"), images_per_step=1, steps=1, validation_images=1)
+    assert run_training(job, Listener()) == 1
+    config = load_config(job.output / "config.yaml")
+    assert config.wording == "released"
+    assert config.sam.image_size == 1024
+
+
+def test_its_memory_is_planned_without_loading(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job()
+    checkpoint, plan = plan_memory(job)
+    assert all(parameter.is_meta for parameter in checkpoint.model.parameters())
+    assert not job.output.exists()
+    trained = {part.name: part.trainable for part in plan.parts}
+    assert trained["vision tower"] == trained["projector"] == trained["SAM image encoder"] == 0
+    assert trained["language model"] == 320 * 32 + 2 * 2 * 2 * 4 * 32  # embedding; layers, projections, A and B
+    assert trained["SAM mask decoder"] > 0
+    real = start_model(plan_run(job, resume=False)).model
+    assert plan.weights == sum(p.numel() * p.dtype.itemsize for p in real.parameters())
+
+
+def test_a_base_that_is_not_there_is_one_error(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job(base=BaseConfig("nowhere/llava-7b-folder/x", "vit_h"))
+    with pytest.raises(CheckpointError, match=r"base\.mllm does not exist"):
+        run_training(job, Listener())
+    assert not job.output.exists()
+
+
+def test_adapters_cannot_come_or_go_in_a_run(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job()
+    run_training(job, Listener(stop_after=2))
+    config = replace(load_config(job.output / "config.yaml"), lora=LoraConfig())
+    with pytest.raises(ConfigError, match="`lora` cannot change"):
+        run_training(replace(job, config=config), Listener(), resume=True)
