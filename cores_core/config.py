@@ -146,7 +146,8 @@ class LossWeights:
 class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
-    With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`. Rates
+    With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`, times
+    `embedding_rate` for tables of embeddings, whose rows are seldom seen. Rates
     decay over the last `decay_share` of the steps after the warm-up. A model from random weights is trained in phases,
     each with a warm-up and a decay of its own: the first `pretrain_steps` show SAM `pretrain_images` each, with
     `pretrain_queries` prompts an image, which are the prototypes of `loss.concept`, and train it alone; the next
@@ -170,6 +171,7 @@ class TrainConfig:
     queries_per_image: int = 3
     learning_rate: float = 3e-4
     matrix_learning_rate: float = 4e-3
+    embedding_rate: float = 1.0
     warmup_steps: int = 100
     decay_share: float = 1.0
     weight_decay: float = 0.0

@@ -46,11 +46,16 @@ class TorchEngine:
         taken = {id(parameter) for parameter in matrices}
         rest = [parameter for parameter in self._parameters if id(parameter) not in taken]
         decay = config.weight_decay
-        adamw = torch.optim.AdamW(rest, lr=config.learning_rate, betas=config.betas, weight_decay=decay)
+        tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
+        groups = [
+            {"params": [p for p in rest if id(p) not in tables], "lr": config.learning_rate},
+            {"params": [p for p in rest if id(p) in tables], "lr": config.learning_rate * config.embedding_rate},
+        ]
+        adamw = torch.optim.AdamW(groups, betas=config.betas, weight_decay=decay)
         self._optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
             self._optimizers.append(Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay))
-        self._peaks = [optimizer.defaults["lr"] for optimizer in self._optimizers]
+        self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
         self._config = config
         self._group = group
         self.steps = 0
@@ -62,8 +67,8 @@ class TorchEngine:
 
     def step(self, loss: Tensor) -> float:
         """Differentiate, clip and update. Returns the gradient norm before clipping."""
-        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
-            for group in optimizer.param_groups:
+        for optimizer, peaks in zip(self._optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(self.steps, self._config)
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

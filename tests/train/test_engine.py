@@ -65,6 +65,15 @@ def test_each_step_uses_its_own_rate() -> None:
     assert engine.steps == 6
 
 
+def test_tables_of_embeddings_have_a_rate_of_their_own() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(1, 1), "norm": nn.LayerNorm(1)})
+    before = {name: parameter.item() for name, parameter in model.named_parameters()}
+    config = replace(CONFIG, warmup_steps=1, weight_decay=0.0, embedding_rate=3.0)
+    TorchEngine(model, config, Group()).step(sum(parameter.sum() for parameter in model.parameters()))
+    moved = {name: before[name] - parameter.item() for name, parameter in model.named_parameters()}
+    assert moved == pytest.approx({"table.weight": 0.3, "norm.weight": 0.1, "norm.bias": 0.1}, abs=1e-4)
+
+
 def test_the_norm_is_reported_before_clipping() -> None:
     weight = nn.Parameter(torch.zeros(2))
     engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, gradient_clip=1.0), Group())
