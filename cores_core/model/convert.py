@@ -15,6 +15,7 @@ from cores_core.model.llava import CONFIG_FILE, add_identity, load_json, origina
 from cores_core.model.segmenter import sam_sizes
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 from cores_core.model.vocabulary import add_image_token
+from cores_core.prompts import PromptFormat
 
 
 def is_released(folder: Path) -> bool:
@@ -34,6 +35,9 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
     tokenizer = SentencePieceTokenizer(folder)
     refiner = "refiner.norm.weight" in weights
     steps = 2 if refiner or prompts.REFERENCE_SPELLING[prompts.LOC] in tokenizer else 1
+    for token in (*PromptFormat(steps, wording="released").chain, prompts.IMAGE_START, prompts.IMAGE_END):
+        if token not in tokenizer:
+            raise CheckpointError(f"the tokenizer has no token {token}: {folder}", hint="is this LISA or CoReS?")
     config = Config(
         language=add_image_token(language, tokenizer, weights),
         vision=vision,
@@ -42,7 +46,4 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
         context="fixed" if steps == 2 else "none",
         wording="released",
     )
-    for token in (*config.prompt.chain, prompts.IMAGE_START, prompts.IMAGE_END):
-        if token not in tokenizer:
-            raise CheckpointError(f"the tokenizer has no token {token}: {folder}", hint="is this LISA or CoReS?")
     return Parts(config, tokenizer, add_identity(weights), about={"released": True})

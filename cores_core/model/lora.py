@@ -18,7 +18,7 @@ from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.names import EMBEDDING, HEAD
 from cores_core.model.tensors import Tensors, read_file
 
-if TYPE_CHECKING:  # peft imports deepspeed, which is slow and talks; only models with adapters need it
+if TYPE_CHECKING:  # slow to import, and bitsandbytes with it; only models with adapters need it
     from peft import LoraConfig as PeftConfig
     from peft.tuners.lora import LoraModel
 

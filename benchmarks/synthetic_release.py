@@ -1,0 +1,114 @@
+"""Folders in the format of the released weights, of any size, with random numbers or with holes in place of values."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from sentencepiece import SentencePieceTrainer
+from torch import Tensor
+
+from cores_core import prompts
+from cores_core.config import LanguageConfig, SamConfig, VisionConfig
+from cores_core.model.cores import CoresModel
+from cores_core.model.mllm import build_mllm
+from cores_core.model.names import SECOND_LAYER, released_name
+from cores_core.model.segmenter import build_segmenter
+
+CLIP_L = VisionConfig(
+    image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, read_layer=-2, projector_layers=1
+)
+SAM_H = SamConfig(
+    image_size=1024, patch_size=16, width=1280, depth=32, heads=16, window=14, global_blocks=(7, 15, 23, 31),
+    prompt_width=256,
+)  # fmt: skip
+LLAMA_7B = LanguageConfig(width=4096, layers=32, heads=32, mlp=11008, vocabulary=32004)
+LLAMA_13B = LanguageConfig(width=5120, layers=40, heads=40, mlp=13824, vocabulary=32004)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a release: its LLaMA with the vocabulary in the files, its CLIP, its SAM."""
+
+    language: LanguageConfig
+    vision: VisionConfig = CLIP_L
+    sam: SamConfig = SAM_H
+
+
+def write_release(folder: Path, sizes: Sizes, shards: int, ending: str) -> int:
+    """A release of random bfloat16 numbers in shards, `.safetensors` or `.bin`. Returns the bytes of its weights."""
+    folder.mkdir(parents=True)
+    shapes = list_tensors(sizes)
+    names = list(shapes)
+    places = {name: f"shard-{number * shards // len(names)}.{ending}" for number, name in enumerate(names)}
+    for shard in sorted(set(places.values())):
+        tensors = {name: torch.randn(shapes[name].shape).bfloat16() for name in names if places[name] == shard}
+        if ending == "safetensors":
+            save_file(tensors, folder / shard)
+        else:
+            torch.save(tensors, folder / shard)
+    kind = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
+    (folder / f"{kind}.index.json").write_text(json.dumps({"weight_map": places}))
+    write_companions(folder, sizes)
+    return sum(path.stat().st_size for path in folder.glob("shard-*"))
+
+
+def write_hollow_release(folder: Path, sizes: Sizes, shards: int = 4) -> int:
+    """A release whose files have names and shapes but holes for values: any size, no disk. Returns its parameters."""
+    folder.mkdir(parents=True)
+    shapes = list_tensors(sizes)
+    names, places = list(shapes), {}
+    for shard in range(shards):
+        header, end = {}, 0
+        for name in names[shard::shards]:
+            begin, end = end, end + 2 * shapes[name].numel()
+            header[name] = {"dtype": "BF16", "shape": list(shapes[name].shape), "data_offsets": [begin, end]}
+            places[name] = f"shard-{shard}.safetensors"
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with (folder / f"shard-{shard}.safetensors").open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + end)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    write_companions(folder, sizes)
+    return sum(tensor.numel() for tensor in shapes.values())
+
+
+def list_tensors(sizes: Sizes) -> dict[str, Tensor]:
+    """Names in the releases' format and tensors on the meta device."""
+    with torch.device("meta"):
+        mllm = build_mllm(sizes.language, sizes.vision, image_token_id=0)
+        model = CoresModel(mllm, build_segmenter(sizes.sam), chain_ids=(1, 2), refiner=True)
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(SECOND_LAYER)}
+    return {released_name(name, projector_layers=1): tensor for name, tensor in state.items()}
+
+
+def write_companions(folder: Path, sizes: Sizes) -> None:
+    """What stands beside the weights: sizes, the CLIP's config, a tokenizer of a few pieces."""
+    language, vision = sizes.language, sizes.vision
+    tree = {
+        "hidden_size": language.width,
+        "intermediate_size": language.mlp,
+        "num_hidden_layers": language.layers,
+        "num_attention_heads": language.heads,
+        "mm_vision_tower": "clip",
+    }
+    clip = {
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
+        "hidden_size": vision.width,
+        "intermediate_size": vision.mlp,
+        "num_hidden_layers": vision.layers,
+        "num_attention_heads": vision.heads,
+    }
+    (folder / "clip").mkdir()
+    (folder / "clip/config.json").write_text(json.dumps(clip))
+    (folder / "config.json").write_text(json.dumps(tree))
+    text = folder / "text.txt"
+    text.write_text("which part of the fish steers it\nthe quick brown fox jumps over the lazy dog\n" * 50)
+    prefix = str(folder / "tokenizer")
+    SentencePieceTrainer.train(input=str(text), model_prefix=prefix, vocab_size=60, model_type="bpe", minloglevel=2)
+    tokens = [*prompts.REFERENCE_SPELLING.values(), prompts.IMAGE_START, prompts.IMAGE_END]
+    added = {token: language.vocabulary - len(tokens) + number for number, token in enumerate(tokens)}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
