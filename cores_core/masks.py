@@ -3,13 +3,14 @@
 RLE is COCO's, `{"size": [H, W], "counts": str}`, as pycocotools reads and writes it.
 """
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from cores_core.errors import DataError
 from cores_core.sample import BoolMask
 
 IGNORE_VALUE = 255
@@ -39,6 +40,35 @@ def merge_rles(rles: list[Rle]) -> Rle:
     """The union of masks of one size."""
     merged = coco.merge([{"size": r["size"], "counts": r["counts"].encode("ascii")} for r in rles])
     return Rle(size=[int(n) for n in merged["size"]], counts=merged["counts"].decode("ascii"))
+
+
+def segmentation_rle(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
+    """The mask of a COCO `segmentation`: polygons, an uncompressed RLE or a compressed one.
+
+    Polygons are filled as pycocotools fills them; those of fewer than three points are left out.
+
+    Raises:
+        DataError: it is none of these, of another size, or empty.
+    """
+    height, width = size_hw
+    try:
+        if isinstance(segmentation, dict):
+            if list(segmentation["size"]) != [height, width]:
+                raise DataError(f"its mask is of size {segmentation['size']}, not {[height, width]}")
+            counts = segmentation["counts"]
+            coded = coco.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
+        else:
+            polygons = [[float(number) for number in polygon] for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                raise DataError("it has no polygon of three points")
+            coded = coco.merge(coco.frPyObjects(polygons, height, width))
+        text = coded["counts"]
+        rle = Rle(size=[height, width], counts=text if isinstance(text, str) else text.decode("ascii"))
+        if coco.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).shape != size_hw:
+            raise DataError("its mask does not fill its image")
+    except (KeyError, TypeError, ValueError, IndexError, UnicodeError, AttributeError) as error:
+        raise DataError(f"not a segmentation: {type(error).__name__} {error}") from error
+    return rle
 
 
 def rle_area(rle: Rle) -> int:

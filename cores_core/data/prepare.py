@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from cores_core.data.partworld.write import write_partworld
-from cores_core.data.sources.parts import Rejections, read_parts
+from cores_core.data.sources.parts import read_parts
+from cores_core.data.sources.reading import Rejections
 from cores_core.data.store import Record, save_store, store_path
 from cores_core.files import save_text
 
@@ -54,7 +55,7 @@ def prepare_partworld(
 
 
 def _prepare_split(folder: Path, data_root: Path, split: str, progress: Callable[[int], None]) -> SplitReport:
-    rejected, regions = Rejections({}), 0
+    rejected, regions = Rejections(), 0
 
     def counted() -> Iterator[Record]:
         nonlocal regions

@@ -4,7 +4,6 @@ Raw layout: `<split>.json`, `<split>/<synset>/<name>.JPEG`, and for whole object
 a category in one image are one region, because a question names the category.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from zlib import crc32
 import numpy as np
 
 from cores_core.data.questions.bank import CategoryQuestions, load_bank
+from cores_core.data.sources.reading import Rejections, load_json
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import merge_rles, rle_area
@@ -25,24 +25,13 @@ QUERIES = {"train": (6, 2), "val": (1, 1), "test": (1, 1)}
 """How many questions and phrases a region gets in each split."""
 
 
-@dataclass
-class Rejections:
-    """Counts of what was left out, by reason."""
-
-    counts: dict[str, int]
-
-    def add(self, reason: str) -> None:
-        """Count one."""
-        self.counts[reason] = self.counts.get(reason, 0) + 1
-
-
 def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
     """Read one split of a part data set.
 
     Args:
         folder: the raw data set. data_root: image paths are stored relative to it.
         split: which JSON to read; also which wordings are drawn.
-        rejected: counts what is left out.
+        rejected: takes what is left out.
 
     Raises:
         DataError: a JSON is missing or not of this form.
@@ -58,7 +47,7 @@ def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) 
             for label, annotations in table.by_image[image["id"]].items():
                 mask = merge_rles([annotation["segmentation"] for annotation in annotations])
                 if rle_area(mask) < SMALLEST_SHARE * size_hw[0] * size_hw[1]:
-                    rejected.add(f"{kind} smaller than {SMALLEST_SHARE:.1%} of its image")
+                    rejected.add(f"{path.as_posix()} {label}", f"{kind} smaller than {SMALLEST_SHARE:.1%} of its image")
                     continue
                 source = ",".join(str(annotation["id"]) for annotation in annotations)
                 queries = _draw_queries(bank, label, split, rng)
@@ -66,7 +55,7 @@ def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) 
         if regions:
             yield Record(image=path.as_posix(), size_hw=size_hw, regions=tuple(regions))
         else:
-            rejected.add("image without a region")
+            rejected.add(path.as_posix(), "image without a region")
 
 
 @dataclass(frozen=True)
@@ -76,16 +65,14 @@ class _Annotations:
 
 
 def _load_annotations(path: Path) -> _Annotations:
-    if not path.is_file():
-        raise DataError(f"no such annotation file: {path}")
+    tree = load_json(path)
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in tree["categories"]}
         by_image: dict[int, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         for annotation in tree["annotations"]:
             by_image[annotation["image_id"]][names[annotation["category_id"]]].append(annotation)
         return _Annotations(images=tree["images"], by_image=by_image)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f"not a COCO-style annotation file: {path} ({error})") from error
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cores_core.data.questions.bank import load_bank
-from cores_core.data.sources.parts import QUERIES, Rejections, read_parts
+from cores_core.data.sources.parts import QUERIES, read_parts
+from cores_core.data.sources.reading import Rejections
 from cores_core.data.store import Record
 from cores_core.errors import DataError
 from cores_core.masks import decode_rle, encode_rle
@@ -74,7 +75,7 @@ def test_a_file_of_another_form_is_named(tmp_path: Path, text: str) -> None:
 
 
 def _read(root: Path, split: Any = "val") -> tuple[list[Record], dict[str, int]]:
-    rejected = Rejections({})
+    rejected = Rejections()
     return list(read_parts(root / "parts", root, split, rejected)), rejected.counts
 
 

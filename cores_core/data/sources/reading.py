@@ -1,0 +1,68 @@
+"""What all readers share: files that may be damaged, sizes of images, and a list of what was left out and why."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from cores_core.errors import DataError
+
+_SIDEWAYS = (5, 6, 7, 8)
+"""Values of the EXIF orientation that swap height and width."""
+
+
+@dataclass
+class Rejections:
+    """What was left out, item by item, each with its reason."""
+
+    items: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, item: str, reason: str) -> None:
+        """Leave out one item: a file or an id, and in a few words that repeat, why."""
+        self.items.append((item, reason))
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many were left out for each reason."""
+        return Counter(reason for _, reason in self.items)
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8, with or without a mark, or in Windows' cp1252, as some of the real files are.
+
+    Raises:
+        DataError: it is missing, unreadable or no JSON.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read: {path} ({error.strerror or error})") from error
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return json.loads(data.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(f"not valid JSON: {path} ({error})") from error
+    raise DataError(f"neither UTF-8 nor cp1252: {path}")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image when it is upright, from its header alone.
+
+    Raises:
+        DataError: it is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    except FileNotFoundError as error:
+        raise DataError(f"no such image: {path}") from error
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"not an image that can be read: {path} ({error})") from error
+    return (width, height) if sideways else (height, width)
