@@ -13,6 +13,8 @@ from pycocotools import mask as coco
 from cores_core.errors import DataError
 from cores_core.sample import BoolMask
 
+POLYGON_REACH = 10
+"""A polygon with a point further outside than so many image sides is a mistake, and a trap for memory."""
 IGNORE_VALUE = 255
 """Pixels of this value in a label file count nowhere. In memory they are a bool map."""
 
@@ -45,30 +47,59 @@ def merge_rles(rles: list[Rle]) -> Rle:
 def segmentation_rle(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     """The mask of a COCO `segmentation`: polygons, an uncompressed RLE or a compressed one.
 
-    Polygons are filled as pycocotools fills them; those of fewer than three points are left out.
+    Polygons are filled as pycocotools fills them; those of fewer than three points are left out. All is checked before
+    pycocotools sees it, for its C code takes what it is given.
 
     Raises:
-        DataError: it is none of these, of another size, or empty.
+        DataError: it is none of these, of another size, or without a polygon.
     """
     height, width = size_hw
     try:
-        if isinstance(segmentation, dict):
-            if list(segmentation["size"]) != [height, width]:
-                raise DataError(f"its mask is of size {segmentation['size']}, not {[height, width]}")
-            counts = segmentation["counts"]
-            coded = coco.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
-        else:
-            polygons = [[float(number) for number in polygon] for polygon in segmentation if len(polygon) >= 6]
-            if not polygons:
-                raise DataError("it has no polygon of three points")
-            coded = coco.merge(coco.frPyObjects(polygons, height, width))
-        text = coded["counts"]
-        rle = Rle(size=[height, width], counts=text if isinstance(text, str) else text.decode("ascii"))
-        if coco.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).shape != size_hw:
-            raise DataError("its mask does not fill its image")
-    except (KeyError, TypeError, ValueError, IndexError, UnicodeError, AttributeError) as error:
-        raise DataError(f"not a segmentation: {type(error).__name__} {error}") from error
-    return rle
+        if not isinstance(segmentation, dict):
+            coded = coco.merge(coco.frPyObjects(_check_polygons(segmentation, size_hw), height, width))
+            return Rle(size=[height, width], counts=coded["counts"].decode("ascii"))
+        if list(segmentation["size"]) != [height, width]:
+            raise DataError(f"its mask is of size {segmentation['size']}, not {[height, width]}")
+        counts = segmentation["counts"]
+        runs = np.asarray(counts, dtype=np.int64) if isinstance(counts, list) else _read_runs(counts)
+    except (KeyError, TypeError, ValueError, OverflowError, UnicodeError) as error:
+        raise DataError(f"not a segmentation ({type(error).__name__}: {error})") from error
+    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+        raise DataError("the runs of its mask do not fill its image")
+    coded = coco.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return Rle(size=[height, width], counts=coded["counts"].decode("ascii"))
+
+
+def _check_polygons(polygons: Any, size_hw: tuple[int, int]) -> list[list[float]]:
+    kept = [[float(number) for number in polygon] for polygon in polygons if len(polygon) >= 6]
+    if not kept:
+        raise DataError("it has no polygon of three points")
+    reach = POLYGON_REACH * max(size_hw)
+    for polygon in kept:
+        if len(polygon) % 2:
+            raise DataError("a polygon has an odd number of coordinates")
+        if not all(-reach <= number <= reach for number in polygon):
+            raise DataError("a polygon lies far outside its image")
+    return kept
+
+
+def _read_runs(text: str | bytes) -> NDArray[np.int64]:
+    """The lengths of runs from COCO's compressed text: 5 bits a character, differences from the last but one run."""
+    values = (
+        np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    )
+    if len(values) == 0 or values.min() < 0 or values.max() > 63 or values[-1] & 32:
+        raise ValueError("counts are not in COCO's form")
+    ends = np.flatnonzero(values & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > 11:
+        raise ValueError("a run is too long")
+    shifts = 5 * (np.arange(len(values)) - np.repeat(starts, ends - starts + 1))
+    runs = np.add.reduceat((values & 31) << shifts, starts)
+    runs -= np.where(values[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs
 
 
 def rle_area(rle: Rle) -> int:

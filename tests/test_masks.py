@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from helpers import mask
 
-from cores_core.masks import binarize, bounding_box, decode_rle, encode_rle, merge_rles, resize_mask, rle_area
+from cores_core.errors import DataError
+from cores_core.masks import (
+    binarize,
+    bounding_box,
+    decode_rle,
+    encode_rle,
+    merge_rles,
+    resize_mask,
+    rle_area,
+    segmentation_rle,
+)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -67,3 +77,41 @@ def test_a_resized_mask_keeps_how_much_is_covered() -> None:
     checker = mask("#.#.", ".#.#").astype(np.uint8) * np.uint8(255)
     assert resize_mask(checker, (1, 2)).tolist() == [[128, 128]]
     assert resize_mask(checker, (2, 4)) is checker
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_segmentation_may_be_runs_or_their_compressed_text(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = rng.random((rng.integers(1, 60), rng.integers(1, 60))) < rng.choice([0.02, 0.5, 0.98])
+    if seed == 0:
+        target[:] = True
+    rle = encode_rle(target)
+    assert segmentation_rle(rle, target.shape) == rle
+    flat = target.flatten(order="F").astype(np.int8)
+    changes = np.flatnonzero(np.diff(flat, prepend=0))
+    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+    assert segmentation_rle({"size": list(target.shape), "counts": runs}, target.shape) == rle
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        None,
+        7,
+        "text",
+        {},
+        {"size": [4, 4], "counts": "~~~~"},
+        {"size": [4, 4], "counts": ""},
+        {"size": [4, 4], "counts": [5, 5]},
+        {"size": [4, 4], "counts": [-4, 20]},
+        {"size": [4, 4], "counts": [[16]]},
+        {"size": [4, 4], "counts": "o" * 40},
+        [[0, 0, 1e12, 0, 1, 1]],
+        [[0, 0, float("nan"), 0, 1, 1]],
+        [[0, 0, 1, 0, 1, 1, 2]],
+        [["a"] * 6],
+    ],
+)
+def test_what_is_no_segmentation_is_refused_before_it_reaches_c(segmentation: object) -> None:
+    with pytest.raises(DataError):
+        segmentation_rle(segmentation, (4, 4))

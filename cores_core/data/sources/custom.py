@@ -1,0 +1,88 @@
+"""Your own data: one JSONL file for each split under `custom/<name>/`, one line for each image and target.
+
+    {"image": "images/fish.jpg", "questions": ["Which part steers the fish?"], "mask": "masks/fish.png"}
+    {"image": "images/fish.jpg", "phrases": ["head of the fish"], "mask": [[10, 10, 60, 10, 60, 40]]}
+    {"image": "images/boat.jpg", "questions": ["What catches the wind?"], "mask": {"size": [480, 640], "counts": "..."}}
+
+Paths are relative to the JSONL file. A mask is a PNG, a list of polygons, or a COCO RLE. In a PNG, 1 is inside and 255
+counts nowhere; without any 1, all above 127 is inside. Lines about the same image become one record. `category` is
+optional.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cores_core.data.sources.reading import Rejections, read_size
+from cores_core.data.store import Record, Region
+from cores_core.errors import DataError
+from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
+from cores_core.sample import Query
+
+
+def read_custom(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+    """Read one split of somebody's own data set.
+
+    Args:
+        folder: where `<split>.jsonl` lies. data_root: image paths are stored relative to it.
+        rejected: takes lines that make no sense, by their number.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    path = folder / f"{split}.jsonl"
+    sizes: dict[str, tuple[int, int]] = {}
+    regions: dict[str, list[Region]] = {}
+    for number, line in _lines(path):
+        try:
+            row = json.loads(line)
+            image = folder / row["image"]
+            name = image.relative_to(data_root).as_posix()
+            if name not in sizes:
+                sizes[name] = read_size(image)
+            region = _region(row, folder, sizes[name], f"{path.name}:{number}")
+            regions.setdefault(name, []).append(region)
+        except DataError as error:
+            rejected.add(f"{path.name}:{number}", error.message)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            rejected.add(f"{path.name}:{number}", f"not a line of this form ({type(error).__name__}: {error})")
+    for name, found in regions.items():
+        yield Record(image=name, size_hw=sizes[name], regions=tuple(found))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read: {path} ({error})", hint="see `cores prepare-data --list`") from error
+
+
+def _region(row: dict[str, Any], folder: Path, size_hw: tuple[int, int], source: str) -> Region:
+    questions, phrases = row.get("questions", []), row.get("phrases", [])
+    texts = [*((text, True) for text in questions), *((text, False) for text in phrases)]
+    if not texts or not all(isinstance(text, str) and text.strip() for text, _ in texts):
+        raise DataError("no question and no phrase, or an empty one")
+    queries = tuple(dict.fromkeys(Query(" ".join(text.split()), is_sentence) for text, is_sentence in texts))
+    mask, ignore = _mask(row["mask"], folder, size_hw)
+    return Region(str(row.get("category", "")), "object", mask, ignore, queries, source)
+
+
+def _mask(given: Any, folder: Path, size_hw: tuple[int, int]) -> tuple[Rle, Rle | None]:
+    if not isinstance(given, str):
+        return segmentation_rle(given, size_hw), None
+    try:
+        with Image.open(folder / given) as image:
+            values = np.asarray(image if image.mode in ("1", "P") else image.convert("L")).astype(np.uint8)
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError("its mask cannot be read") from error
+    if values.shape != size_hw:
+        raise DataError("its mask is of another size than its image")
+    if (values == 1).any():
+        ignored = values == IGNORE_VALUE
+        return encode_rle(values == 1), encode_rle(ignored) if ignored.any() else None
+    return encode_rle(values > IGNORE_VALUE // 2), None

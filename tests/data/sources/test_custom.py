@@ -1,0 +1,137 @@
+"""Somebody's own data: masks in every form, and lines that make no sense."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import mask, noise_image
+from PIL import Image
+
+from cores_core.data.sources.custom import read_custom
+from cores_core.data.sources.reading import Rejections
+from cores_core.data.store import Record
+from cores_core.errors import DataError
+from cores_core.masks import decode_rle, encode_rle
+from cores_core.sample import BoolMask, Query
+
+TARGET = mask("....", ".##.", ".##.")
+NOISE = ("", "9" * 12, "[", "]", "{}", "null", '"', "-1", "1e999", "~", "0")
+POLYGON = [[1, 1, 3, 1, 3, 3, 1, 3]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data root with one image of 3 x 4 pixels."""
+    place = tmp_path / "custom/mine"
+    (place / "images").mkdir(parents=True)
+    Image.fromarray(noise_image(3, 4)).save(place / "images/a.png")
+    return place
+
+
+def write(folder: Path, *rows: Any) -> None:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> tuple[list[Record], Rejections]:
+    rejected = Rejections()
+    return list(read_custom(folder, folder.parents[1], "train", rejected)), rejected
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {"image": "images/a.png", "questions": ["What?"], "mask": POLYGON} | changes
+
+
+def save_mask(folder: Path, values: BoolMask, inside: int) -> str:
+    Image.fromarray(values.astype(np.uint8) * np.uint8(inside)).save(folder / "mask.png")
+    return "mask.png"
+
+
+@pytest.mark.parametrize("form", ["polygon", "rle", "png of 255", "png of 1"])
+def test_a_mask_has_many_forms(folder: Path, form: str) -> None:
+    forms = {
+        "polygon": lambda: POLYGON,
+        "rle": lambda: encode_rle(TARGET),
+        "png of 255": lambda: save_mask(folder, TARGET, 255),
+        "png of 1": lambda: save_mask(folder, TARGET, 1),
+    }
+    write(folder, row(mask=forms[form]()))
+    (record,), rejected = read(folder)
+    assert not rejected.items
+    assert np.array_equal(decode_rle(record.regions[0].mask), TARGET)
+
+
+def test_a_png_of_ones_may_ignore_pixels(folder: Path) -> None:
+    values = TARGET.astype(np.uint8)
+    values[0] = 255
+    Image.fromarray(values).save(folder / "mask.png")
+    write(folder, row(mask="mask.png"))
+    (record,), _ = read(folder)
+    region = record.regions[0]
+    assert np.array_equal(decode_rle(region.mask), TARGET)
+    assert region.ignore is not None
+    assert decode_rle(region.ignore).sum() == 4
+
+
+def test_lines_about_one_image_are_one_record(folder: Path) -> None:
+    write(folder, row(), "", row(questions=[], phrases=["the  tail", "the tail"], category="tail"))
+    (record,), rejected = read(folder)
+    assert not rejected.items
+    assert record.image == "custom/mine/images/a.png"
+    assert record.size_hw == (3, 4)
+    assert [region.queries for region in record.regions] == [(Query("What?"),), (Query("the tail", False),)]
+    assert record.regions[1].category == "tail"
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("{", "not a line"),
+        ("[]", "not a line"),
+        (row(image="images/b.png"), "no such image"),
+        (row(questions=[]), "no question"),
+        (row(questions=["  "]), "no question"),
+        (row(mask=[[1, 1, 2, 2]]), "no polygon"),
+        (row(mask={"size": [4, 3], "counts": "04"}), "of size"),
+        (row(mask="images/a.png/x"), "cannot be read"),
+        (row(mask="images"), "cannot be read"),
+        ({"image": "images/a.png", "questions": ["What?"]}, "not a line"),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_left_out_by_its_number(folder: Path, broken: Any, reason: str) -> None:
+    write(folder, row(), broken)
+    records, rejected = read(folder)
+    assert len(records) == 1
+    ((item, why),) = rejected.items
+    assert item == "train.jsonl:2"
+    assert reason in why
+
+
+def test_a_mask_of_another_size_is_left_out(folder: Path) -> None:
+    write(folder, row(mask=save_mask(folder, TARGET[:2], 255)))
+    records, rejected = read(folder)
+    assert not records
+    assert "another size" in rejected.items[0][1]
+
+
+def test_no_file_is_one_error(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl"):
+        read(folder)
+
+
+def test_damaged_files_never_crash(folder: Path) -> None:
+    rng = random.Random(0)
+    good = "\n".join(json.dumps(row(mask=form)) for form in (POLYGON, encode_rle(TARGET)))
+    for _ in range(300):
+        text = list(good)
+        for _ in range(rng.randint(1, 6)):
+            place = rng.randrange(len(text))
+            text[place : place + rng.randint(0, 4)] = rng.choice(
+                ["", "9" * 12, "[", "]", "{}", "null", '"', "-1", "1e999"]
+            )
+        write(folder, "".join(text))
+        records, _ = read(folder)
+        assert all(region.mask["size"] == [3, 4] for record in records for region in record.regions)
