@@ -46,6 +46,16 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     out.print(table)
 
 
+def show_text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of words on stdout, a line between its rows."""
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    out.print(table)
+
+
 def show_memory(title: str, plan: "MemoryPlan") -> None:
     """The parts of a model with their sizes, and the memory that using it takes."""
     training = any(part.trainable for part in plan.parts)

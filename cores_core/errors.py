@@ -5,9 +5,12 @@ class CoresError(Exception):
     """Base of all errors that are shown without a traceback."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message, hint)  # both, so that it survives the way from another process
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ConfigError(CoresError):

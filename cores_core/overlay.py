@@ -45,28 +45,31 @@ MAX_LINE_CHARACTERS, MAX_CHARACTERS = 400, 4000  # more than one line can hold, 
 DASHES = str.maketrans("\u2010\u2011\u2012\u2013\u2014\u2212", "------")
 
 
-def render_overlay(image: RgbImage, question: str, answer: str, coarse: BoolMask, refined: BoolMask) -> RgbImage:
+def render_overlay(image: RgbImage, question: str, answer: str, coarse: BoolMask | None, refined: BoolMask) -> RgbImage:
     """Draw the two masks of a question on its image, with a caption below.
 
     Args:
         image: (H, W, 3), of any size; shown with its longer side between 640 and 1600 pixels.
         question, answer: any text; cut with an ellipsis after 4 and 3 lines.
-        coarse: (H, W) the first mask of the chain, C1: a dashed outline.
+        coarse: (H, W) the first mask of the chain, C1: a dashed outline. None for a mask of no chain, without a legend.
         refined: (H, W) the second, C2: a fill with a solid edge. If empty, the image is not dimmed either.
 
     Returns:
         A new picture: the image, in the middle if it is very narrow, above the caption band.
     """
-    assert coarse.shape == refined.shape == image.shape[:2], (image.shape, coarse.shape, refined.shape)
+    assert refined.shape == image.shape[:2], (image.shape, refined.shape)
     height, width = image.shape[:2]
     shown_longer = min(max(height, width, MIN_LONGER_SIDE), MAX_LONGER_SIDE)
     scale = shown_longer / max(height, width)
     unit = shown_longer / MIN_LONGER_SIDE  # all sizes below are meant for a longer side of 640
     picture = _resize(image, scale)
     picture = _paint_target(picture, _resize_mask(refined, scale), unit)
-    picture = _dash_outline(picture, _resize_mask(coarse, scale), unit)
+    if coarse is not None:
+        assert coarse.shape == refined.shape, (coarse.shape, refined.shape)
+        picture = _dash_outline(picture, _resize_mask(coarse, scale), unit)
     band_width = max(picture.shape[1], round(MIN_WIDTH_SHARE * shown_longer))
-    caption = _draw_caption(question, answer, (bool(coarse.any()), bool(refined.any())), band_width, unit)
+    has_masks = None if coarse is None else (bool(coarse.any()), bool(refined.any()))
+    caption = _draw_caption(question, answer, has_masks, band_width, unit)
     return np.vstack([_centre(picture, band_width), caption])
 
 
@@ -165,8 +168,8 @@ def _dashes(contour: NDArray[np.float64], unit: float) -> list[NDArray[np.int32]
     return list((points * 16).round().astype(np.int32))
 
 
-def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool], width: int, unit: float) -> RgbImage:
-    """Draw the band below the image, `width` pixels wide and as high as its text: question, answer, legend."""
+def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool] | None, width: int, unit: float) -> RgbImage:
+    """Draw the band below the image, `width` pixels wide and as high as its text: question, answer, legend if any."""
     unit *= SUPERSAMPLING
     margin, top = _pixels(16, unit), _pixels(13, unit)
     band = Image.new("RGB", (width * SUPERSAMPLING, _pixels(280, unit)), BAND_COLOUR)  # high enough for all lines
@@ -179,8 +182,10 @@ def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool], widt
             draw.text((margin, top), line, colour, font, stroke_width=round(bold * unit), stroke_fill=colour)
             top += _pixels(1.3 * size, unit)
         top += _pixels(5, unit)
-    _draw_legend(draw, (margin, top + _pixels(4, unit)), has_masks, unit)
-    height = (top + _pixels(31, unit)) // SUPERSAMPLING
+    if has_masks is not None:
+        _draw_legend(draw, (margin, top + _pixels(4, unit)), has_masks, unit)
+        top += _pixels(26, unit)
+    height = (top + _pixels(5, unit)) // SUPERSAMPLING
     return np.asarray(band.reduce(SUPERSAMPLING), dtype=np.uint8)[:height]
 
 

@@ -1,42 +1,156 @@
-"""`cores prepare-data`: bring a data set into the form that training and evaluation read."""
+"""`cores prepare-data`: bring data sets into the form that training and evaluation read."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cores_cli import console
 from cores_cli.options import DataRootOption
 
-
-def prepare_data(
-    name: Annotated[str, typer.Argument(help="The data set: partworld.")],
-    data_root: DataRootOption = Path("data"),
-    images: Annotated[int, typer.Option("--images", min=0, help="Training images to render.")] = 14000,
-    val_images: Annotated[int, typer.Option("--val-images", min=0, help="Validation images to render.")] = 300,
-    test_images: Annotated[int, typer.Option("--test-images", min=0, help="Test images to render.")] = 500,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Splits of one seed never share a scene.")] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; the result is the same.")] = 2,
-) -> None:
-    """Prepare a data set.
-
-    `partworld` is rendered, not downloaded: scenes of articulated objects with exact part masks, in PartImageNet's
-    layout. It resumes where it was interrupted, and gives the same bytes for the same seed.
-    """
-    from cores_core.data.prepare import prepare_partworld
+if TYPE_CHECKING:
+    from cores_core.data.prepare import SplitReport
     from cores_core.errors import DataError
 
-    if name != "partworld":
-        raise DataError(f"unknown data set: {name}", hint="known: partworld")
-    counts = {"train": images, "val": val_images, "test": test_images}
-    wanted = {split: count for split, count in counts.items() if count}
+ALL, RENDERED = "all", "partworld"
+
+
+def prepare_data(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Data sets, or all.", show_default=False)
+    ] = None,
+    data_root: DataRootOption = Path("data"),
+    show_list: Annotated[
+        bool, typer.Option("--list", help="Show all data sets: what is here, and where to get it.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")] = False,
+    preview: Annotated[
+        int | None, typer.Option("--preview", min=1, help="Write a picture of so many random samples to look at.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; the result is the same.")] = 2,
+    images: Annotated[int, typer.Option("--images", min=0, help="partworld: training images to render.")] = 14000,
+    val_images: Annotated[int, typer.Option("--val-images", min=0, help="partworld: validation images.")] = 300,
+    test_images: Annotated[int, typer.Option("--test-images", min=0, help="partworld: test images.")] = 500,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="partworld: splits of one seed never share a scene.")] = 0,
+) -> None:
+    """Prepare data sets.
+
+    Each raw data set is read once and checked; what is damaged is named and left out. `partworld` is rendered, not
+    downloaded. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>. A call that was
+    interrupted goes on where it was.
+    """
+    from cores_core.data.registry import DATASETS
+
+    if show_list:
+        return _show_list(data_root)
+    if not names:
+        raise typer.BadParameter("name a data set, or all; --list shows them", param_hint="NAME")
+    wanted = [name for name in DATASETS if name != RENDERED] if names == [ALL] else names
+    counts = {split: count for split, count in (("train", images), ("val", val_images), ("test", test_images)) if count}
+    prepared = 0
+    for name in wanted:
+        if check:
+            _check(name, data_root)
+        elif name == RENDERED:
+            prepared += _prepare_partworld(data_root, counts, seed, workers)
+        else:
+            prepared += _prepare(name, data_root, workers, quiet=names == [ALL])
+        if preview is not None:
+            _preview(name, data_root, preview, seed)
+    if names == [ALL] and not prepared and not check:
+        _show_list(data_root)
+
+
+def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> int:
+    from cores_core.data.prepare import prepare_partworld
+
     with console.progress_bar() as progress:
-        tasks = {what: progress.add_task(what, total=sum(wanted.values())) for what in ("rendering", "preparing")}
+        tasks = {what: progress.add_task(what, total=sum(counts.values())) for what in ("rendering", "preparing")}
         reports = prepare_partworld(
-            data_root, wanted, seed, workers, lambda what, done: progress.advance(tasks[what], done)
+            data_root, counts, seed, workers, lambda what, done: progress.advance(tasks[what], done)
         )
-    rows = [
-        (split, str(report.images), str(report.regions), str(sum(report.rejected.values())))
-        for split, report in reports.items()
-    ]
-    console.show_table(f"partworld in {data_root}", ("split", "images", "regions", "left out"), rows)
+    _show_reports(RENDERED, data_root, reports)
+    return len(reports)
+
+
+def _prepare(name: str, data_root: Path, workers: int, quiet: bool) -> int:
+    from cores_core.data.prepare import prepare_dataset
+    from cores_core.data.registry import find_dataset
+    from cores_core.errors import DataError
+
+    with console.progress_bar() as progress:
+        splits = find_dataset(name, data_root).splits
+        tasks = {split: progress.add_task(f"{name} {split}", total=count) for split, count in splits.items()}
+        outcomes = prepare_dataset(name, data_root, workers, lambda split, done: progress.advance(tasks[split], done))
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, DataError)]
+    if len(failures) == len(outcomes):
+        if quiet:
+            return 0
+        raise failures[0]
+    _show_reports(name, data_root, outcomes)
+    return len(outcomes) - len(failures)
+
+
+def _show_reports(name: str, data_root: Path, outcomes: "Mapping[str, SplitReport | DataError]") -> None:
+    from cores_core.errors import DataError
+
+    rows = []
+    for split, outcome in outcomes.items():
+        if isinstance(outcome, DataError):
+            rows.append((split, "-", "-", "-", "-"))
+            console.say(f"{name} {split}: {outcome.message}", style="yellow")
+            continue
+        official = "-" if outcome.expected is None else str(outcome.expected)
+        rows.append((split, str(outcome.images), official, str(outcome.regions), str(len(outcome.left_out))))
+        for reason, count in sorted(outcome.reasons.items(), key=lambda pair: -pair[1]):
+            console.say(f"{name} {split}: left out {count}: {reason}")
+    console.show_table(f"{name} in {data_root}", ("split", "images", "official", "regions", "left out"), rows)
+
+
+def _check(name: str, data_root: Path) -> None:
+    from cores_core.data.prepare import check_split
+    from cores_core.data.registry import find_dataset
+    from cores_core.errors import DataError
+
+    outcomes: dict[str, SplitReport | DataError] = {}
+    with console.progress_bar() as progress:
+        for split, count in find_dataset(name, data_root).splits.items():
+            task = progress.add_task(f"{name} {split}", total=count)
+            outcomes[split] = check_split(name, split, data_root, partial(progress.advance, task))
+    _show_reports(name, data_root, outcomes)
+
+
+def _preview(name: str, data_root: Path, count: int, seed: int) -> None:
+    from PIL import Image
+
+    from cores_core.data.preview import render_preview
+    from cores_core.data.registry import find_dataset
+    from cores_core.data.store import Store, store_path
+    from cores_core.files import replacing
+
+    for split in find_dataset(name, data_root).splits:
+        path = store_path(data_root, name, split)
+        if not path.is_file():
+            continue
+        picture = path.with_suffix(".preview.png")
+        with replacing(picture) as temporary:
+            Image.fromarray(render_preview(Store(data_root, name, split), count, seed)).save(temporary, format="PNG")
+        console.out.print(f"preview  {picture}")
+
+
+def _show_list(data_root: Path) -> None:
+    from cores_core.data.registry import DATASETS
+    from cores_core.data.store import store_path
+
+    rows = []
+    for name, spec in DATASETS.items():
+        here = [split for split in spec.splits if not spec.missing(data_root, split)]
+        prepared = [split for split in spec.splits if store_path(data_root, name, split).is_file()]
+        wanted = ", ".join(spec.annotations + spec.images)
+        where = f"{wanted}\n{spec.homepage}  ({spec.licence})"
+        rows.append((name, spec.group, " ".join(spec.splits), " ".join(here) or "-", " ".join(prepared) or "-", where))
+    columns = ("name", "group", "splits", "found", "prepared", "where it belongs, where to get it (terms)")
+    console.show_text_table(f"data sets under {data_root}", columns, rows)
+    console.say("Put a data set where it belongs, then: cores prepare-data NAME --data-root " + str(data_root))

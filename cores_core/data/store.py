@@ -113,7 +113,7 @@ class Store:
     @property
     def seed(self) -> int | None:
         """The seed of a rendered data set, None for one of photographs."""
-        report = store_path(self.data_root, self.name, self.split).with_name("report.json")
+        report = report_path(self.data_root, self.name)
         seed: int | None = json.loads(report.read_text(encoding="utf-8")).get("seed") if report.is_file() else None
         return seed
 
@@ -125,6 +125,11 @@ class Store:
 def store_path(data_root: Path, name: str, split: str) -> Path:
     """The one place that knows where a prepared store lies."""
     return data_root / "prepared" / name / f"{split}.arrow"
+
+
+def report_path(data_root: Path, name: str) -> Path:
+    """Where the report of a prepared data set lies."""
+    return data_root / "prepared" / name / "report.json"
 
 
 def save_store(records: Iterable[Record], path: Path) -> int:

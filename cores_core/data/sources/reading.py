@@ -55,14 +55,14 @@ def read_size(path: Path) -> tuple[int, int]:
     """Height and width of an image when it is upright, from its header alone.
 
     Raises:
-        DataError: it is missing or no image.
+        DataError: it is missing or no image; the message is a reason that repeats, without the path.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
             sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
     except FileNotFoundError as error:
-        raise DataError(f"no such image: {path}") from error
+        raise DataError("image is missing") from error
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"not an image that can be read: {path} ({error})") from error
+        raise DataError("image cannot be read") from error
     return (width, height) if sideways else (height, width)

@@ -91,7 +91,7 @@ def test_lines_about_one_image_are_one_record(folder: Path) -> None:
     [
         ("{", "not a line"),
         ("[]", "not a line"),
-        (row(image="images/b.png"), "no such image"),
+        (row(image="images/b.png"), "image is missing"),
         (row(questions=[]), "no question"),
         (row(questions=["  "]), "no question"),
         (row(mask=[[1, 1, 2, 2]]), "no polygon"),
@@ -129,9 +129,7 @@ def test_damaged_files_never_crash(folder: Path) -> None:
         text = list(good)
         for _ in range(rng.randint(1, 6)):
             place = rng.randrange(len(text))
-            text[place : place + rng.randint(0, 4)] = rng.choice(
-                ["", "9" * 12, "[", "]", "{}", "null", '"', "-1", "1e999"]
-            )
+            text[place : place + rng.randint(0, 4)] = rng.choice(NOISE)
         write(folder, "".join(text))
         records, _ = read(folder)
         assert all(region.mask["size"] == [3, 4] for record in records for region in record.regions)

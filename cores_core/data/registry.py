@@ -1,0 +1,93 @@
+"""DATASETS: the one table of data sets. How each is read, what it should hold, and how one comes by it.
+
+Paths are those of LISA's tree, which users of such models have already. `{split}` stands for a split's name on disk.
+Counts are images, from the papers and pages of the data sets; None where none is published.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from cores_core.data.sources.custom import read_custom
+from cores_core.data.sources.parts import read_parts
+from cores_core.data.sources.reading import Rejections
+from cores_core.data.store import Record
+from cores_core.errors import DataError
+
+Group = Literal["semantic", "parts", "referring", "reasoning", "rendered", "custom"]
+Reader = Callable[[Path, str, Rejections], Iterator[Record]]
+"""From the data root and a split to its records."""
+
+CUSTOM = "custom/"
+"""Beginning of the names of people's own data sets."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One data set.
+
+    Attributes:
+        group: its kind, by which a mixture is weighted.
+        splits: the official number of images of each split.
+        annotations: files or folders that tell what is in a split; a change in them means to prepare it anew.
+        images: the folders of its images.
+        licence, homepage: its terms, and where to get it.
+        read: its reader.
+    """
+
+    group: Group
+    splits: Mapping[str, int | None]
+    annotations: tuple[str, ...]
+    images: tuple[str, ...]
+    licence: str
+    homepage: str
+    read: Reader
+
+    def missing(self, data_root: Path, split: str) -> list[Path]:
+        """What of a split is not there."""
+        wanted = [data_root / path.format(split=split) for path in (*self.annotations, *self.images)]
+        return [path for path in wanted if not path.exists()]
+
+
+def find_dataset(name: str, data_root: Path) -> DatasetSpec:
+    """The data set of that name; `custom/<name>` is anyone's own, with a JSONL file for each split.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    splits = {path.stem: None for path in sorted((data_root / name).glob("*.jsonl"))} if name.startswith(CUSTOM) else {}
+    if not splits:
+        hint = "`cores prepare-data --list` names all; your own go to custom/<name>/<split>.jsonl under the data root"
+        raise DataError(f"unknown data set: {name}", hint=hint)
+    return DatasetSpec(
+        group="custom",
+        splits=splits,
+        annotations=(f"{name}/{{split}}.jsonl",),
+        images=(),
+        licence="yours",
+        homepage="",
+        read=lambda root, split, rejected: read_custom(root / name, root, split, rejected),
+    )
+
+
+def _read_folder(folder: str, read: Callable[..., Iterator[Record]]) -> Reader:
+    return lambda root, split, rejected: read(root / folder, root, split, rejected)
+
+
+DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
+    {
+        "partworld": DatasetSpec(
+            group="rendered",
+            splits={"train": None, "val": None, "test": None},
+            annotations=("partworld/{split}.json", "partworld/{split}_whole.json"),
+            images=("partworld/{split}",),
+            licence="none",
+            homepage="cores prepare-data partworld",
+            read=_read_folder("partworld", read_parts),
+        ),
+    }
+)

@@ -1,0 +1,85 @@
+"""`cores prepare-data`: what newcomers, and people with data of their own, see and get."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import noise_image
+from PIL import Image
+
+from cores_core.data.store import Store
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A data root with somebody's own data: two good lines and a bad one."""
+    folder = tmp_path / "custom/fish"
+    folder.mkdir(parents=True)
+    Image.fromarray(noise_image(30, 40)).save(folder / "a.png")
+    good = {"image": "a.png", "questions": ["What steers it?"], "mask": [[5, 5, 30, 5, 30, 20]]}
+    lines = [json.dumps(good), json.dumps(good | {"image": "gone.png"}), json.dumps(good | {"phrases": ["the tail"]})]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_the_list_tells_where_everything_belongs(cli, tmp_path):
+    outcome = cli("prepare-data", "--list", "--data-root", tmp_path)
+    assert outcome.code == 0
+    assert "partworld" in outcome.stdout
+
+
+def test_all_on_an_empty_root_tells_what_to_do_next(cli, tmp_path):
+    outcome = cli("prepare-data", "all", "--data-root", tmp_path)
+    assert outcome.code == 0
+    assert "where to get it" in outcome.stdout
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_own_data_is_prepared_and_what_is_wrong_is_named(cli, own):
+    outcome = cli("prepare-data", "custom/fish", "--data-root", own)
+    assert outcome.code == 0
+    assert "left out 1: image is missing" in outcome.stderr
+    store = Store(own, "custom/fish", "train")
+    assert len(store) == 1
+    assert [query.text for query in store[0].regions[1].queries] == ["What steers it?", "the tail"]
+    report = json.loads((own / "prepared/custom/fish/report.json").read_text())
+    assert report["splits"]["train"]["left_out"][0][0] == "train.jsonl:2"
+
+
+def test_a_check_writes_nothing(cli, own):
+    outcome = cli("prepare-data", "custom/fish", "--check", "--data-root", own)
+    assert outcome.code == 0
+    assert "left out 1" in outcome.stderr
+    assert not (own / "prepared").exists()
+
+
+def test_what_has_not_changed_is_not_read_again(cli, own):
+    cli("prepare-data", "custom/fish", "--data-root", own)
+    path = own / "prepared/custom/fish/train.arrow"
+    first = path.stat().st_mtime_ns
+    cli("prepare-data", "custom/fish", "--data-root", own)
+    assert path.stat().st_mtime_ns == first
+    with (own / "custom/fish/train.jsonl").open("a") as file:
+        file.write("\n")
+    cli("prepare-data", "custom/fish", "--data-root", own)
+    assert path.stat().st_mtime_ns > first
+
+
+def test_a_preview_is_a_picture(cli, own):
+    outcome = cli("prepare-data", "custom/fish", "--preview", 2, "--data-root", own)
+    assert outcome.code == 0
+    with Image.open(own / "prepared/custom/fish/train.preview.png") as picture:
+        assert picture.width > 400
+        assert len(np.unique(np.asarray(picture))) > 50
+
+
+@pytest.mark.parametrize("name", ["nothing", "custom/nothing"])
+def test_an_unknown_name_is_one_error(cli, tmp_path, name):
+    outcome = cli("prepare-data", name, "--data-root", tmp_path)
+    assert outcome.code == 1
+    assert name in outcome.stderr
+    assert "--list" in outcome.stderr
+
+
+def test_no_name_is_wrong_usage(cli):
+    assert cli("prepare-data").code == 2
