@@ -31,11 +31,11 @@ SIZE = (
     "train.longest_side=64",
 )
 BUDGET = (
-    "train.steps=2000",
-    "train.pretrain_steps=1200",
-    "train.align_steps=500",
+    "train.steps=1600",
+    "train.pretrain_steps=1000",
+    "train.align_steps=400",
     "train.save_every=500",
-    "train.validate_every=2000",
+    "train.validate_every=1600",
     "train.validation_images=100",
 )
 ARMS = {"single chain": ("chain.steps=1",), "dual chain": ("chain.steps=2",)}
@@ -68,8 +68,8 @@ def train(run: Path, data_root: Path, settings: tuple[str, ...]) -> None:
     """One run through the real command, continued if it was interrupted."""
     changes = [word for setting in settings for word in ("--set", setting)]
     resume = ["--resume"] if (run / "config.yaml").exists() else []
-    command = [sys.executable, "-m", "cores_cli.app", "train", "--preset", "tiny", "--data-root", str(data_root)]
-    subprocess.run([*command, "--output", str(run), *changes, *resume], check=True)
+    command = [sys.executable, "-m", "cores_cli.app", "train", "--preset", "tiny", "--processes", "2"]
+    subprocess.run([*command, "--data-root", str(data_root), "--output", str(run), *changes, *resume], check=True)
 
 
 def spread(values: list[float]) -> str:

@@ -47,8 +47,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def show_text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of words on stdout, a line between its rows."""
-    table = Table(title=title, title_justify="left", show_lines=True)
+    """A table of words on stdout."""
+    table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -144,13 +144,16 @@ def _show_list(data_root: Path) -> None:
     from cores_core.data.registry import DATASETS
     from cores_core.data.store import store_path
 
-    rows = []
+    rows, absent = [], []
     for name, spec in DATASETS.items():
         here = [split for split in spec.splits if not spec.missing(data_root, split)]
         prepared = [split for split in spec.splits if store_path(data_root, name, split).is_file()]
-        wanted = ", ".join(spec.annotations + spec.images)
-        where = f"{wanted}\n{spec.homepage}  ({spec.licence})"
-        rows.append((name, spec.group, " ".join(spec.splits), " ".join(here) or "-", " ".join(prepared) or "-", where))
-    columns = ("name", "group", "splits", "found", "prepared", "where it belongs, where to get it (terms)")
-    console.show_text_table(f"data sets under {data_root}", columns, rows)
-    console.say("Put a data set where it belongs, then: cores prepare-data NAME --data-root " + str(data_root))
+        rows.append((name, spec.group, *(" ".join(splits) or "-" for splits in (spec.splits, here, prepared))))
+        if len(here) < len(spec.splits) and name != RENDERED:
+            absent.append((name, " ".join((*spec.annotations, *spec.images)), f"{spec.homepage} ({spec.licence})"))
+    console.show_text_table(f"data sets under {data_root}", ("name", "group", "splits", "found", "prepared"), rows)
+    for name, places, homepage in absent:
+        console.out.print(f"{name}: {homepage}\n    {places}")
+    console.say(f"Get what you want to train on, put it where it belongs under {data_root}, then:")
+    console.say(f"    cores prepare-data NAME --data-root {data_root}")
+    console.say(f"Or begin with rendered scenes: cores prepare-data {RENDERED} --data-root {data_root}")

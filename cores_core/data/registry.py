@@ -13,6 +13,7 @@ from typing import Literal
 from cores_core.data.sources.custom import read_custom
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections
+from cores_core.data.sources.referring import REFERRING_FILES, read_referring
 from cores_core.data.store import Record
 from cores_core.errors import DataError
 
@@ -78,6 +79,22 @@ def _read_folder(folder: str, read: Callable[..., Iterator[Record]]) -> Reader:
     return lambda root, split, rejected: read(root / folder, root, split, rejected)
 
 
+def _referring(name: str, splits: Mapping[str, int | None], homepage: str) -> DatasetSpec:
+    files, folder = REFERRING_FILES[name], f"refer_seg/{name}"
+    return DatasetSpec(
+        group="referring",
+        splits=splits,
+        annotations=(f"{folder}/{files.refs}", f"{folder}/instances.json"),
+        images=(files.images,),
+        licence="annotations Apache-2.0, images as COCO's or IAPR TC-12's",
+        homepage=homepage,
+        read=lambda root, split, rejected: read_referring(root / folder, root, split, rejected, files),
+    )
+
+
+_REFER, _GREFER = "https://github.com/lichengunc/refer", "https://github.com/henghuiding/gRefCOCO"
+_UNC = {"train": 16994, "val": 1500, "testA": 750, "testB": 750}
+
 DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
     {
         "partworld": DatasetSpec(
@@ -89,5 +106,10 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             homepage="cores prepare-data partworld",
             read=_read_folder("partworld", read_parts),
         ),
+        "refclef": _referring("refclef", dict.fromkeys(("train", "val", "testA", "testB")), _REFER),
+        "refcoco": _referring("refcoco", _UNC, _REFER),
+        "refcoco+": _referring("refcoco+", _UNC | {"train": 16992}, _REFER),
+        "refcocog": _referring("refcocog", {"train": 21899, "val": 1300, "test": 2600}, _REFER),
+        "grefcoco": _referring("grefcoco", _UNC, _GREFER),
     }
 )

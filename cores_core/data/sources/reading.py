@@ -46,7 +46,7 @@ def load_json(path: Path) -> Any:
             return json.loads(data.decode(encoding))
         except UnicodeDecodeError:
             continue
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits are no JSONDecodeError
             raise DataError(f"not valid JSON: {path} ({error})") from error
     raise DataError(f"neither UTF-8 nor cp1252: {path}")
 
