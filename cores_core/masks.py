@@ -62,7 +62,7 @@ def segmentation_rle(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
             raise DataError(f"its mask is of size {segmentation['size']}, not {[height, width]}")
         counts = segmentation["counts"]
         runs = np.asarray(counts, dtype=np.int64) if isinstance(counts, list) else _read_runs(counts)
-    except (KeyError, TypeError, ValueError, OverflowError, UnicodeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"not a segmentation ({type(error).__name__}: {error})") from error
     if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
         raise DataError("the runs of its mask do not fill its image")

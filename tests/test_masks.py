@@ -102,6 +102,7 @@ def test_a_segmentation_may_be_runs_or_their_compressed_text(seed: int) -> None:
         {},
         {"size": [4, 4], "counts": "~~~~"},
         {"size": [4, 4], "counts": ""},
+        {"size": [4, 4], "counts": None},
         {"size": [4, 4], "counts": [5, 5]},
         {"size": [4, 4], "counts": [-4, 20]},
         {"size": [4, 4], "counts": [[16]]},

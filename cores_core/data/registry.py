@@ -14,6 +14,7 @@ from cores_core.data.sources.custom import read_custom
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections
 from cores_core.data.sources.referring import REFERRING_FILES, read_referring
+from cores_core.data.sources.vlparts import read_paco, read_pascal_part
 from cores_core.data.store import Record
 from cores_core.errors import DataError
 
@@ -105,6 +106,33 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             licence="none",
             homepage="cores prepare-data partworld",
             read=_read_folder("partworld", read_parts),
+        ),
+        "paco_lvis": DatasetSpec(
+            group="parts",
+            splits={"train": None, "val": None},
+            annotations=("vlpart/paco/annotations/paco_lvis_v1_{split}.json",),
+            images=("coco/train2017", "coco/val2017"),
+            licence="annotations MIT, images as COCO's",
+            homepage="https://github.com/facebookresearch/paco",
+            read=_read_folder("vlpart/paco", read_paco),
+        ),
+        "pascal_part": DatasetSpec(
+            group="parts",
+            splits={"train": None, "val": 4465},
+            annotations=("vlpart/pascal_part/{split}.json",),
+            images=("vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages",),
+            licence="PASCAL VOC's terms",
+            homepage="https://github.com/facebookresearch/VLPart",
+            read=_read_folder("vlpart/pascal_part", read_pascal_part),
+        ),
+        "partimagenet": DatasetSpec(
+            group="parts",
+            splits={"train": None, "val": 2957},
+            annotations=("PartImageNet/{split}.json",),
+            images=("PartImageNet/{split}",),
+            licence="ImageNet's terms",
+            homepage="https://github.com/TACJu/PartImageNet",
+            read=_read_folder("PartImageNet", read_parts),
         ),
         "refclef": _referring("refclef", dict.fromkeys(("train", "val", "testA", "testB")), _REFER),
         "refcoco": _referring("refcoco", _UNC, _REFER),

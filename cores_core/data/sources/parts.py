@@ -1,28 +1,45 @@
-"""Part data sets in PartImageNet's form: COCO-style JSON, one annotation for each part of each object.
+"""PartImageNet and what has its form: COCO-style JSON, one annotation for each part of each object.
 
-Raw layout: `<split>.json`, `<split>/<synset>/<name>.JPEG`, and for whole objects `<split>_whole.json`. All instances of
-a category in one image are one region, because a question names the category.
+Raw layout: `<split>.json`, `<split>/<synset>/<name>.JPEG`, and for whole objects `<split>_whole.json`, if there is one.
+A file name without a folder begins with its synset. All instances of a category in one image are one region, because a
+question names the category.
+
+Source: PartImageNet (arXiv:2112.00933); the questions are those of our bank.
+Deviation: all polygons of an annotation count, not the first alone as in the release of CoReS (arXiv:2404.05673).
 """
 
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from cores_core.data.questions.bank import CategoryQuestions, load_bank
-from cores_core.data.sources.reading import Rejections, load_json
+from cores_core.data.questions.bank import CategoryQuestions, Wordings, load_bank
+from cores_core.data.sources.reading import Rejections, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
-from cores_core.masks import merge_rles, rle_area
+from cores_core.masks import Rle, merge_rles, rle_area, segmentation_rle
 
 SMALLEST_SHARE = 0.004
 """A region with a smaller share of its image is not asked about."""
 QUERIES = {"train": (6, 2), "val": (1, 1), "test": (1, 1)}
 """How many questions and phrases a region gets in each split."""
+Annotations = list[tuple[int, Any]]
+"""Ids and what stands in `segmentation`, unchecked."""
+Labels = dict[str, Annotations]
+"""The annotations of each category by its raw name, all in the order of the file."""
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """One image of a COCO-style file: its id, its file name, height and width as the file tells, its annotations."""
+
+    number: int
+    file_name: str
+    told_hw: tuple[int, int]
+    labels: Labels = field(default_factory=dict)
 
 
 def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
@@ -36,47 +53,198 @@ def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) 
     Raises:
         DataError: a JSON is missing or not of this form.
     """
-    bank = load_bank()
-    parts, whole = _load_annotations(folder / f"{split}.json"), _load_annotations(folder / f"{split}_whole.json")
-    for image in parts.images:
-        path = (folder / split / image["file_name"]).relative_to(data_root)
-        rng = np.random.default_rng((image["id"], crc32(split.encode())))
-        size_hw = (image["height"], image["width"])
+    images = load_images(folder / f"{split}.json", rejected)
+    objects = _load_objects(folder / f"{split}_whole.json", images, rejected)
+    for image in images:
+        path = folder / split / _with_synset(image.file_name)
+        name = path.relative_to(data_root).as_posix()
+        try:
+            size_hw = check_image(image, path)
+        except DataError as error:
+            rejected.add(name, error.message)
+            continue
+        rng = np.random.default_rng((image.number, crc32(split.encode())))
         regions = []
-        for kind, table in (("part", parts), ("object", whole)):
-            for label, annotations in table.by_image[image["id"]].items():
-                mask = merge_rles([annotation["segmentation"] for annotation in annotations])
-                if rle_area(mask) < SMALLEST_SHARE * size_hw[0] * size_hw[1]:
-                    rejected.add(f"{path.as_posix()} {label}", f"{kind} smaller than {SMALLEST_SHARE:.1%} of its image")
+        for kind, labels in (("part", image.labels), ("object", objects.get(image.file_name, {}))):
+            for label, annotations in labels.items():
+                try:
+                    entry, wordings = _find_wordings(label)
+                    mask, source = merge_annotations(annotations, size_hw, name, rejected)
+                    if rle_area(mask) < SMALLEST_SHARE * size_hw[0] * size_hw[1]:
+                        raise DataError(f"{kind} smaller than {SMALLEST_SHARE:.1%} of its image")
+                except DataError as error:
+                    rejected.add(f"{name} {label}", error.message)
                     continue
-                source = ",".join(str(annotation["id"]) for annotation in annotations)
-                queries = _draw_queries(bank, label, split, rng)
-                regions.append(Region(label, kind, mask, None, tuple(queries), source))
+                queries = tuple(entry.draw(wordings, split, QUERIES[split], rng))
+                regions.append(Region(label, kind, mask, None, queries, source))
         if regions:
-            yield Record(image=path.as_posix(), size_hw=size_hw, regions=tuple(regions))
+            yield Record(image=name, size_hw=size_hw, regions=tuple(regions))
         else:
-            rejected.add(path.as_posix(), "image without a region")
+            rejected.add(name, "image without a region")
 
 
-@dataclass(frozen=True)
-class _Annotations:
-    images: list[dict[str, Any]]
-    by_image: dict[int, dict[str, list[dict[str, Any]]]]
+def load_images(path: Path, rejected: Rejections) -> list[AnnotatedImage]:
+    """Read a COCO-style file: its images in their order, each with its annotations by category.
+
+    Only ids, names and how they meet are checked here; image files and masks are not looked at.
+
+    Raises:
+        DataError: it is missing, no JSON, or not of this form as a whole.
+    """
+    tree, sorter = _load_tree(path), _Sorter()
+    for key, add in (
+        ("categories", sorter.add_category),
+        ("images", sorter.add_image),
+        ("annotations", sorter.add_annotation),
+    ):
+        for index, entry in enumerate(tree[key]):
+            try:
+                add(entry)
+            except DataError as error:
+                rejected.add(f"{path.name} {key}[{index}]", error.message)
+    return list(sorter.images.values())
 
 
-def _load_annotations(path: Path) -> _Annotations:
-    tree = load_json(path)
+def check_image(image: AnnotatedImage, path: Path) -> tuple[int, int]:
+    """Height and width of an image file, upright, which are also those of its annotations.
+
+    Raises:
+        DataError: the image is missing or damaged, or of another size than its annotations.
+    """
     try:
-        names = {category["id"]: category["name"] for category in tree["categories"]}
-        by_image: dict[int, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-        for annotation in tree["annotations"]:
-            by_image[annotation["image_id"]][names[annotation["category_id"]]].append(annotation)
-        return _Annotations(images=tree["images"], by_image=by_image)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"not a COCO-style annotation file: {path} ({error})") from error
+        size_hw = read_size(path)
+    except DataError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        raise DataError("image is missing" if missing else "image cannot be read") from error
+    if size_hw != image.told_hw:
+        raise DataError("image of another size than its annotations")
+    return size_hw
 
 
-def _draw_queries(bank: Any, label: str, split: str, rng: np.random.Generator) -> list[Any]:
-    category, _, part = label.lower().partition(" ")
-    entry: CategoryQuestions = bank[category]
-    return entry.draw(entry.parts[part] if part else entry.whole, split, QUERIES[split], rng)
+def merge_annotations(
+    annotations: Annotations, size_hw: tuple[int, int], name: str, rejected: Rejections
+) -> tuple[Rle, str]:
+    """The union of annotations of the image `name`, and their ids; what is no mask, or an empty one, is left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    masks: dict[int, Rle] = {}
+    for number, segmentation in annotations:
+        try:
+            masks[number] = _read_mask(segmentation, size_hw)
+        except DataError as error:
+            rejected.add(f"{name} annotation {number}", error.message)
+    if not masks:
+        raise DataError("category without a mask")
+    return merge_rles(list(masks.values())), ",".join(map(str, masks))
+
+
+def _load_tree(path: Path) -> Any:
+    try:
+        tree = load_json(path)
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise DataError(f"not valid JSON: {path} ({error})") from error
+    for key in ("categories", "images", "annotations"):
+        if not isinstance(tree, dict) or not isinstance(tree.get(key), list):
+            raise DataError(f"not a COCO-style annotation file: {path} (no list of {key})")
+    if not tree["categories"]:
+        raise DataError(f"not a COCO-style annotation file: {path} (it has no category)")
+    return tree
+
+
+class _Sorter:
+    """Sorts the entries of a COCO-style file; each method raises DataError for an entry that cannot be used."""
+
+    def __init__(self) -> None:
+        self.images: dict[int, AnnotatedImage] = {}
+        self._names: dict[int, str] = {}
+        self._file_names: set[str] = set()
+        self._seen: set[int] = set()
+
+    def add_category(self, entry: Any) -> None:
+        number, name = _take(entry, id=int, name=str)
+        if number in self._names:
+            raise DataError("duplicate id")
+        if not name.strip() or not name.isprintable():
+            raise DataError("category without a name")
+        self._names[number] = name.strip()
+
+    def add_image(self, entry: Any) -> None:
+        number, file_name, height, width = _take(entry, id=int, file_name=str, height=int, width=int)
+        if number in self.images or file_name in self._file_names:
+            raise DataError("duplicate id" if number in self.images else "duplicate file name")
+        path = PurePosixPath(file_name)
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError("image outside of its folder")
+        self.images[number] = AnnotatedImage(number, file_name, (height, width))
+        self._file_names.add(file_name)
+
+    def add_annotation(self, entry: Any) -> None:
+        number, image_id, category_id = _take(entry, id=int, image_id=int, category_id=int)
+        if number in self._seen:
+            raise DataError("duplicate id")
+        if image_id not in self.images:
+            raise DataError("unknown image id")
+        if category_id not in self._names:
+            raise DataError("unknown category id")
+        self._seen.add(number)
+        labels = self.images[image_id].labels
+        labels.setdefault(self._names[category_id], []).append((number, entry.get("segmentation")))
+
+
+def _take(entry: Any, **kinds: type) -> list[Any]:
+    """The values of these keys, each of its type; numbers must not be negative."""
+    values = [entry.get(key) for key in kinds] if isinstance(entry, dict) else []
+    if [type(value) for value in values] != list(kinds.values()):
+        raise DataError("a value is missing or of another type")
+    if any(type(value) is int and value < 0 for value in values):
+        raise DataError("a number is negative")
+    return values
+
+
+def _load_objects(path: Path, images: list[AnnotatedImage], rejected: Rejections) -> dict[str, Labels]:
+    """Whole objects by file name, the only thing that ties them to the parts; nothing if there is no such file."""
+    if not path.exists():
+        return {}
+    objects = {image.file_name: image.labels for image in load_images(path, rejected)}
+    known = {image.file_name for image in images}
+    for file_name, labels in objects.items():
+        if labels and file_name not in known:
+            rejected.add(f"{path.name} {file_name}", "objects of an image without parts")
+    return objects
+
+
+def _with_synset(file_name: str) -> Path:
+    return Path(file_name) if "/" in file_name else Path(file_name.partition("_")[0]) / file_name
+
+
+def _find_wordings(label: str) -> tuple[CategoryQuestions, Wordings]:
+    """What the bank knows about a super-category, as "Car", or about its part, as "Car Side Mirror".
+
+    Raises:
+        DataError: nothing.
+    """
+    name = label.lower()
+    for category, entry in load_bank().items():
+        if name == category:
+            return entry, entry.whole
+        part = name.removeprefix(f"{category} ")
+        if part != name and part in entry.parts:
+            return entry, entry.parts[part]
+    raise DataError(f"the question bank does not know `{label}`")
+
+
+def _read_mask(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
+    if isinstance(segmentation, dict):
+        if segmentation.get("size") != list(size_hw):
+            raise DataError("mask of another size than its image")
+        if not isinstance(segmentation.get("counts"), str | list):
+            raise DataError("not a segmentation")
+    try:
+        mask = segmentation_rle(segmentation, size_hw)
+    except DataError as error:
+        raise DataError(error.message.partition(" (")[0]) from error  # without details, so that it repeats
+    if not rle_area(mask):
+        raise DataError("empty mask")
+    return mask

@@ -1,0 +1,89 @@
+"""PACO-LVIS and PASCAL-Part in VLPart's form: COCO-style JSON whose categories are "dog:head", or "dog" for the whole.
+
+Raw layout (LISA's tree): `vlpart/paco/annotations/paco_lvis_v1_<split>.json` with the images of `coco/`, and
+`vlpart/pascal_part/<split>.json` with `vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages`.
+
+Source: VLPart (arXiv:2305.11173), PACO (arXiv:2301.01795); LISA (arXiv:2308.00692) for the two phrases for a part.
+Deviation: LISA draws single annotations, so that its "dog head" is one of several heads. Here all instances of a
+category in one image are one region, as in PartImageNet, because a question names the category.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cores_core.data.sources.parts import check_image, load_images, merge_annotations
+from cores_core.data.sources.reading import Rejections
+from cores_core.data.store import Record, Region
+from cores_core.errors import DataError
+from cores_core.sample import Query
+
+PACO_IMAGES = "coco"
+"""Relative to the data root; PACO's file names begin with `train2017/` or `val2017/`."""
+PASCAL_PART_IMAGES = "VOCdevkit/VOC2010/JPEGImages"
+"""Relative to the data set's folder."""
+_SPELLINGS = {"colied tube": "coiled tube"}
+"""Parts that PACO spells in a way that nobody would ask for."""
+
+
+def read_paco(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+    """Read one split of PACO-LVIS.
+
+    Args:
+        folder: `vlpart/paco`. data_root: image paths are stored relative to it; it also holds `coco/`.
+        split: which JSON to read.
+        rejected: takes what is left out.
+
+    Raises:
+        DataError: the JSON is missing or not of this form.
+    """
+    return _read(folder / f"annotations/paco_lvis_v1_{split}.json", data_root / PACO_IMAGES, data_root, rejected)
+
+
+def read_pascal_part(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+    """Read one split of PASCAL-Part; the folder is `vlpart/pascal_part`, all else is as for `read_paco`.
+
+    Raises:
+        DataError: the JSON is missing or not of this form.
+    """
+    return _read(folder / f"{split}.json", folder / PASCAL_PART_IMAGES, data_root, rejected)
+
+
+def _read(annotations: Path, folder: Path, data_root: Path, rejected: Rejections) -> Iterator[Record]:
+    for image in load_images(annotations, rejected):
+        path = folder / image.file_name
+        name = path.relative_to(data_root).as_posix()
+        try:
+            size_hw = check_image(image, path)
+        except DataError as error:
+            rejected.add(name, error.message)
+            continue
+        regions = []
+        for label, of_label in image.labels.items():
+            try:
+                category, kind, phrases = _word(label)
+                mask, source = merge_annotations(of_label, size_hw, name, rejected)
+            except DataError as error:
+                rejected.add(f"{name} {label}", error.message)
+                continue
+            queries = tuple(Query(phrase, is_sentence=False) for phrase in phrases)
+            regions.append(Region(category, kind, mask, None, queries, source))
+        if regions:
+            yield Record(image=name, size_hw=size_hw, regions=tuple(regions))
+        else:
+            rejected.add(name, "image without a region")
+
+
+def _word(label: str) -> tuple[str, str, tuple[str, ...]]:
+    """Category, kind and phrases: "car_(automobile):door_handle" is the "car door handle", a part.
+
+    Raises:
+        DataError: it names nothing, or a part of a part.
+    """
+    words = [" ".join(piece.partition("_(")[0].replace("_", " ").split()) for piece in label.split(":")]
+    if not all(words) or len(words) > 2:
+        raise DataError(f"a category of another form: `{label}`")
+    if len(words) == 1:
+        return words[0], "object", (words[0],)
+    whole, part = words
+    spelled = _SPELLINGS.get(part, part)
+    return f"{whole} {part}", "part", (f"{spelled} of the {whole}", f"{whole} {spelled}")
