@@ -31,7 +31,9 @@ def test_the_list_tells_where_everything_belongs(cli, tmp_path):
 def test_all_on_an_empty_root_tells_what_to_do_next(cli, tmp_path):
     outcome = cli("prepare-data", "all", "--data-root", tmp_path)
     assert outcome.code == 0
-    assert "where to get it" in outcome.stdout
+    assert "refcoco: https://github.com/lichengunc/refer" in outcome.stdout
+    assert "refer_seg/refcoco/refs(unc).p" in outcome.stdout
+    assert "cores prepare-data NAME" in outcome.stderr
     assert not (tmp_path / "prepared").exists()
 
 
