@@ -1,10 +1,13 @@
-"""Options that several commands share, worded once."""
+"""Options that several commands share, worded once, and the loading of the model that they describe."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cores_core.predict import Predictor
 
 
 class DeviceName(StrEnum):
@@ -79,3 +82,22 @@ ConversationOption = Annotated[
     ConversationName | None,
     typer.Option("--conversation", help="How turns are set apart, for a release that was not trained on llava_v1."),
 ]
+
+
+def load_predictor(
+    model: str,
+    device: PlaceName,
+    dtype: DtypeName,
+    load_in: QuantizationName | None,
+    conversation: ConversationName | None,
+) -> "Predictor":
+    """The model that a command was given, loaded as its options ask."""
+    from cores_core.predict import Predictor
+
+    return Predictor.from_checkpoint(
+        model,
+        device=device.value,
+        dtype=dtype.value,
+        load_in=load_in.value if load_in else None,
+        conversation=conversation.value if conversation else None,
+    )

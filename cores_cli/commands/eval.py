@@ -18,6 +18,7 @@ from cores_cli.options import (
     PlaceOption,
     ProtocolName,
     ProtocolOption,
+    load_predictor,
 )
 
 app = typer.Typer(help="Score a model. Every score names its protocol and its number of queries.", no_args_is_help=True)
@@ -52,16 +53,9 @@ def reasonpart(
     """Reasoning questions about parts of objects: gIoU, cIoU by target size, mIoU over parts."""
     from cores_core.data.store import Store
     from cores_core.evaluate import evaluate_store, save_evaluation
-    from cores_core.predict import Predictor
 
     store = Store(data_root, data, split)
-    checkpoint = Predictor.from_checkpoint(
-        model,
-        device=device.value,
-        dtype=dtype.value,
-        load_in=load_in.value if load_in else None,
-        conversation=conversation.value if conversation else None,
-    ).checkpoint
+    checkpoint = load_predictor(model, device, dtype, load_in, conversation).checkpoint
     images = min(len(store), limit if limit is not None else len(store))
     with console.progress_bar() as progress:
         task = progress.add_task(f"evaluating ({protocol.value})", total=images)

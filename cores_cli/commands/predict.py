@@ -18,6 +18,7 @@ from cores_cli.options import (
     ProtocolName,
     ProtocolOption,
     QuantizationName,
+    load_predictor,
 )
 
 if TYPE_CHECKING:
@@ -58,18 +59,12 @@ def predict(
     if not questions:
         raise typer.BadParameter("give at least one question", param_hint="QUESTION")
     from cores_core.images import load_image
-    from cores_core.predict import Predictor, save_prediction
+    from cores_core.predict import save_prediction
     from cores_core.sample import Query
 
     started = time.perf_counter()
     pixels = load_image(image)
-    predictor = Predictor.from_checkpoint(
-        model,
-        device=device.value,
-        dtype=dtype.value,
-        load_in=load_in.value if load_in else None,
-        conversation=conversation.value if conversation else None,
-    )
+    predictor = load_predictor(model, device, dtype, load_in, conversation)
     queries = [Query(question, is_sentence=not phrase) for question in questions]
     predictions = predictor.predict_many(pixels, queries, protocol=protocol.value)
     seconds = (time.perf_counter() - started) / len(questions)
