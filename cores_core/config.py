@@ -143,6 +143,25 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class MixtureConfig:
+    """How often each group of data sets is drawn from, in proportion; the sets of a group share its weight evenly.
+
+    A set that stands twice in `data` has twice the share; sets of parts count as semantic. Defaults: LISA's 9 : 3 : 1.
+    With a single set, or `even`, every image is shown once an epoch instead.
+    """
+
+    semantic: float = 9.0
+    referring: float = 3.0
+    reasoning: float = 1.0
+    rendered: float = 1.0
+    custom: float = 1.0
+    even: bool = False
+
+    def __post_init__(self) -> None:
+        _check_not_negative("mixture", self)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
@@ -218,6 +237,7 @@ class Config:
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[str, ...] = ("partworld",)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
 
     def __post_init__(self) -> None:
         for name in ("pretrain_steps", "align_steps"):

@@ -3,11 +3,13 @@
 `(seed, epoch, index)` decides everything, so a resumed run sees the samples that the uninterrupted one would have seen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cores_core.config import MixtureConfig
 from cores_core.data.store import Record, Region, Store
 from cores_core.errors import DataError
 from cores_core.images import fit_hw, load_image, resize_image
@@ -40,8 +42,20 @@ class SampleOptions:
 class Mixture:
     """An endless stream of training samples; `mixture[position]` is always the same sample."""
 
-    def __init__(self, stores: list[Store], prompt: PromptFormat, options: SampleOptions, seed: int) -> None:
-        """Mix the images of stores evenly."""
+    def __init__(
+        self,
+        stores: list[Store],
+        prompt: PromptFormat,
+        options: SampleOptions,
+        seed: int,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        """Mix the images of stores.
+
+        Args:
+            weights: how often each store is drawn from, in proportion; its images are then drawn at random, as the
+                releases do. None shows every image of all stores once an epoch.
+        """
         self._stores = stores
         self._prompt = prompt
         self._options = options
@@ -49,8 +63,9 @@ class Mixture:
         self._starts = np.cumsum([0, *(len(store) for store in stores)])
         self._epoch = (-1, np.zeros(0, dtype=np.int64))
         self._kept: dict[int, _Shown] = {}
-        if self._starts[-1] == 0:
-            raise DataError("the training data is empty")
+        if self._starts[-1] == 0 or (weights is not None and not all(map(len, stores))):
+            raise DataError("the training data is empty", hint="prepare it again, or take the empty set out of `data`")
+        self._shares = None if weights is None else np.asarray(weights) / np.sum(weights)
 
     @property
     def images(self) -> int:
@@ -62,11 +77,7 @@ class Mixture:
 
     def draw(self, position: int, queries: int) -> Sample:
         """The sample at a position with at most so many queries."""
-        epoch, place = divmod(position, self.images)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, np.random.default_rng((self._seed, epoch)).permutation(self.images))
-        index = int(self._epoch[1][place])
-        rng = np.random.default_rng((self._seed, epoch, index))
+        index, rng = self._place(position)
         shown = self._kept.get(index) or self._read(index)
         asked = draw_queries(shown.record, queries, rng)
         if self._options.word_dropout:
@@ -83,6 +94,18 @@ class Mixture:
             categories=tuple(regions[index].category for index, _ in asked),
             scene=shown.things() if self._options.with_scene else (),
         )
+
+    def _place(self, position: int) -> tuple[int, np.random.Generator]:
+        """Which image a position shows, counted over all stores, and the luck that goes with it."""
+        if self._shares is not None:
+            rng = np.random.default_rng((self._seed, position))
+            which = int(rng.choice(len(self._shares), p=self._shares))
+            return int(rng.integers(self._starts[which], self._starts[which + 1])), rng
+        epoch, place = divmod(position, self.images)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, np.random.default_rng((self._seed, epoch)).permutation(self.images))
+        index = int(self._epoch[1][place])
+        return index, np.random.default_rng((self._seed, epoch, index))
 
     def _read(self, index: int) -> "_Shown":
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -102,6 +125,21 @@ class Mixture:
         if self._options.keep:
             self._kept[index] = shown
         return shown
+
+
+def share_out(groups: Sequence[str], config: MixtureConfig) -> list[float] | None:
+    """The weight of each data set from the group that it is of; None where every image is shown once an epoch.
+
+    Raises:
+        DataError: no set has a weight.
+    """
+    if len(groups) == 1 or config.even:
+        return None
+    named = ["semantic" if group == "parts" else group for group in groups]
+    weights = [getattr(config, group) / named.count(group) for group in named]
+    if not any(weights):
+        raise DataError("no data set has a weight in `mixture`", hint="set mixture.even=true, or a weight above 0")
+    return weights
 
 
 def draw_queries(record: Record, count: int, rng: np.random.Generator) -> list[tuple[int, Query]]:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cores_core.data.mixture import Mixture, SampleOptions
+from cores_core.data.mixture import Mixture, SampleOptions, share_out
+from cores_core.data.registry import find_dataset
 from cores_core.data.store import Store
 from cores_core.evaluate import evaluate_store
 from cores_core.files import save_text
@@ -56,7 +57,9 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
         keep=train.keep_images,
         with_scene=concepts is not None,
     )
-    return run.loop(Mixture(stores, job.config.prompt, options, train.seed))
+    groups = [find_dataset(store.name, job.data_root).group for store in stores]
+    weights = share_out(groups, job.config.mixture)
+    return run.loop(Mixture(stores, job.config.prompt, options, train.seed, weights))
 
 
 class _Run:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cores_core.data.mixture import Mixture, SampleOptions, draw_queries
+from cores_core.config import MixtureConfig
+from cores_core.data.mixture import Mixture, SampleOptions, draw_queries, share_out
 from cores_core.data.store import Record, Region, Store, save_store, store_path
 from cores_core.errors import DataError
 from cores_core.images import load_image
@@ -159,6 +160,40 @@ def test_no_images_at_all_is_an_error(tmp_path: Path) -> None:
     save_store([], store_path(tmp_path, "nothing", "train"))
     with pytest.raises(DataError, match="empty"):
         Mixture([Store(tmp_path, "nothing", "train")], PROMPT, SampleOptions(queries=1), seed=0)
+
+
+def test_stores_are_drawn_from_as_their_weights_say(store: Store, partworld_root: Path) -> None:
+    stores = [store, Store(partworld_root, "partworld", "val")]
+    mixtures = [Mixture(stores, PROMPT, SampleOptions(queries=1, keep=True), 0, weights=[3, 1]) for _ in range(2)]
+    known = {load_image(store.image_path(record)).tobytes() for record in store}
+    first = [mixtures[0][position].image.tobytes() in known for position in range(200)]
+    backwards = [mixtures[1][position].image.tobytes() in known for position in reversed(range(200))]
+    assert first == backwards[::-1]
+    assert 130 <= sum(first) <= 170  # 150 of 200
+
+
+def test_an_empty_store_with_a_weight_is_refused(store: Store, tmp_path: Path) -> None:
+    save_store([], store_path(tmp_path, "nothing", "train"))
+    with pytest.raises(DataError, match="empty"):
+        Mixture([store, Store(tmp_path, "nothing", "train")], PROMPT, SampleOptions(queries=1), 0, weights=[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("groups", "weights"),
+    [
+        (["referring"], None),
+        (["semantic", "parts", "referring"], [4.5, 4.5, 3.0]),
+        (["reasoning", "referring", "reasoning"], [0.5, 3.0, 0.5]),
+    ],
+)
+def test_sets_share_the_weight_of_their_group(groups: list[str], weights: list[float] | None) -> None:
+    assert share_out(groups, MixtureConfig()) == weights
+    assert share_out(groups, MixtureConfig(even=True)) is None
+
+
+def test_a_mixture_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="weight"):
+        share_out(["custom", "rendered"], MixtureConfig(custom=0, rendered=0))
 
 
 def _mix(store: Store, seed: int = 0, queries: int = 2) -> Mixture:
