@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 def predict(
     image: Annotated[
-        Path | None, typer.Argument(help="The image: JPEG, PNG, WebP, BMP or TIFF.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="IMAGE", help="The image: JPEG, PNG, WebP, BMP or TIFF.", show_default=False),
     ] = None,
     questions: Annotated[
         list[str] | None, typer.Argument(metavar="QUESTION...", help="One or more questions.", show_default=False)

@@ -112,25 +112,28 @@ def find_sam(source: str) -> Path:
     return path
 
 
-def describe_base(base: BaseConfig) -> dict[str, str]:
-    """What a model began with, and a fingerprint of each, by the names of the settings; empty for nothing."""
-    found: dict[str, str] = {}
+def describe_base(base: BaseConfig) -> dict[str, dict[str, str]]:
+    """What a model began with, by the names of the settings: its source and its fingerprint; empty for nothing."""
+    found: dict[str, dict[str, str]] = {}
     if base.mllm is not None:
         folder = find_mllm(base.mllm)
-        found["mllm"] = f"{base.mllm} {fingerprint([folder / 'config.json', *weight_files(folder)])}"
+        found["mllm"] = describe_source(base.mllm, [folder / "config.json", *weight_files(folder)])
     if base.sam is not None:
-        found["sam"] = f"{base.sam} {fingerprint([find_sam(base.sam)])}"
+        found["sam"] = describe_source(base.sam, [find_sam(base.sam)])
     return found
 
 
-def fingerprint(files: list[Path]) -> str:
-    """A digest of the sizes and the first megabyte of files, which holds the names and shapes of safetensors."""
+def describe_source(source: str, files: list[Path]) -> dict[str, str]:
+    """Where weights come from, with a digest of the sizes and the first megabyte of their files.
+
+    A safetensors file begins with the names and shapes of what it holds.
+    """
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            digest.update(str(path.stat().st_size).encode())
             digest.update(file.read(FINGERPRINT_BYTES))
-    return digest.hexdigest()[:16]
+    return {"source": source, "fingerprint": digest.hexdigest()[:16]}
 
 
 def _build_missing(config: Config, tokenizer: Tokenizer, weights: Tensors) -> Tensors:

@@ -29,7 +29,7 @@ from torch import Tensor
 from cores_core.config import BaseConfig, Config, LoraConfig, load_config, render_config
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
-from cores_core.model.base import describe_base, fingerprint, read_base
+from cores_core.model.base import describe_base, describe_source, read_base
 from cores_core.model.build import Parts, build_model, build_processor
 from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import HALVED, CoresModel
@@ -201,14 +201,14 @@ def find_checkpoint(source: str | Path) -> Path:
     return folder
 
 
-def describe_start(config: Config) -> dict[str, str]:
-    """What a model that keeps an adapter was put on, with fingerprints: the base's parts, or the model of `--from`."""
+def describe_start(config: Config) -> dict[str, dict[str, str]]:
+    """What an adapter is put on, as `describe_base` tells it: the base's parts, or the model of `--from`."""
     start = config.train.start_from
     if start is None:
         return describe_base(config.base)
     folder = find_checkpoint(start)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin"))
-    return {"model": f"{start} {fingerprint(files)}"}
+    return {"model": describe_source(start, files)}
 
 
 def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
@@ -220,9 +220,11 @@ def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
     if not config.lora.rank:
         mllm = {our_hub_name(name): tensor for name, tensor in read_tensors(folder / "mllm", shapes_only)}
         return Parts(config, tokenizer, mllm | heads, about)
-    if describe_start(config) != about.get("base"):
-        hint = "put back the base that it was trained on, or name its place in the checkpoint's config.yaml"
-        raise CheckpointError(f"the base of this adapter has changed: {folder}", hint=hint)
+    trained_on: Mapping[str, Any] = about.get("base", {})
+    for name, found in describe_start(config).items():
+        if found["fingerprint"] != trained_on.get(name, {}).get("fingerprint"):
+            hint = "put back what it was trained on, or name its place in the checkpoint's config.yaml"
+            raise CheckpointError(f"this is not what the adapter was trained on: {found['source']}", hint=hint)
     base = _read_start(config, tokenizer, shapes_only)
     return Parts(config, tokenizer, base | read_adapter(folder / "adapter", shapes_only) | heads, about)
 

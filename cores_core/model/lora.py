@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cores_core.config import LoraConfig
+from cores_core.errors import CheckpointError
 from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.names import EMBEDDING, HEAD
 from cores_core.model.tensors import Tensors, read_file
@@ -76,11 +77,17 @@ def save_adapter(folder: Path, weights: Mapping[str, Tensor], config: LoraConfig
 
 
 def read_adapter(folder: Path, shapes_only: bool = False) -> Tensors:
-    """What `save_adapter` wrote, by our names."""
+    """What `save_adapter` wrote, by our names.
+
+    Raises:
+        CheckpointError: it is damaged, or there is no adapter in it.
+    """
     weights: Tensors = {}
     for name, tensor in read_file(folder / WEIGHTS_FILE, shapes_only):
         ours = _OUR_PREFIX + name.removeprefix(_PEFT_PREFIX)
         weights[ours.replace(".weight", f".{_NAME}.weight") if is_adapter(ours) else ours] = tensor
+    if not any(map(is_adapter, weights)):
+        raise CheckpointError(f"no adapter in: {folder / WEIGHTS_FILE}")
     return weights
 
 

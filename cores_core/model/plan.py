@@ -85,7 +85,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "tokens": ", ".join(f"{token} = {index}" for token, index in tokens),
         "prompts": f"context {config.context}, wording {config.wording}, conversation {config.conversation}",
         "image sizes": f"{processor.images.mllm_size} px (MLLM), {processor.images.sam_size} px (SAM)",
-        **{f"base {name}": place for name, place in base.items()},
+        **{f"base {name}": f"{found['source']} ({found['fingerprint']})" for name, found in base.items()},
         **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict | list)},
     }
 

@@ -91,7 +91,7 @@ def test_a_run_may_put_adapters_on_any_model(lora_job: Callable[..., TrainJob]) 
     assert apart.config.base == BaseConfig()
     assert any(is_adapter(name) for name in apart.model.state_dict())
     assert not any(is_adapter(name) for name in merged.model.state_dict())
-    assert "first" in apart.about["base"]["model"]
+    assert "first" in apart.about["base"]["model"]["source"]
 
 
 def test_a_release_can_be_trained_further(lora_job: Callable[..., TrainJob], shared: Path) -> None:
