@@ -31,11 +31,11 @@ SIZE = (
     "train.longest_side=64",
 )
 BUDGET = (
-    "train.steps=1600",
-    "train.pretrain_steps=1000",
-    "train.align_steps=400",
+    "train.steps=1000",
+    "train.pretrain_steps=600",
+    "train.align_steps=300",
     "train.save_every=500",
-    "train.validate_every=1600",
+    "train.validate_every=1000",
     "train.validation_images=100",
 )
 ARMS = {"single chain": ("chain.steps=1",), "dual chain": ("chain.steps=2",)}
