@@ -32,7 +32,14 @@ def load_image(path: Path) -> RgbImage:
         raise DataError(f"image too large: {path} ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"not an image that can be read: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
-    except (OSError, SyntaxError, ValueError, RuntimeError, struct.error) as error:  # as Pillow's decoders please
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        struct.error,
+    ) as error:  # as Pillow's decoders please
         raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
 
 

@@ -107,7 +107,7 @@ def check_split(name: str, split: str, data_root: Path, progress: Callable[[int]
     """Read a split as `prepare_split` does, and write nothing."""
     spec, rejected, images, regions = find_dataset(name, data_root), Rejections(), 0, 0
     try:
-        for record in spec.read(data_root, split, rejected):
+        for record in spec.read(data_root, spec.disk_name(split), rejected):
             images, regions = images + 1, regions + len(record.regions)
             progress(1)
     except DataError as error:
@@ -125,7 +125,7 @@ def prepare_split(name: str, split: str, data_root: Path, progress: Callable[[in
 
     def counted() -> Iterator[Record]:
         nonlocal regions
-        for record in spec.read(data_root, split, rejected):
+        for record in spec.read(data_root, spec.disk_name(split), rejected):
             regions += len(record.regions)
             progress(1)
             yield record
@@ -167,8 +167,7 @@ def save_report(name: str, data_root: Path, reports: Mapping[str, SplitReport], 
 def fingerprint(spec: DatasetSpec, data_root: Path, split: str) -> str:
     """A digest of the annotations of a split: of a file's bytes, of a folder's names and sizes."""
     digest = hashlib.sha256()
-    for pattern in spec.annotations:
-        path = data_root / pattern.format(split=split)
+    for path in spec.annotation_paths(data_root, split):
         if path.is_file():
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

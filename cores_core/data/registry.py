@@ -14,6 +14,7 @@ from cores_core.data.sources.custom import read_custom
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections
 from cores_core.data.sources.referring import REFERRING_FILES, read_referring
+from cores_core.data.sources.semantic import read_ade20k, read_cocostuff, read_mapillary
 from cores_core.data.sources.vlparts import read_paco, read_pascal_part
 from cores_core.data.store import Record
 from cores_core.errors import DataError
@@ -36,7 +37,8 @@ class DatasetSpec:
         annotations: files or folders that tell what is in a split; a change in them means to prepare it anew.
         images: the folders of its images.
         licence, homepage: its terms, and where to get it.
-        read: its reader.
+        read: its reader, called with the split's name on disk.
+        on_disk: those names where they are not the split's own.
     """
 
     group: Group
@@ -46,11 +48,20 @@ class DatasetSpec:
     licence: str
     homepage: str
     read: Reader
+    on_disk: Mapping[str, str] = MappingProxyType({})
+
+    def disk_name(self, split: str) -> str:
+        """The name of a split in the raw data set."""
+        return self.on_disk.get(split, split)
+
+    def annotation_paths(self, data_root: Path, split: str) -> list[Path]:
+        """The files and folders that tell what is in a split."""
+        return [data_root / path.format(split=self.disk_name(split)) for path in self.annotations]
 
     def missing(self, data_root: Path, split: str) -> list[Path]:
         """What of a split is not there."""
-        wanted = [data_root / path.format(split=split) for path in (*self.annotations, *self.images)]
-        return [path for path in wanted if not path.exists()]
+        images = [data_root / path.format(split=self.disk_name(split)) for path in self.images]
+        return [path for path in (*self.annotation_paths(data_root, split), *images) if not path.exists()]
 
 
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:
@@ -106,6 +117,36 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             licence="none",
             homepage="cores prepare-data partworld",
             read=_read_folder("partworld", read_parts),
+        ),
+        "cocostuff": DatasetSpec(
+            group="semantic",
+            splits={"train": 118287, "val": 5000},
+            annotations=("cocostuff/{split}",),
+            images=("coco/{split}",),
+            licence="annotations CC BY 4.0, images as COCO's",
+            homepage="https://github.com/nightrome/cocostuff (stuffthingmaps_trainval2017.zip)",
+            read=_read_folder("cocostuff", read_cocostuff),
+            on_disk={"train": "train2017", "val": "val2017"},
+        ),
+        "mapillary": DatasetSpec(
+            group="semantic",
+            splits={"train": 18000, "val": 2000},
+            annotations=("mapillary/config_v2.0.json", "mapillary/{split}/v2.0/labels"),
+            images=("mapillary/{split}/images",),
+            licence="CC BY-NC-SA 4.0",
+            homepage="https://www.mapillary.com/dataset/vistas",
+            read=_read_folder("mapillary", read_mapillary),
+            on_disk={"train": "training", "val": "validation"},
+        ),
+        "ade20k": DatasetSpec(
+            group="semantic",
+            splits={"train": 20210, "val": 2000},
+            annotations=("ade20k/annotations/{split}",),
+            images=("ade20k/images/{split}",),
+            licence="annotations BSD-3-Clause, images for research only",
+            homepage="http://sceneparsing.csail.mit.edu (ADEChallengeData2016.zip)",
+            read=_read_folder("ade20k", read_ade20k),
+            on_disk={"train": "training", "val": "validation"},
         ),
         "paco_lvis": DatasetSpec(
             group="parts",

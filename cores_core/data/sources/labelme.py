@@ -1,12 +1,12 @@
 """LabelMe shapes become masks, pixel for pixel as ReasonSeg's code draws them under OpenCV 4.8 to 4.10.
 
 Points are truncated to integers, not rounded. A label with "ignore" in it marks pixels that count nowhere, "flag" marks
-nothing, and every other label is the target; the case of letters does not matter. The largest shape is painted first, so
+nothing, every other label is the target; the case of letters does not matter. The largest shape is painted first, so
 that a small target in a large ignored area stays a target, and an ignored hole in a target stays a hole.
 
-Source: `get_mask_from_json` of LISA (arXiv:2308.00692), which CoReS (arXiv:2404.05673) took over; the fill of OpenCV 4.10,
-modules/imgproc/src/drawing.cpp. It is written anew here because from 4.11 on `cv2.fillPoly` draws other borders, and the
-ground truth of a benchmark must not depend on the installed version.
+Source: `get_mask_from_json` of LISA (arXiv:2308.00692), which CoReS (arXiv:2404.05673) took over; what is filled is
+what OpenCV 4.8 fills (modules/imgproc/src/drawing.cpp). We fill ourselves because `cv2.fillPoly` draws other borders
+from 4.11 on (opencv/opencv#26187), and the ground truth of a benchmark must not depend on the installed version.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,8 @@ from cores_core.sample import BoolMask
 Ints = NDArray[np.int64]
 _FRACTION_BITS = 16  # OpenCV's XY_SHIFT
 _TARGET_VALUE = 1
-_EDGES_AT_ONCE = 256
-"""Bounds the memory: an edge has at most as many pixels as the image has rows or columns."""
+_LINES_AT_ONCE = 256
+"""Bounds the memory: a line has at most as many pixels as the image has rows or columns."""
 _SMALLEST_PARTITION = 16
 """NumPy sorts what is not longer than this plus one by insertion."""
 
@@ -39,7 +39,7 @@ class LabelmeShape:
 
 @dataclass(frozen=True)
 class LabelmeMasks:
-    """What the shapes of one image cover: the target, and pixels that count nowhere. Both (H, W), never the same pixel."""
+    """What the shapes of one image cover: the target, and pixels that count nowhere. Both (H, W) and disjoint."""
 
     target: BoolMask
     ignore: BoolMask
@@ -76,7 +76,7 @@ def draw_shapes(shapes: Sequence[LabelmeShape], size_hw: tuple[int, int]) -> Lab
     values = [IGNORE_VALUE if "ignore" in shape.label.lower() else _TARGET_VALUE for shape in drawn]
     order = list(range(len(drawn)))
     if len(set(values)) > 1:  # in one colour, the order does not show
-        areas = [np.count_nonzero(draw_polygon(shape.points, size_hw).mask) for shape in drawn]
+        areas = [int(draw_polygon(shape.points, size_hw).mask.sum()) for shape in drawn]
         order = _unstable_order(areas)[::-1]
     canvas = np.zeros(size_hw, dtype=np.uint8)
     for index in order:
@@ -85,35 +85,33 @@ def draw_shapes(shapes: Sequence[LabelmeShape], size_hw: tuple[int, int]) -> Lab
 
 
 def draw_polygon(points: Ints, size_hw: tuple[int, int]) -> Patch:
-    """The pixels that `cv2.polylines` and `cv2.fillPoly` of OpenCV 4.8 set, of 8-connected lines one pixel wide.
+    """The pixels that `cv2.polylines` and then `cv2.fillPoly` of OpenCV 4.8 set, with lines one pixel wide.
 
     Args:
         points: (N, 2) x and y, N > 0, of 32 bits; they may lie outside of the image.
         size_hw: height and width of the image.
     """
-    ends = np.clip([points.min(axis=0), points.max(axis=0) + 1], 0, size_hw[::-1])
-    (left, top), (right, bottom) = ends.tolist()
+    corners = np.clip([points.min(axis=0), points.max(axis=0) + 1], 0, size_hw[::-1])
+    (left, top), (right, bottom) = corners.tolist()
     lines = np.stack([np.roll(points, 1, axis=0), points], axis=1)
+    clipped, is_visible = _clip(lines, size_hw)
     pixels = np.zeros((bottom - top, right - left), dtype=bool)
-    for x, y in _outline(lines, size_hw):
+    for x, y in _walk(clipped[is_visible]):
         pixels[y - top, x - left] = True
-    flips = np.zeros((bottom - top, right - left + 1), dtype=np.uint8)  # one column more, for what ends at the border
-    for x, y in _crossings(lines, top, bottom):
-        whole, fraction = x >> _FRACTION_BITS, x & ((1 << _FRACTION_BITS) - 1)
-        on_pixel = (fraction == 0) & (left <= whole) & (whole < right)
-        pixels[y[on_pixel] - top, whole[on_pixel] - left] = True
-        column = np.clip(whole + 1 - left, 0, right - left)  # the first pixel to the right of the crossing
-        np.bitwise_xor.at(flips.reshape(-1), (y - top) * flips.shape[1] + column, 1)
-    # Between the first and the second crossing of a row, the third and the fourth ..., ends included.
+    # Between a row's first and second crossing, third and fourth ..., both included: flip behind each and add them up.
+    flips = np.zeros((bottom - top, right - left + 1), dtype=np.uint8)
+    for x, y in _cross_rows(lines, clipped, top, bottom):
+        is_inside = (left <= x) & (x < right)
+        pixels[y[is_inside] - top, x[is_inside] - left] = True
+        behind = np.clip(x + 1 - left, 0, right - left)
+        np.bitwise_xor.at(flips.reshape(-1), (y - top) * flips.shape[1] + behind, 1)
     pixels |= np.bitwise_xor.accumulate(flips[:, :-1], axis=1).view(np.bool_)
     return Patch(top, left, pixels)
 
 
 def _parse_shape(entry: Any) -> LabelmeShape:
     label, given = (entry.get("label"), entry.get("points")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(label, str) or not isinstance(given, list):
-        raise DataError("shape without a label or points")
-    if not given:
+    if not isinstance(label, str) or not isinstance(given, list) or not given:
         raise DataError("shape without a label or points")
     try:
         points = np.asarray(given, dtype=np.float64)
@@ -127,9 +125,9 @@ def _parse_shape(entry: Any) -> LabelmeShape:
 
 
 def _unstable_order(areas: Sequence[int]) -> list[int]:
-    """The indices that sort the areas, equal ones as NumPy 1.24's `argsort` leaves them, which the original code used.
+    """The indices that sort the areas, equal ones as `argsort` of NumPy 1.24 leaves them, which the original code used.
 
-    That is quicksort with the median of three. Later versions leave equal ones in an order that depends on the processor.
+    That is quicksort with the median of three. Later versions order equal ones in a way that depends on the processor.
     """
     order = list(range(len(areas)))
     parts = [(0, len(areas) - 1)]
@@ -156,57 +154,65 @@ def _unstable_order(areas: Sequence[int]) -> list[int]:
     return order
 
 
-def _outline(lines: Ints, size_hw: tuple[int, int]) -> Iterator[tuple[Ints, Ints]]:
+def _clip(lines: Ints, size_hw: tuple[int, int]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Cut (N, 2, 2) lines at the borders of the image, top and bottom first, and say which are not wholly outside.
+
+    One that is found outside only at the sides stays cut at top and bottom, which matters for the fill.
+    """
+    lines = lines.copy()
+    is_visible = np.ones(len(lines), dtype=bool)
+    for axis in (1, 0):
+        last = size_hw[1 - axis] - 1
+        is_beside = (lines < 0).all(axis=1) | (lines >= np.array(size_hw[::-1])).all(axis=1)
+        is_visible &= ~np.any(is_beside, axis=1)
+        for end in (0, 1):
+            inside = np.clip(lines[:, end, axis], 0, last)
+            moved = is_visible & (inside != lines[:, end, axis])
+            spans = (lines[moved, 1] - lines[moved, 0]).astype(np.float64)
+            distance = (inside - lines[:, end, axis])[moved].astype(np.float64)
+            lines[moved, end, 1 - axis] += (distance * spans[:, 1 - axis] / spans[:, axis]).astype(np.int64)
+            lines[moved, end, axis] = inside[moved]
+    return lines, is_visible
+
+
+def _walk(lines: Ints) -> Iterator[tuple[Ints, Ints]]:
     """x and y of the pixels of (N, 2, 2) lines, a batch at a time: Bresenham's, from left to right."""
-    for start in range(0, len(lines), _EDGES_AT_ONCE):
-        clipped = _clip(lines[start : start + _EDGES_AT_ONCE], size_hw)
-        backwards = clipped[:, 1, 0] < clipped[:, 0, 0]
-        clipped[backwards] = clipped[backwards, ::-1]
-        spans = clipped[:, 1] - clipped[:, 0]
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        batch = lines[start : start + _LINES_AT_ONCE]
+        backwards = batch[:, 1, 0] < batch[:, 0, 0]
+        batch = np.where(backwards[:, None, None], batch[:, ::-1], batch)
+        spans = batch[:, 1] - batch[:, 0]
         lengths = np.abs(spans)
         major, minor = lengths.max(axis=1), lengths.min(axis=1)
         line, step = _count_up(major + 1)
         divisor = np.maximum(2 * major, 1)[line]
         sideways = np.maximum(2 * minor[line] * step + major[line] - 1, 0) // divisor
         is_steep = (lengths[:, 1] > lengths[:, 0])[line]
-        x = clipped[line, 0, 0] + np.where(is_steep, sideways, step)
-        y = clipped[line, 0, 1] + np.where(is_steep, step, sideways) * np.sign(spans[line, 1])
+        x = batch[line, 0, 0] + np.where(is_steep, sideways, step)
+        y = batch[line, 0, 1] + np.where(is_steep, step, sideways) * np.sign(spans[line, 1])
         yield x, y
 
 
-def _clip(lines: Ints, size_hw: tuple[int, int]) -> Ints:
-    """Those of the (N, 2, 2) lines that may touch the image, cut at its borders, top and bottom first."""
-    lines = lines.copy()
-    for axis, length in ((1, size_hw[0]), (0, size_hw[1])):
-        is_beside = (lines[:, :, axis] < 0).all(axis=1) | (lines[:, :, axis] >= length).all(axis=1)
-        lines = lines[~is_beside]
-        for end in (0, 1):
-            inside = np.clip(lines[:, end, axis], 0, length - 1)
-            moved = inside != lines[:, end, axis]
-            spans = (lines[moved, 1] - lines[moved, 0]).astype(np.float64)
-            distance = (inside - lines[:, end, axis])[moved].astype(np.float64)
-            lines[moved, end, 1 - axis] += (distance * spans[:, 1 - axis] / spans[:, axis]).astype(np.int64)
-            lines[moved, end, axis] = inside[moved]
-    return lines
+def _cross_rows(lines: Ints, clipped: Ints, top: int, bottom: int) -> Iterator[tuple[Ints, Ints]]:
+    """x and y of the pixels where (N, 2, 2) lines cross the rows from top to bottom, a batch at a time.
 
-
-def _crossings(lines: Ints, top: int, bottom: int) -> Iterator[tuple[Ints, Ints]]:
-    """Where (N, 2, 2) lines cross the rows from top to bottom: x with 16 fraction bits, and y; a batch at a time.
-
-    A line crosses the row of its upper end, but not that of its lower one. Its slope is truncated, so that a long line
-    strays from its lower end: this is the border that OpenCV 4.11 changed.
+    A line crosses the row of its upper end, but not that of its lower one. It is drawn through the ends of what was
+    left of it in the image, unless these lie in one row. Only a line that was not cut crosses pixels in their middle.
     """
-    lines = lines[lines[:, 0, 1] != lines[:, 1, 1]]
-    for start in range(0, len(lines), _EDGES_AT_ONCE):
-        batch = lines[start : start + _EDGES_AT_ONCE]
-        upwards = batch[:, 1, 1] < batch[:, 0, 1]
-        batch = np.where(upwards[:, None, None], batch[:, ::-1], batch)
-        (x, y), (spans_x, spans_y) = batch[:, 0].T, (batch[:, 1] - batch[:, 0]).T
-        slopes = np.sign(spans_x) * ((np.abs(spans_x) << _FRACTION_BITS) // spans_y)
-        first = np.maximum(y, top)
-        line, step = _count_up(np.maximum(np.minimum(batch[:, 1, 1], bottom) - first, 0))
+    is_level = lines[:, 0, 1] == lines[:, 1, 1]
+    is_upwards = (lines[:, 1, 1] < lines[:, 0, 1])[:, None, None]
+    lines, clipped = (np.where(is_upwards, ends[:, ::-1], ends)[~is_level] for ends in (lines, clipped))
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        whole, cut = lines[start : start + _LINES_AT_ONCE], clipped[start : start + _LINES_AT_ONCE]
+        is_cut = (whole != cut).any(axis=(1, 2))
+        through = np.where((cut[:, 0, 1] != cut[:, 1, 1])[:, None, None], cut, whole)
+        x = (through[:, 0, 0] << _FRACTION_BITS) + np.where(is_cut, 0, 1 << _FRACTION_BITS >> 1)
+        run, rise = (through[:, 1] - through[:, 0]).T
+        slope = np.sign(run) * ((np.abs(run) << _FRACTION_BITS) // rise)  # truncated, as C does
+        first, end = np.maximum(whole[:, 0, 1], top), np.minimum(whole[:, 1, 1], bottom)
+        line, step = _count_up(np.maximum(end - first, 0))
         row = first[line] + step
-        yield (x[line] << _FRACTION_BITS) + (row - y[line]) * slopes[line], row
+        yield (x[line] + (row - through[line, 0, 1]) * slope[line]) >> _FRACTION_BITS, row
 
 
 def _count_up(counts: Ints) -> tuple[Ints, Ints]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from cores_core.errors import DataError
 
@@ -63,6 +63,6 @@ def read_size(path: Path) -> tuple[int, int]:
             sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
     except FileNotFoundError as error:
         raise DataError("image is missing") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError) as error:  # as Pillow pleases
         raise DataError("image cannot be read") from error
     return (width, height) if sideways else (height, width)
