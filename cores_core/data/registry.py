@@ -5,7 +5,7 @@ Counts are images, from the papers and pages of the data sets; None where none i
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -48,7 +48,7 @@ class DatasetSpec:
     licence: str
     homepage: str
     read: Reader
-    on_disk: Mapping[str, str] = MappingProxyType({})
+    on_disk: Mapping[str, str] = field(default_factory=dict)
 
     def disk_name(self, split: str) -> str:
         """The name of a split in the raw data set."""
