@@ -150,7 +150,7 @@ def _show_list(data_root: Path) -> None:
         prepared = [split for split in spec.splits if store_path(data_root, name, split).is_file()]
         rows.append((name, spec.group, *(" ".join(splits) or "-" for splits in (spec.splits, here, prepared))))
         if len(here) < len(spec.splits) and name != RENDERED:
-            absent.append((name, " ".join((*spec.annotations, *spec.images)), f"{spec.homepage} ({spec.licence})"))
+            absent.append((name, " ".join(spec.layout), f"{spec.homepage} ({spec.licence})"))
     console.show_text_table(f"data sets under {data_root}", ("name", "group", "splits", "found", "prepared"), rows)
     for name, places, homepage in absent:
         console.out.print(f"{name}: {homepage}\n    {places}")

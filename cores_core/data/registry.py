@@ -54,6 +54,12 @@ class DatasetSpec:
         """The name of a split in the raw data set."""
         return self.on_disk.get(split, split)
 
+    @property
+    def layout(self) -> tuple[str, ...]:
+        """All paths below the data root, as one would write them in a shell."""
+        names = "{" + ",".join(map(self.disk_name, self.splits)) + "}"
+        return tuple(path.replace("{split}", names) for path in (*self.annotations, *self.images))
+
     def annotation_paths(self, data_root: Path, split: str) -> list[Path]:
         """The files and folders that tell what is in a split."""
         return [data_root / path.format(split=self.disk_name(split)) for path in self.annotations]

@@ -25,7 +25,7 @@ _FRACTION_BITS = 16  # OpenCV's XY_SHIFT
 _TARGET_VALUE = 1
 _LINES_AT_ONCE = 256
 """Bounds the memory: a line has at most as many pixels as the image has rows or columns."""
-_SMALLEST_PARTITION = 16
+_SMALLEST_PARTITION = 15
 """NumPy sorts what is not longer than this plus one by insertion."""
 
 
