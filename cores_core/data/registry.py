@@ -13,6 +13,7 @@ from typing import Literal
 from cores_core.data.sources.custom import read_custom
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections
+from cores_core.data.sources.reasonseg import read_reasonseg
 from cores_core.data.sources.referring import REFERRING_FILES, read_referring
 from cores_core.data.sources.semantic import read_ade20k, read_cocostuff, read_mapillary
 from cores_core.data.sources.vlparts import read_paco, read_pascal_part
@@ -186,5 +187,14 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
         "refcoco+": _referring("refcoco+", _UNC | {"train": 16992}, _REFER),
         "refcocog": _referring("refcocog", {"train": 21899, "val": 1300, "test": 2600}, _REFER),
         "grefcoco": _referring("grefcoco", _UNC, _GREFER),
+        "reasonseg": DatasetSpec(
+            group="reasoning",
+            splits={"train": 239, "val": 200, "test": 779},
+            annotations=("reason_seg/ReasonSeg/{split}",),
+            images=(),
+            licence="none stated; images of OpenImages and ScanNet",
+            homepage="https://github.com/dvlab-research/LISA (ReasonSeg)",
+            read=_read_folder("reason_seg/ReasonSeg", read_reasonseg),
+        ),
     }
 )

@@ -25,8 +25,8 @@ _FRACTION_BITS = 16  # OpenCV's XY_SHIFT
 _TARGET_VALUE = 1
 _LINES_AT_ONCE = 256
 """Bounds the memory: a line has at most as many pixels as the image has rows or columns."""
-_SMALLEST_PARTITION = 15
-"""NumPy sorts what is not longer than this plus one by insertion."""
+_FEW = 16
+"""So few areas, or fewer, NumPy sorts by insertion, which leaves equal ones in their order."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,27 @@ class Patch:
 
 
 def parse_shapes(entries: Any) -> list[LabelmeShape]:
-    """Check the list `shapes` of a LabelMe file.
+    """Check the list `shapes` of a LabelMe file and leave out flags, whose points do not matter.
 
     Raises:
         DataError: a shape cannot be drawn; the message is a reason that repeats, without the value.
     """
     if not isinstance(entries, list):
         raise DataError("shapes are not a list")
-    return [_parse_shape(entry) for entry in entries]
+    shapes = [_parse_shape(entry) for entry in entries]
+    return [shape for shape in shapes if shape is not None]
 
 
 def draw_shapes(shapes: Sequence[LabelmeShape], size_hw: tuple[int, int]) -> LabelmeMasks:
     """Paint the shapes of one image; those of one or two points are dots and lines, as in the original."""
-    drawn = [shape for shape in shapes if shape.label.lower() != "flag"]
-    values = [IGNORE_VALUE if "ignore" in shape.label.lower() else _TARGET_VALUE for shape in drawn]
-    order = list(range(len(drawn)))
+    values = [IGNORE_VALUE if "ignore" in shape.label.lower() else _TARGET_VALUE for shape in shapes]
+    order = list(range(len(shapes)))
     if len(set(values)) > 1:  # in one colour, the order does not show
-        areas = [int(draw_polygon(shape.points, size_hw).mask.sum()) for shape in drawn]
+        areas = [int(draw_polygon(shape.points, size_hw).mask.sum()) for shape in shapes]
         order = _unstable_order(areas)[::-1]
     canvas = np.zeros(size_hw, dtype=np.uint8)
     for index in order:
-        draw_polygon(drawn[index].points, size_hw).paint(canvas, values[index])
+        draw_polygon(shapes[index].points, size_hw).paint(canvas, values[index])
     return LabelmeMasks(target=canvas == _TARGET_VALUE, ignore=canvas == IGNORE_VALUE)
 
 
@@ -109,8 +109,10 @@ def draw_polygon(points: Ints, size_hw: tuple[int, int]) -> Patch:
     return Patch(top, left, pixels)
 
 
-def _parse_shape(entry: Any) -> LabelmeShape:
+def _parse_shape(entry: Any) -> LabelmeShape | None:
     label, given = (entry.get("label"), entry.get("points")) if isinstance(entry, dict) else (None, None)
+    if isinstance(label, str) and label.lower() == "flag":
+        return None
     if not isinstance(label, str) or not isinstance(given, list) or not given:
         raise DataError("shape without a label or points")
     try:
@@ -133,7 +135,7 @@ def _unstable_order(areas: Sequence[int]) -> list[int]:
     parts = [(0, len(areas) - 1)]
     while parts:
         low, high = parts.pop()
-        if high - low <= _SMALLEST_PARTITION:
+        if high - low < _FEW:
             order[low : high + 1] = sorted(order[low : high + 1], key=areas.__getitem__)
             continue
         middle = (low + high) // 2

@@ -1,0 +1,138 @@
+"""ReasonSeg, and other people's sets of its form: an image, and beside it a LabelMe file with questions.
+
+Raw layout: `reason_seg/ReasonSeg/<split>/<name>.{jpg,json}`; `explanatory/train.json` has answers in words for some of
+the training images. The JSON tells no size, and two of the test split have no shape: their target is empty.
+
+Source: LISA (arXiv:2308.00692). Evaluations ask the first text of each image only, so that is the first query.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cores_core.data.sources.labelme import draw_shapes, parse_shapes
+from cores_core.data.sources.reading import Rejections, load_json, read_size
+from cores_core.data.store import Record, Region
+from cores_core.errors import DataError
+from cores_core.masks import encode_rle
+from cores_core.sample import Query
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_HINT = "see `cores prepare-data --list`"
+
+
+def read_reasonseg(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+    """Read one split, a record with one region for each image, in the order of the file names.
+
+    An image whose file has one shape that cannot be drawn is left out whole, for the mask would lack it.
+
+    Args:
+        folder: `reason_seg/ReasonSeg`. data_root: image paths are stored relative to it.
+        split: the folder below.
+        rejected: takes what is left out.
+
+    Raises:
+        DataError: there is no such split, or no annotation in it.
+    """
+    for image, annotation in _pair_files(folder / split, rejected):
+        try:
+            record = _read_record(image, annotation, image.relative_to(data_root).as_posix(), rejected)
+        except DataError as error:
+            rejected.add(f"{split}/{annotation.name}", error.message)
+            continue
+        yield record
+
+
+def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Questions with their answers in words, by the file name of the image, in the order of the file.
+
+    Args:
+        folder: `reason_seg/ReasonSeg`.
+        rejected: takes what is left out, if it matters.
+
+    Raises:
+        DataError: `explanatory/train.json` is missing or not a list.
+    """
+    path = folder / "explanatory" / "train.json"
+    entries = load_json(path)
+    if not isinstance(entries, list):
+        raise DataError(f"not a list of explanations: {path}", hint=_HINT)
+    found: dict[str, dict[tuple[str, str], None]] = {}
+    for index, entry in enumerate(entries):
+        try:
+            query, answer, image = _check_texts([_get(entry, key) for key in ("query", "outputs", "image")])
+            if not (query and answer and image):
+                raise DataError("empty text")
+        except DataError as error:
+            if rejected is not None:
+                rejected.add(f"{path.name}[{index}]", error.message)
+            continue
+        found.setdefault(image, {})[query, answer] = None
+    return {image: tuple(answers) for image, answers in found.items()}
+
+
+def _pair_files(folder: Path, rejected: Rejections) -> Iterator[tuple[Path, Path]]:
+    """Images and annotations of the same name; only the last suffix is taken off, for names hold dots."""
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"no such folder of ReasonSeg: {folder}", hint=_HINT) from error
+    annotations = {file.stem: file for file in files if file.suffix.lower() == ".json"}
+    if not annotations:
+        raise DataError(f"no annotation of ReasonSeg (.json) in: {folder}", hint=_HINT)
+    images: dict[str, Path] = {}
+    for file in files:
+        if file.suffix.lower() in _IMAGE_SUFFIXES and images.setdefault(file.stem, file) != file:
+            rejected.add(f"{folder.name}/{file.name}", "another image has this name")
+    for name in sorted(annotations.keys() | images.keys()):
+        if name not in annotations:
+            rejected.add(f"{folder.name}/{images[name].name}", "annotation is missing")
+        elif name not in images:
+            rejected.add(f"{folder.name}/{annotations[name].name}", "image is missing")
+        else:
+            yield images[name], annotations[name]
+
+
+def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections) -> Record:
+    try:
+        tree = load_json(annotation)
+    except DataError as error:
+        raise DataError("annotation cannot be read") from error  # without the path, so that reasons repeat
+    shapes = parse_shapes(_get(tree, "shapes"))
+    queries = _read_queries(tree, annotation, rejected)
+    size_hw = read_size(image)
+    masks = draw_shapes(shapes, size_hw)
+    ignore = encode_rle(masks.ignore) if masks.ignore.any() else None
+    source = f"{annotation.parent.name}/{annotation.name}"
+    region = Region("", "object", encode_rle(masks.target), ignore, queries, source)
+    return Record(image=name, size_hw=size_hw, regions=(region,))
+
+
+def _read_queries(tree: Any, annotation: Path, rejected: Rejections) -> tuple[Query, ...]:
+    given, is_sentence = _get(tree, "text"), _get(tree, "is_sentence")
+    if not isinstance(given, list) or not isinstance(is_sentence, bool):
+        raise DataError("a value is missing or of another type")
+    texts = _check_texts(given)
+    if not any(texts):
+        raise DataError("annotation without a text")
+    rejected.items += [(f"{annotation.parent.name}/{annotation.name}", "empty text")] * texts.count("")
+    return tuple(Query(text, is_sentence) for text in dict.fromkeys(texts) if text)
+
+
+def _get(tree: Any, key: str) -> Any:
+    return tree.get(key) if isinstance(tree, dict) else None
+
+
+def _check_texts(values: list[Any]) -> list[str]:
+    """The texts without blanks at their ends.
+
+    Raises:
+        DataError: one is no text, or holds half a surrogate pair, which no file can.
+    """
+    if not all(isinstance(value, str) for value in values):
+        raise DataError("a value is missing or of another type")
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError as error:
+        raise DataError("a text is not Unicode") from error
+    return [value.strip() for value in values]
