@@ -27,7 +27,7 @@ def test_a_branch_does_not_see_another(checkpoint: Checkpoint) -> None:
     hidden, other = _read(checkpoint, packed), _read(checkpoint, changed)
     for number in (PREFIX, 1, 3):
         unchanged = hidden[packed.branches == number], other[changed.branches == number]
-        torch.testing.assert_close(*unchanged, atol=1e-6, rtol=0)
+        torch.testing.assert_close(*unchanged, atol=1e-5, rtol=0)
     assert not torch.equal(packed.input_ids[packed.branches == 2], changed.input_ids[changed.branches == 2])
 
 
