@@ -61,7 +61,7 @@ class Mllm(nn.Module):
             pixel_values=batch.mllm_pixels.to(self.llava.dtype),
             attention_mask=self._attention(seen, seen, causal=True),
             position_ids=batch.positions,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         numbers = torch.arange(1, turns + 1, device=seen.device)[None]  # (1, N) branch of each new token
@@ -80,7 +80,7 @@ class Mllm(nn.Module):
                 input_ids=tokens,
                 attention_mask=self._attention(numbers, seen, causal=False),
                 position_ids=positions,
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
             ).last_hidden_state.to(seen.device)
         return answers
