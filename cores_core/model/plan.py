@@ -21,6 +21,8 @@ QUESTION = "Which part of it would one use to change direction when it moves fas
 """Stands for the length of a question."""
 ATTENTION_COPIES = 3
 """How often stock SAM holds its attention matrix at once: the product, the sum with positions, the softmax."""
+_HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
+"""The names of the parts that `cores.HALVED` speaks of."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,6 @@ def plan_training(checkpoint: Checkpoint) -> MemoryPlan:
         kept_by_sam = grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint.config)
     per_image = max(tokens * kept + kept_by_sam, _sam_attention(checkpoint.config))
     return MemoryPlan(tuple(parts), learning, 2 * learning, train.images_per_step * per_image * width)
-
-
-_HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
 
 
 def _tokens(checkpoint: Checkpoint, questions: int) -> int:

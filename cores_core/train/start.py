@@ -70,8 +70,9 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
         )
     newest = newest_checkpoint(job.output)
     if newest is not None:
-        _check_same_model(job.config, load_config(newest / "config.yaml"))
-        _check_same_training(job.config, load_config(newest / "config.yaml"))
+        begun = load_config(newest / "config.yaml")
+        _check_same_model(job.config, begun)
+        _check_same_training(job.config, begun)
     else:
         job = replace(job, config=resolve_config(job))
     start = job.config.train.start_from

@@ -141,10 +141,7 @@ def merge_annotations(
 
 
 def _load_tree(path: Path) -> Any:
-    try:
-        tree = load_json(path)
-    except ValueError as error:  # an integer of more digits than Python reads
-        raise DataError(f"not valid JSON: {path} ({error})") from error
+    tree = load_json(path)
     for key in ("categories", "images", "annotations"):
         if not isinstance(tree, dict) or not isinstance(tree.get(key), list):
             raise DataError(f"not a COCO-style annotation file: {path} (no list of {key})")

@@ -110,17 +110,10 @@ def _load_refs(folder: Path, files: ReferringFiles) -> list[Any]:
     path = folder / files.refs
     other = path.with_suffix(".p" if path.suffix == ".json" else ".json")
     path = other if other.is_file() and not path.is_file() else path
-    refs = _load_tree(path) if path.suffix == ".json" else load_plain_pickle(path)
+    refs = load_json(path) if path.suffix == ".json" else load_plain_pickle(path)
     if isinstance(refs, list):
         return refs
     raise DataError(f"not a list of refs: {path}", hint=_HINT)
-
-
-def _load_tree(path: Path) -> Any:
-    try:
-        return load_json(path)
-    except ValueError as error:  # an integer of more digits than Python reads
-        raise DataError(f"not valid JSON: {path} ({error})") from error
 
 
 def _refs_of_split(entries: list[Any], split: str, rejected: Rejections) -> dict[int, list[_Ref]]:
@@ -164,7 +157,7 @@ def _is_name(value: object) -> TypeGuard[str]:
 def _load_instances(path: Path, refs: Mapping[int, list[_Ref]], rejected: Rejections) -> _Instances:
     """Only what the refs name is kept; what they name and is not there is counted later, with the ref."""
     targets = {target for of_image in refs.values() for ref in of_image for target in ref.targets}
-    tree = _load_tree(path)
+    tree = load_json(path)
     try:
         images = _by_id(tree["images"], refs.keys(), "image", rejected)
         annotations = _by_id(tree["annotations"], targets, "annotation", rejected)

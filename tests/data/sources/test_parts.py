@@ -1,6 +1,5 @@
 """A part data set becomes records: one region for each category of an image, small ones left out and counted."""
 
-import copy
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import damage_json
 from helpers import noise_image
 from PIL import ExifTags, Image
 
@@ -259,7 +259,7 @@ def test_damaged_files_never_crash(tmp_path: Path, reader: Any, folder: str, fil
     path.parent.mkdir(parents=True, exist_ok=True)
     outcomes = {"records": 0, "error": 0}
     for _ in range(300):
-        path.write_text(_damage(good, rng))
+        path.write_text(damage_json(good, rng, JUNK))
         try:
             records = list(reader(tmp_path / folder, tmp_path, "val", Rejections()))
             save_store(records, tmp_path / "val.arrow")
@@ -269,39 +269,6 @@ def test_damaged_files_never_crash(tmp_path: Path, reader: Any, folder: str, fil
             continue
         assert {tuple(region.mask["size"]) for record in records for region in record.regions} <= {(20, 30)}
     assert min(outcomes.values()) > 30
-
-
-def _damage(text: str, rng: random.Random) -> str:
-    """Cut, garble, or change up to three values of a JSON text."""
-    way = rng.randrange(5)
-    if way == 0:
-        return text[: rng.randrange(len(text))]
-    if way == 1:
-        place = rng.randrange(len(text))
-        return (
-            text[:place]
-            + rng.choice(["9" * 5000, "[" * 5000, '"', "}", "-", "1e999", "NaN", "\\u0000"])
-            + text[place + 1 :]
-        )
-    tree = json.loads(text)
-    for _ in range(rng.randint(1, 3)):
-        places = _places(tree)
-        (holder, key), (other, other_key) = rng.choice(places), rng.choice(places)
-        if way == 2:
-            del holder[key]
-        elif way == 3:
-            holder[key], other[other_key] = json.loads(json.dumps([other[other_key], holder[key]]))
-        else:
-            holder[key] = copy.deepcopy(rng.choice(JUNK))
-    return json.dumps(tree)
-
-
-def _places(tree: Any) -> list[tuple[Any, Any]]:
-    """Every place of a JSON tree, as what holds it and the key or index."""
-    if not isinstance(tree, dict | list):
-        return []
-    keys = list(tree) if isinstance(tree, dict) else range(len(tree))
-    return [place for key in keys for place in ((tree, key), *_places(tree[key]))]
 
 
 def _read(root: Path, split: Any = "val") -> tuple[list[Record], dict[str, int]]:

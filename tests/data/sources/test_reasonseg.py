@@ -1,6 +1,5 @@
 """ReasonSeg: an image with a LabelMe file becomes a record with one region; answers in words are read apart."""
 
-import copy
 import json
 import random
 import shutil
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import damage_json
 from helpers import mask, noise_image
 from PIL import ExifTags, Image
 
@@ -207,7 +207,7 @@ def test_damaged_files_never_crash(tmp_path: Path) -> None:
     good = path.read_text()
     outcomes = {"record": 0, "rejected": 0}
     for _ in range(400):
-        path.write_text(_damage(good, rng))
+        path.write_text(damage_json(good, rng, JUNK))
         records, rejected = _read(tmp_path)
         save_store(records, tmp_path / "val.arrow")
         assert len(records) + sum(count for reason, count in rejected.items() if reason != "empty text") == 1
@@ -222,43 +222,12 @@ def test_damaged_explanations_never_crash(tmp_path: Path) -> None:
     good = path.read_text()
     outcomes = {"some": 0, "error": 0}
     for _ in range(300):
-        path.write_text(_damage(good, rng))
+        path.write_text(damage_json(good, rng, JUNK))
         try:
             outcomes["some"] += bool(read_explanations(tmp_path))
         except DataError:
             outcomes["error"] += 1
     assert min(outcomes.values()) > 30
-
-
-def _damage(text: str, rng: random.Random) -> str:
-    """Cut, garble, or change up to three values of a JSON text."""
-    way = rng.randrange(5)
-    place = rng.randrange(len(text))
-    if way == 0:
-        return text[:place]
-    if way == 1:
-        return text[:place] + rng.choice(["9" * 5000, "[" * 5000, '"', "}", "-", "1e999", "NaN"]) + text[place + 1 :]
-    tree = json.loads(text)
-    for _ in range(rng.randint(1, 3)):
-        places = _places(tree)
-        if not places:
-            break
-        (holder, key), (other, other_key) = rng.choice(places), rng.choice(places)
-        if way == 2:
-            del holder[key]
-        elif way == 3:
-            holder[key], other[other_key] = json.loads(json.dumps([other[other_key], holder[key]]))
-        else:
-            holder[key] = copy.deepcopy(rng.choice(JUNK))
-    return json.dumps(tree)
-
-
-def _places(tree: Any) -> list[tuple[Any, Any]]:
-    """Every place of a JSON tree, as what holds it and the key or index."""
-    if not isinstance(tree, dict | list):
-        return []
-    keys = list(tree) if isinstance(tree, dict) else range(len(tree))
-    return [place for key in keys for place in ((tree, key), *_places(tree[key]))]
 
 
 def _read(root: Path, split: str = "val") -> tuple[list[Record], dict[str, int]]:
