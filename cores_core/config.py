@@ -146,8 +146,10 @@ class LossWeights:
 class MixtureConfig:
     """How often each group of data sets is drawn from, in proportion; the sets of a group share its weight evenly.
 
-    A set that stands twice in `data` has twice the share; sets of parts count as semantic. Defaults: LISA's 9 : 3 : 1.
-    With a single set, or `even`, every image is shown once an epoch instead.
+    A set that stands twice in `data` has twice the share; sets of parts count as semantic. Defaults: LISA's
+    9 : 3 : 1, and 3 for text, which the paper leaves out of `data`. With a single set, or `even`, every image is shown
+    once an epoch instead. `explanatory` is the share of questions with a known answer in words that are answered by it
+    alone. `exclude_val` leaves out images that a prepared val or test split asks about.
     """
 
     semantic: float = 9.0
@@ -155,7 +157,10 @@ class MixtureConfig:
     reasoning: float = 1.0
     rendered: float = 1.0
     custom: float = 1.0
+    text: float = 3.0
+    explanatory: float = 0.1
     even: bool = False
+    exclude_val: bool = False
 
     def __post_init__(self) -> None:
         _check_not_negative("mixture", self)

@@ -21,12 +21,12 @@ from cores_core.errors import DataError
 from cores_core.files import replacing, save_text
 from cores_core.images import load_image
 from cores_core.masks import binarize, bounding_box, encode_rle
-from cores_core.model.checkpoint import EMBEDDED, Checkpoint, LoadOptions, load_checkpoint
+from cores_core.model.checkpoint import EMBEDDED, Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
-from cores_core.model.placement import Placement, Quantization, check_placement, place_model
+from cores_core.model.placement import Quantization
+from cores_core.model.source import ModelSource
 from cores_core.overlay import render_overlay
 from cores_core.prompts import Conversation
-from cores_core.runtime import resolve_device, resolve_dtype
 from cores_core.sample import BoolMask, Query, RgbImage
 
 FloatMap = NDArray[np.float32]
@@ -102,14 +102,7 @@ class Predictor:
             CheckpointError: there is no such checkpoint, or it is damaged.
             ConfigError: no such device or dtype.
         """
-        spread = device == "spread"
-        place = resolve_device("cuda" if spread else device)
-        placement = Placement(place, load_in, spread)
-        check_placement(placement)
-        options = LoadOptions(dtype=resolve_dtype(dtype, place), conversation=conversation)
-        checkpoint = load_checkpoint(source, options)
-        place_model(checkpoint.model, placement)
-        return cls(checkpoint)
+        return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
 
     def predict(
         self, image: str | Path | RgbImage, question: str | Query, protocol: Protocol = "generated"
@@ -132,7 +125,7 @@ class Predictor:
         """
         pixels = _check_image(image) if isinstance(image, np.ndarray) else load_image(Path(image))
         queries = [_check_query(question) for question in questions]
-        results = segment_image(self.checkpoint.model, self.checkpoint.processor, pixels, queries, protocol)
+        results = segment_image(self.checkpoint, pixels, queries, protocol)
         return [_prediction(query, result) for query, result in zip(queries, results, strict=True)]
 
 

@@ -4,8 +4,8 @@ Source: the CoReS and LISA research releases (system text, templates and example
 Deviation: the location token is spelled `[LOC]` as in the paper; the release's spelling is `REFERENCE_SPELLING`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -49,10 +49,42 @@ LLAMA_2_SYSTEM = (
 LLAMA_2_SYSTEM_CHAIN = (
     " To realize segmentation, you guess all possible object it typically appears on and its distinct appearance. "
 )
-EXAMPLE = (
-    "USER: What is the blade in this image? Please output segmentation mask. "
-    "ASSISTANT: It is usually found on a knife or propeller. It is the flat, cutting or propelling surface. "
+EXAMPLES = (
+    (
+        "What is the blade in this image?",
+        "It is usually found on a knife or propeller. It is the flat, cutting or propelling surface.",
+    ),
+    (
+        "What keeps the rain out of this house?",
+        "It is usually found on top of a building. It is the sloping, covered surface of tiles or slates.",
+    ),
+    (
+        "Where would you pour the water out of this can?",
+        "It is usually found on a kettle or watering can. It is the narrow tube that points away from the body.",
+    ),
+    (
+        "What does the carpenter strike the nail with?",
+        "It is usually found at the end of a wooden handle. It is the heavy block of metal with a flat face.",
+    ),
+    (
+        "Which part of the plant draws water from the soil?",
+        "It is usually found at the foot of a tree or flower. It is the branching, thread-like lower end.",
+    ),
+    (
+        "What tells the time on this wall?",
+        "It is usually found on a wall or a wrist. It is the round face with numbers and two thin hands.",
+    ),
+    (
+        "What would you turn to open the door?",
+        "It is usually found on one side of a door. It is the small, round or bent piece of metal at hand height.",
+    ),
+    (
+        "Which part of the guitar is plucked?",
+        "It is usually found on an instrument of wood. It is a row of thin, taut wires along the neck.",
+    ),
 )
+"""Questions with answers in words; the first is the release's."""
+
 
 PHRASE_QUESTIONS = (
     "Can you segment the {text} in this image?",
@@ -63,6 +95,11 @@ PHRASE_QUESTIONS = (
 SENTENCE_QUESTIONS = (
     "{text} Please respond with segmentation mask.",
     "{text} Please output segmentation mask.",
+)
+EXPLANATORY_QUESTIONS = (
+    "{text} Please output segmentation mask and explain why.",
+    "{text} Please output segmentation mask and explain the reason.",
+    "{text} Please output segmentation mask and give some explanation.",
 )
 ANSWERS = {
     1: f"It is {SEG}.",
@@ -79,14 +116,30 @@ CHAINS = {1: (SEG,), 2: (LOC, SEG)}
 """The tokens of a chain in the order in which they prompt the segmenter."""
 
 
-_FRAMES: Mapping[Conversation, tuple[str, str, str]] = MappingProxyType(
+@dataclass(frozen=True)
+class _Frame:
+    """What stands around a conversation's system text, its first question, an answer, and a later question."""
+
+    system: str
+    question: str
+    answer: str
+    again: str
+
+
+_FRAMES: Mapping[Conversation, _Frame] = MappingProxyType(
     {
-        "llava_v1": ("{system} USER: ", "\n {question} ASSISTANT:", " {answer}"),
-        "llava_v0": ("{system}###Human: ", "\n {question}###Assistant:", " {answer}###"),
-        "llava_llama_2": ("[INST] <<SYS>>\n{system}\n<</SYS>>\n\n", "\n {question} [/INST]", " {answer} "),
+        "llava_v1": _Frame("{system} USER: ", "\n {question} ASSISTANT:", " {answer}", "USER: {question} ASSISTANT:"),
+        "llava_v0": _Frame(
+            "{system}###Human: ", "\n {question}###Assistant:", " {answer}###", "Human: {question}###Assistant:"
+        ),
+        "llava_llama_2": _Frame(
+            "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n",
+            "\n {question} [/INST]",
+            " {answer} ",
+            f"{BEGIN}[INST] {{question}} [/INST]",
+        ),
     }
 )
-"""What stands around a conversation's system text, its question and its answer."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +151,19 @@ class PromptFormat:
     wording: Wording = "cores"
     conversation: Conversation = "llava_v1"
 
-    @property
-    def system(self) -> str:
-        """The system text, with its sentence about the chain and the in-context example where they belong."""
+    def system(self, example: str | None = None) -> str:
+        """The system text, with its sentence about the chain and the in-context example where they belong.
+
+        Args:
+            example: the in-context example, None for that of the format, "" for none.
+        """
         llama_2 = self.conversation == "llava_llama_2"
         text = LLAMA_2_SYSTEM if llama_2 else SYSTEM
-        if self.steps > 1 or self.context == "fixed":
+        if example is None:
+            example = EXAMPLE if self.context == "fixed" else ""
+        if self.steps > 1 or example:
             text += LLAMA_2_SYSTEM_CHAIN if llama_2 else SYSTEM_CHAIN
-        return text + EXAMPLE if self.context == "fixed" else text
+        return text + example
 
     @property
     def answer(self) -> str:
@@ -132,19 +190,42 @@ def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | N
     return Turn(question=template.format(text=defuse(query.text)), answer=prompt.answer)
 
 
-def render_prefix(prompt: PromptFormat) -> str:
-    """All that stands before the image: system text, in-context example, the user's role."""
-    return _FRAMES[prompt.conversation][0].format(system=prompt.system)
+def render_explained(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:
+    """Word a query with an answer in words: the chain, and then the words that explain it."""
+    assert query.answer is not None
+    template = EXPLANATORY_QUESTIONS[int(rng.integers(len(EXPLANATORY_QUESTIONS)))]
+    return Turn(template.format(text=defuse(query.text)), f"{prompt.answer} {defuse(query.answer)}")
+
+
+def render_dialogue(dialogue: Sequence[Turn], number: int) -> Turn:
+    """The answer in words to one question of a conversation, counted from 0, with all that was said before it."""
+    said = tuple(Turn(defuse(turn.question), defuse(turn.answer), segments=False) for turn in dialogue[: number + 1])
+    return replace(said[-1], history=said[:-1])
+
+
+def render_prefix(prompt: PromptFormat, example: str | None = None) -> str:
+    """All that stands before the image: system text, in-context example (as for `PromptFormat.system`), user's role."""
+    return _FRAMES[prompt.conversation].system.format(system=prompt.system(example))
 
 
 def render_question(turn: Turn, prompt: PromptFormat) -> str:
-    """All that stands between the image and the answer."""
-    return _FRAMES[prompt.conversation][1].format(question=turn.question)
+    """All that stands between the image and the answer, with what was said before."""
+    frame, text = _FRAMES[prompt.conversation], ""
+    for number, said in enumerate((*turn.history, turn)):
+        text += (frame.again if number else frame.question).format(question=said.question)
+        if said is not turn:
+            text += f"{render_answer(said, prompt)}{END}"
+    return text
 
 
 def render_answer(turn: Turn, prompt: PromptFormat) -> str:
     """The answer as it follows `render_question`, without the end token."""
-    return _FRAMES[prompt.conversation][2].format(answer=turn.answer)
+    return _FRAMES[prompt.conversation].answer.format(answer=turn.answer)
+
+
+def render_example(question: str, answer: str) -> str:
+    """Word an in-context example, a question and what one can say to it in words, as the release words its own."""
+    return f"USER: {defuse(question)} Please output segmentation mask. ASSISTANT: {defuse(answer)} "
 
 
 def defuse(text: str) -> str:
@@ -153,3 +234,7 @@ def defuse(text: str) -> str:
     for token in (*SPECIAL_TOKENS, *REFERENCE_SPELLING.values()):
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+EXAMPLE = render_example(*EXAMPLES[0])
+"""The in-context example that models are trained with."""

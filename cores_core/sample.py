@@ -13,18 +13,29 @@ RgbImage = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of an image: a full sentence, or a bare phrase (`is_sentence=False`), worded differently."""
+    """What is asked of an image: a full sentence, or a bare phrase (`is_sentence=False`), worded differently.
+
+    `answer` is what one can say to it in words, for training; None where nothing is known.
+    """
 
     text: str
     is_sentence: bool = True
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer as the MLLM reads them, without the conversation around them."""
+    """One question and its answer as the MLLM reads them, without the conversation around them.
+
+    Attributes:
+        segments: whether the answer holds the tokens of the chain; if not, it is words alone and has no mask.
+        history: what was said before, oldest first; nobody learns to say that.
+    """
 
     question: str
     answer: str
+    segments: bool = True
+    history: tuple["Turn", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,15 +57,16 @@ class ImageSize:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with N turns.
+    """One image with its turns, N of which segment.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        turns: N questions with their answers.
+        turns: questions with their answers.
         masks: N target masks, each (H, W) bool; empty where there is no target (prediction).
         ignores: N masks of pixels that count nowhere, or None for none.
         categories: what each of the N masks shows.
         scene: all that the image is known to show, asked about or not.
+        example: the in-context example that is read before, None for that of the prompt format, "" for none.
     """
 
     image: RgbImage
@@ -63,3 +75,4 @@ class Sample:
     ignores: tuple[BoolMask | None, ...] = ()
     categories: tuple[str, ...] = ()
     scene: tuple[Thing, ...] = ()
+    example: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cores_core.evaluate import EvalResult
+from cores_core.evaluate.results import Evaluation
 from cores_core.train.loop import StepReport
 
 
@@ -28,7 +28,7 @@ class Listener:
         if report.step == self.die_after:
             raise KeyboardInterrupt
 
-    def on_validation(self, step: int, result: EvalResult) -> None:
+    def on_validation(self, step: int, result: Evaluation) -> None:
         assert result.items
         self.validations.append(step)
 

@@ -63,7 +63,7 @@ def test_other_conversations_equal_the_release(shared: Path, conversation: Any) 
 @pytest.mark.parametrize(("release", "prompt"), [("cores", PromptFormat(context="none")), ("lisa", LISA)])
 def test_system_texts_equal_the_releases(shared: Path, release: str, prompt: PromptFormat, conversation: Any) -> None:
     golden = _load_templates(shared, release)["templates"][conversation]["system"]
-    assert replace(prompt, conversation=conversation).system == golden
+    assert replace(prompt, conversation=conversation).system() == golden
 
 
 def test_the_prefix_of_lisa_equals_its_release(shared: Path) -> None:

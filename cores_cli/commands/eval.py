@@ -1,12 +1,18 @@
-"""`cores eval`: score a checkpoint on a benchmark."""
+"""`cores eval`: score a model on a benchmark, masks from elsewhere, and evaluations against each other."""
 
+import shlex
+import sys
+import tempfile
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cores_cli import console
+from cores_cli.commands.eval_tables import show_comparison, show_evaluation
 from cores_cli.options import (
     ConversationOption,
     DataRootOption,
@@ -18,78 +24,189 @@ from cores_cli.options import (
     PlaceOption,
     ProtocolName,
     ProtocolOption,
-    load_predictor,
 )
 
-app = typer.Typer(help="Score a model. Every score names its protocol and its number of queries.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cores_core.evaluate.results import Evaluation
+    from cores_core.evaluate.run import EvalJob
+    from cores_core.evaluate.targets import Target
+    from cores_core.model.source import ModelSource
+
+ABOUT = "Score a model. Every score names its protocol, its number of queries and its interval."
+app = typer.Typer(help=ABOUT, no_args_is_help=True)
+
+HELP = {
+    "reasonseg": "ReasonSeg: questions that need thought, the first text of each image. gIoU and cIoU.",
+    "reasonpart": "ReasonPart: a question that needs thought about each part of an object. gIoU, cIoU, mIoU.",
+    "parts": "Part segmentation by name (PartImageNet, PASCAL-Part, PACO): mIoU over categories.",
+    "referring": "Referring expressions (RefCOCO/+/g, refCLEF, gRefCOCO): cIoU, gIoU, Pr@X, N-acc, T-acc.",
+    "custom": "Your own data, custom/<name>: every question of every target.",
+}
 
 
-class SplitName(StrEnum):
-    """Which split of a data set."""
+class BenchmarkName(StrEnum):
+    """What masks from elsewhere are scored on."""
 
-    val = "val"
-    test = "test"
+    reasonseg = "reasonseg"
+    reasonpart = "reasonpart"
+    parts = "parts"
+    referring = "referring"
+    custom = "custom"
+
+
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="The data set, where the benchmark has several; else its first.")
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="The split; else the first, and of ReasonPart both halves.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder for results.json, items.jsonl and report.html.")
+]
 
 
 @app.callback()
 def root() -> None:
-    """Score a model. Every score names its protocol and its number of queries."""
+    """Score a model. Every score names its protocol, its number of queries and its interval."""
+
+
+def _add_benchmark(name: str) -> None:
+    def command(
+        model: ModelOption = "tiny",
+        data: DataOption = None,
+        split: SplitOption = None,
+        protocol: ProtocolOption = ProtocolName.generated,
+        context: Annotated[
+            str | None,
+            typer.Option("--context", help="In-context example: fixed, random, none, or a JSONL file of them."),
+        ] = None,
+        data_root: DataRootOption = Path("data"),
+        output: OutputOption = None,
+        limit: LimitOption = None,
+        gpus: Annotated[int, typer.Option("--gpus", min=0, help="Share the work among so many GPUs.")] = 0,
+        processes: Annotated[int, typer.Option("--processes", min=1, help="Processes on a CPU.")] = 1,
+        batch_size: Annotated[
+            int, typer.Option("--batch-size", min=1, help="Images read at a time; without influence on any score.")
+        ] = 4,
+        device: PlaceOption = PlaceName.auto,
+        dtype: DtypeOption = DtypeName.auto,
+        load_in: LoadInOption = None,
+        conversation: ConversationOption = None,
+    ) -> None:
+        from cores_core.evaluate.run import EvalJob
+        from cores_core.model.source import ModelSource
+
+        source = ModelSource(
+            model,
+            device.value,
+            dtype.value,
+            load_in.value if load_in else None,
+            conversation.value if conversation else None,
+        )
+        parts = _choose_data(name, data, split)
+        job = EvalJob(name, data_root, parts, protocol.value, limit, read_ahead=batch_size)
+        devices = [f"cuda:{number}" for number in range(gpus)] or [device.value] * processes
+        _evaluate(source, job, context, devices, output)
+
+    app.command(name, help=HELP[name])(command)
+
+
+for _name in HELP:
+    _add_benchmark(_name)
 
 
 @app.command()
-def reasonpart(
-    model: ModelOption = "tiny",
-    data: Annotated[str, typer.Option("--data", help="The part data set: partworld.")] = "partworld",
-    split: Annotated[SplitName, typer.Option("--split", help="val or test.")] = SplitName.test,
-    protocol: ProtocolOption = ProtocolName.generated,
+def score(
+    predictions: Annotated[Path, typer.Argument(help="JSONL: id, or image and question; and mask (RLE or PNG path).")],
+    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What they answer.")],
+    data: DataOption = None,
+    split: SplitOption = None,
     data_root: DataRootOption = Path("data"),
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for results.json, items.jsonl.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
-    device: PlaceOption = PlaceName.auto,
-    dtype: DtypeOption = DtypeName.auto,
-    load_in: LoadInOption = None,
-    conversation: ConversationOption = None,
+    output: OutputOption = None,
+    limit: LimitOption = None,
+    name: Annotated[str, typer.Option("--name", help="What the system is called in tables.")] = "predictions",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used.")] = False,
 ) -> None:
-    """Reasoning questions about parts of objects: gIoU, cIoU by target size, mIoU over parts."""
-    from cores_core.data.store import Store
-    from cores_core.evaluate import evaluate_store, save_evaluation
+    """Score masks from any system, so that it can stand in the same table."""
+    from cores_core.evaluate.foreign import score_predictions
 
-    store = Store(data_root, data, split)
-    checkpoint = load_predictor(model, device, dtype, load_in, conversation).checkpoint
-    images = min(len(store), limit if limit is not None else len(store))
-    with console.progress_bar() as progress:
-        task = progress.add_task(f"evaluating ({protocol.value})", total=images)
-        result = evaluate_store(
-            checkpoint, store, protocol.value, limit=limit, progress=lambda done: progress.advance(task, done)
-        )
-    about = {
-        "benchmark": "reasonpart",
-        "data": data,
-        "split": split.value,
-        "images": images,
-        "protocol": protocol.value,
-        "model": model,
-        "seed": store.seed,
-    }
-    show_scores(f"ReasonPart on {data} {split.value}", about, result.summary())
+    from cores_core.evaluate.results import Evaluation
+    from cores_core.evaluate.run import EvalJob, list_all_targets
+
+    job = EvalJob(benchmark.value, data_root, _choose_data(benchmark.value, data, split), "given", limit)
+    raise NotImplementedError(score_predictions, Evaluation, list_all_targets, output, name, strict, predictions)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="A B [C...]", help="Folders of evaluations.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for comparison.json and its picture.")] = Path(
+        "comparison"
+    ),
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Items in the picture.")] = 12,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap and of the random items.")] = 0,
+) -> None:
+    """Compare evaluations of the same data: differences with their intervals, and pictures side by side."""
+    raise NotImplementedError(folders, output, pictures, seed, show_comparison)
+
+
+def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[tuple[str, str], ...]:
+    """Data set and splits of a benchmark, from what was asked for."""
+    from cores_core.evaluate.benchmarks import BENCHMARKS
+
+    known = BENCHMARKS[benchmark].data
+    if not known:
+        if data is None:
+            raise typer.BadParameter("name your data set: custom/<name>", param_hint="--data")
+        return ((data, split or "val"),)
+    name = data or next(iter(known))
+    if name not in known:
+        raise typer.BadParameter(f"{benchmark} is not run on {name}, but on {', '.join(known)}", param_hint="--data")
+    splits = known[name]
+    if split is not None and split not in splits:
+        raise typer.BadParameter(f"{name} has no {split} to score, but {', '.join(splits)}", param_hint="--split")
+    if split is None:
+        return tuple((name, half) for half in (splits if name == benchmark == "reasonpart" else splits[:1]))
+    return ((name, split),)
+
+
+def _evaluate(
+    source: "ModelSource", job: "EvalJob", context: str | None, devices: "Sequence[str]", output: Path | None
+) -> None:
+    from cores_core.evaluate.about import describe_evaluation
+    from cores_core.evaluate.results import Evaluation
+    from cores_core.evaluate.run import list_all_targets, run_evaluation
+
+    targets = list_all_targets(job)
+    if context is not None:
+        job = replace(job, examples=_choose_examples(context, targets))
+    with tempfile.TemporaryDirectory() as scratch, console.progress_bar() as progress:
+        task = progress.add_task(f"evaluating ({job.protocol})", total=len(targets))
+        items = run_evaluation(source, job, output or Path(scratch), devices, partial(progress.advance, task))
+    about = describe_evaluation(source, job, context or "the model's own", shlex.join(["cores", *sys.argv[1:]]))
+    _finish(Evaluation(items, about), output)
+
+
+def _choose_examples(context: str, targets: "Sequence[Target]") -> "Mapping[str, str]":
+    from cores_core.evaluate.contexts import NAMED, load_examples, name_examples
+
+    return name_examples(context, targets, seed=0) if context in NAMED else load_examples(Path(context), targets)
+
+
+def _finish(evaluation: "Evaluation", output: Path | None) -> None:
+    """Show an evaluation, and write it."""
+    from cores_core.evaluate.report import save_report
+
+    from cores_core.evaluate.journal import Journal
+    from cores_core.evaluate.results import save_evaluation
+
     if output is not None:
-        save_evaluation(result, output, about)
-        console.say(f"wrote {output / 'results.json'} and {output / 'items.jsonl'}")
-
-
-def show_scores(title: str, about: dict[str, Any], scores: dict[str, Any]) -> None:
-    """Print the sums and the table of categories."""
-    names = {
-        "giou": "gIoU",
-        "ciou": "cIoU",
-        "ciou_small": "cIoU small",
-        "ciou_medium": "cIoU medium",
-        "ciou_large": "cIoU large",
-        "miou": "mIoU over parts",
-        "coarse_giou": "C1 gIoU",
-        "coarse_ciou": "C1 cIoU",
-        "well_formed": "well-formed answers",
-    }
-    console.show_table(title, ("category", "IoU %"), [(k, console.percent(v)) for k, v in scores["categories"].items()])
-    caption = f"{title}: {scores['count']} queries, protocol {about['protocol']}, model {about['model']}"
-    console.show_table(caption, ("score", "%"), [(names[key], console.percent(scores[key])) for key in names])
+        save_evaluation(evaluation, output)
+        report = save_report(evaluation, output, Path(evaluation.about["data_root"]))
+        Journal(output).close()
+    show_evaluation(evaluation)
+    if output is not None:
+        console.say(f"wrote {output / 'results.json'}, {output / 'items.jsonl'} and {report}")

@@ -12,7 +12,7 @@ from cores_cli import console
 from cores_cli.options import DataRootOption, DeviceName, DeviceOption
 
 if TYPE_CHECKING:
-    from cores_core.evaluate import EvalResult
+    from cores_core.evaluate.results import Evaluation
     from cores_core.train.loop import StepReport
 
 INTERRUPTED = 130
@@ -101,9 +101,10 @@ class _TerminalReporter:
         if not console.talk.is_terminal and report.step % self._log_every == 0:
             console.say(f"step {report.step}/{self._steps}  {line}  {report.seconds:.2f} s")
 
-    def on_validation(self, step: int, result: "EvalResult") -> None:
-        scores = f"gIoU {console.percent(result.refined.giou)}  C1 {console.percent(result.coarse.giou)}"
-        console.say(f"validation after step {step}: {scores}  ({result.refined.count} queries, protocol given)")
+    def on_validation(self, step: int, result: "Evaluation") -> None:
+        values = result.scores.values
+        scores = f"gIoU {console.percent(values['giou'])}  C1 {console.percent(values['coarse_giou'])}"
+        console.say(f"validation after step {step}: {scores}  ({result.scores.count} queries, protocol given)")
 
     def on_save(self, step: int, folder: str) -> None:
         console.say(f"saved {folder}")

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores_core.config import MixtureConfig
+from cores_core.data.overlap import StoreView
 from cores_core.data.store import Record, Region, Store
 from cores_core.errors import DataError
 from cores_core.images import fit_hw, load_image, resize_image
 from cores_core.masks import Rle, decode_rle, resize_mask
-from cores_core.prompts import PromptFormat, render_turn
-from cores_core.sample import BoolMask, Query, RgbImage, Sample, Thing
+from cores_core.prompts import PromptFormat, render_dialogue, render_explained, render_turn
+from cores_core.sample import BoolMask, Query, RgbImage, Sample, Thing, Turn
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class SampleOptions:
         queries: the most that are asked of one image.
         longest_side: images whose longer side is longer are shrunk to it, with their masks; None for never.
         mirror: whether every other image is shown mirrored. Not for data that speaks of left and right.
+        explanatory: how likely a question with a known answer in words is answered by these alone; of the others, half
+            are answered by the chain and then these words (as LISA, arXiv:2308.00692, does).
         word_dropout: how likely each word of a query is left out, so that no single word is relied on.
         keep: whether images stay in memory once they are read.
         with_scene: whether samples also hold all that their image shows, asked about or not.
@@ -34,6 +37,7 @@ class SampleOptions:
     queries: int
     longest_side: int | None = None
     mirror: bool = False
+    explanatory: float = 0.1
     word_dropout: float = 0.0
     keep: bool = False
     with_scene: bool = False
@@ -44,7 +48,7 @@ class Mixture:
 
     def __init__(
         self,
-        stores: list[Store],
+        stores: Sequence[Store | StoreView],
         prompt: PromptFormat,
         options: SampleOptions,
         seed: int,
@@ -82,18 +86,29 @@ class Mixture:
         asked = draw_queries(shown.record, queries, rng)
         if self._options.word_dropout:
             asked = [(region, _drop_words(query, self._options.word_dropout, rng)) for region, query in asked]
-        turns = tuple(render_turn(query, self._prompt, rng) for _, query in asked)
+        turns = [self._word(query, rng) for _, query in asked]
+        if shown.record.dialogue:
+            turns.append(render_dialogue(shown.record.dialogue, int(rng.integers(len(shown.record.dialogue)))))
+        asked = [entry for entry, turn in zip(asked, turns, strict=False) if turn.segments]
         if self._options.mirror and rng.random() < 0.5:
             shown = shown.mirrored()
         regions = shown.record.regions
         return Sample(
             image=shown.image,
-            turns=turns,
+            turns=tuple(sorted(turns, key=lambda turn: not turn.segments)),
             masks=tuple(shown.mask(index) for index, _ in asked),
             ignores=tuple(shown.ignore(index) for index, _ in asked),
             categories=tuple(regions[index].category for index, _ in asked),
             scene=shown.things() if self._options.with_scene else (),
         )
+
+    def _word(self, query: Query, rng: np.random.Generator) -> Turn:
+        if query.answer is None:
+            return render_turn(query, self._prompt, rng)
+        if rng.random() < self._options.explanatory:
+            return render_dialogue([Turn(query.text, query.answer, segments=False)], 0)
+        explained = rng.random() < 0.5
+        return render_explained(query, self._prompt, rng) if explained else render_turn(query, self._prompt, rng)
 
     def _place(self, position: int) -> tuple[int, np.random.Generator]:
         """Which image a position shows, counted over all stores, and the luck that goes with it."""
@@ -181,7 +196,7 @@ class _Shown:
 def _drop_words(query: Query, share: float, rng: np.random.Generator) -> Query:
     words = query.text.split()
     kept = [word for word, luck in zip(words, rng.random(len(words)), strict=True) if luck >= share]
-    return Query(" ".join(kept or words), query.is_sentence)
+    return Query(" ".join(kept or words), query.is_sentence, query.answer)
 
 
 def _pack(rle: Rle, size_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ A row is one image with its regions. Opening is instant, processes share the pag
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pyarrow as pa
 from cores_core.errors import DataError
 from cores_core.files import replacing
 from cores_core.masks import Rle
-from cores_core.sample import Query
+from cores_core.sample import Query, Turn
 
 ROWS_PER_BATCH = 256
-_QUERY = pa.struct([("text", pa.string()), ("is_sentence", pa.bool_())])
+_QUERY = pa.struct([("text", pa.string()), ("is_sentence", pa.bool_()), ("answer", pa.string())])
+_TURN = pa.struct([("question", pa.string()), ("answer", pa.string())])
 _REGION = pa.struct(
     [
         ("category", pa.string()),
@@ -29,7 +30,13 @@ _REGION = pa.struct(
     ]
 )
 _SCHEMA = pa.schema(
-    [("image", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("regions", pa.list_(_REGION))]
+    [
+        ("image", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("regions", pa.list_(_REGION)),
+        ("dialogue", pa.list_(_TURN)),
+    ]
 )
 
 
@@ -55,11 +62,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Record:
-    """One image: its path relative to the data root, its size, its regions."""
+    """One image: its path relative to the data root, its size, its regions; or a conversation about it in words."""
 
     image: str
     size_hw: tuple[int, int]
     regions: tuple[Region, ...]
+    dialogue: tuple[Turn, ...] = ()
 
 
 class Store:
@@ -80,6 +88,8 @@ class Store:
             raise DataError(f"`{name}` is not prepared, no such file: {path}", hint=hint)
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            if reader.schema != _SCHEMA:
+                raise DataError(f"prepared by another version of cores: {path}", hint=hint)
             self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except pa.ArrowInvalid as error:
             raise DataError(f"damaged prepared store: {path}", hint=hint) from error
@@ -93,6 +103,10 @@ class Store:
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
+
+    def image_names(self) -> list[str]:
+        """Paths of all images relative to the data root, in order."""
+        return [name for batch in self._batches for name in batch.column("image").to_pylist()]
 
     def categories(self) -> dict[str, str]:
         """Name and kind of every category in it, in alphabetical order; read from their columns alone."""
@@ -120,6 +134,13 @@ class Store:
     def image_path(self, record: Record) -> Path:
         """Where a record's image lies."""
         return self.data_root / record.image
+
+
+def find_stores(data_root: Path) -> list[Store]:
+    """All that is prepared under a data root, in alphabetical order."""
+    folder = data_root / "prepared"
+    paths = sorted(path for path in folder.rglob("*.arrow") if not any(p.startswith(".") for p in path.parts))
+    return [Store(data_root, path.parent.relative_to(folder).as_posix(), path.stem) for path in paths]
 
 
 def store_path(data_root: Path, name: str, split: str) -> Path:
@@ -160,12 +181,14 @@ def _row(record: Record) -> dict[str, Any]:
             "kind": region.kind,
             "mask": json.dumps(region.mask),
             "ignore": None if region.ignore is None else json.dumps(region.ignore),
-            "queries": [{"text": query.text, "is_sentence": query.is_sentence} for query in region.queries],
+            "queries": [asdict(query) for query in region.queries],
             "source": region.source,
         }
         for region in record.regions
     ]
-    return {"image": record.image, "height": record.size_hw[0], "width": record.size_hw[1], "regions": regions}
+    height, width = record.size_hw
+    dialogue = [{"question": turn.question, "answer": turn.answer} for turn in record.dialogue]
+    return {"image": record.image, "height": height, "width": width, "regions": regions, "dialogue": dialogue}
 
 
 def _record(row: dict[str, Any]) -> Record:
@@ -180,4 +203,5 @@ def _record(row: dict[str, Any]) -> Record:
         )
         for entry in row["regions"]
     )
-    return Record(image=row["image"], size_hw=(row["height"], row["width"]), regions=regions)
+    dialogue = tuple(Turn(**turn, segments=False) for turn in row["dialogue"])
+    return Record(row["image"], (row["height"], row["width"]), regions, dialogue)

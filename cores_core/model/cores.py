@@ -70,7 +70,7 @@ class CoresModel(nn.Module):
     def forward(self, batch: Batch) -> ChainOutput:
         """Run both chains over questions with their answers.
 
-        Every turn must hold each token of the chain exactly once.
+        Every turn that segments must hold each token of the chain exactly once, and no other turn any.
         """
         text = self.reason(batch)
         embeddings = self.segmenter.encode(batch.sam_pixels)
@@ -98,6 +98,10 @@ class CoresModel(nn.Module):
         Returns:
             For each step its logits, (N, 1, 4h, 4w).
         """
+        if not len(image_embeddings):  # words alone: a blank query keeps every weight in the graph, on every process
+            blank = image_embeddings.new_zeros(1, *image_embeddings.shape[1:])
+            queries = tuple(prompt.new_zeros(1, prompt.shape[1]) + prompt.sum() for prompt in prompts)
+            return tuple(logits[:0] for logits in self.segment(blank, queries))
         steps: list[Tensor] = []
         for prompt in prompts:
             prior = steps[-1] if steps else None

@@ -1,7 +1,7 @@
 """Ask one image N questions: let the model answer (or give it the answer), then run the forward that training runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cores_core import prompts
+from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
 from cores_core.model.processor import Processor
 from cores_core.sample import Query, RgbImage, Sample
@@ -16,6 +17,8 @@ from cores_core.sample import Query, RgbImage, Sample
 Protocol = Literal["generated", "given"]
 """How the answer comes about: the model writes it, or the template is put into its mouth (teacher-forced)."""
 
+QUERIES_AT_ONCE = 16
+"""Questions of one image that are read together, to bound memory. Fixed, so that no setting moves a pixel of a mask."""
 EXTRA_TOKENS = 8
 """How many tokens a written answer may have beyond the template's."""
 NO_MASK = -100.0
@@ -37,20 +40,34 @@ class Segmentation:
     refined: NDArray[np.float32]
 
 
-@torch.no_grad()
 def segment_image(
-    model: CoresModel, processor: Processor, image: RgbImage, queries: Sequence[Query], protocol: Protocol
+    checkpoint: Checkpoint,
+    image: RgbImage,
+    queries: Sequence[Query],
+    protocol: Protocol,
+    example: str | None = None,
 ) -> list[Segmentation]:
-    """Answer N questions about one image, which both encoders read once.
+    """Answer N questions about one image, which both encoders read once for every 16 of them.
 
     Args:
+        checkpoint: whose model is asked, in eval mode.
         image: (H, W, 3) uint8 RGB.
         protocol: an answer that is not well-formed gets an empty mask.
+        example: the in-context example, None for the one that the model was trained with, "" for none.
     """
-    if not queries:
-        return []
+    found: list[Segmentation] = []
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        found += _segment(checkpoint, image, queries[start : start + QUERIES_AT_ONCE], protocol, example)
+    return found
+
+
+@torch.no_grad()
+def _segment(
+    checkpoint: Checkpoint, image: RgbImage, queries: Sequence[Query], protocol: Protocol, example: str | None
+) -> list[Segmentation]:
+    model, processor = checkpoint.model, checkpoint.processor
     turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
-    sample = Sample(image=image, turns=turns)
+    sample = Sample(image=image, turns=turns, example=example)
     answers = [processor.answer_ids(turn) for turn in turns]
     if protocol == "generated":
         answers = _write_answers(model, processor, sample, limit=len(answers[0]) + EXTRA_TOKENS)
@@ -59,7 +76,7 @@ def segment_image(
     empty = np.full(image.shape[:2], NO_MASK, dtype=np.float32)
     results = [Segmentation(text, False, empty, empty) for text in texts]
     if formed:
-        kept = Sample(image=image, turns=tuple(turns[i] for i in formed))
+        kept = replace(sample, turns=tuple(turns[i] for i in formed))
         batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(model.device)
         output = model(batch)
         coarse, refined = (

@@ -46,6 +46,8 @@ def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter) -> tuple[Tens
     """BCE and DICE, each a scalar, of (N, 1, 4h, 4w) logits with the batch's targets at the images' own sizes."""
     bce = dice = masks.sum() * 0.0  # keeps the mask branch in the graph when there is no mask
     for index, (target, logits) in enumerate(zip(batch.masks, torch.split(masks, list(batch.counts)), strict=False)):
+        if not len(target):
+            continue
         logits = segmenter.upsample(logits, batch.sizes[index]).float()
         ignore = batch.ignores[index]
         valid = None if ignore is None else (~ignore).to(logits.dtype)

@@ -24,6 +24,7 @@ from cores_core.prompts import PromptFormat
 from cores_core.sample import ImageSize, Sample, Turn
 
 IGNORED_LABEL = -100
+MAX_PREFIXES = 64  # in-context examples whose ids are kept
 DECODER_SCALE = 4
 """Pixels a side that SAM's decoder makes of one patch."""
 PREFIX, PADDING = 0, -1
@@ -35,7 +36,7 @@ SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with N turns in all, T tokens in the longest packed sequence.
+    """B images with N turns that segment in all, T tokens in the longest packed sequence.
 
     Attributes:
         input_ids: (B, T) tokens; image tokens already repeated as often as the vision tower has patches.
@@ -43,7 +44,7 @@ class Batch:
         branches: (B, T) 0 for the prefix, 1.. for the turns, -1 for padding.
         labels: (B, T) the token itself where it belongs to an answer, else -100.
         mllm_pixels: (B, 3, s, s). sam_pixels: (B, 3, S, S).
-        sizes: B image sizes. counts: B numbers of turns.
+        sizes: B image sizes. counts: B numbers of turns that segment.
         masks, ignores: for each image (N_b, H, W) bool targets, and pixels that count nowhere (None for none); both
             empty without targets.
         categories: N names of what the masks show.
@@ -127,7 +128,7 @@ class Processor:
         self.max_tokens = max_tokens
         self.chain_ids = tuple(self.token_id(token) for token in prompt.chain)
         self.end_id = self.token_id(prompts.END)
-        self._prefix = self._prefix_ids()
+        self._prefixes: dict[str | None, list[int]] = {}
 
     def token_id(self, token: str) -> int:
         """Id of a special token; checked round trip, because some tokenizers put a blank piece in front."""
@@ -172,13 +173,14 @@ class Processor:
 
     def _pictures(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """All of a batch that SAM and the losses need."""
+        has_masks = any(sample.masks for sample in samples)
         sam = [sam_pixels(Image.fromarray(sample.image), self.images.sam_size) for sample in samples]
         return {
             "sam_pixels": torch.stack([pixels for pixels, _ in sam]),
             "sizes": tuple(size for _, size in sam),
-            "counts": tuple(len(sample.turns) for sample in samples),
-            "masks": tuple(torch.from_numpy(np.stack(sample.masks)) for sample in samples if sample.masks),
-            "ignores": tuple(_stack_ignores(sample) for sample in samples if sample.masks),
+            "counts": tuple(sum(turn.segments for turn in sample.turns) for sample in samples),
+            "masks": tuple(_stack_masks(sample) for sample in samples) if has_masks else (),
+            "ignores": tuple(_stack_ignores(sample) for sample in samples) if has_masks else (),
             "categories": tuple(category for sample in samples for category in sample.categories),
             "things": tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
             "thing_maps": tuple(
@@ -196,21 +198,32 @@ class Processor:
         """The text of generated ids, special tokens of the chain included, the end token left out."""
         return str(self.tokenizer.decode([i for i in ids if i != self.end_id], skip_special_tokens=False)).strip()
 
-    def _prefix_ids(self) -> list[int]:
+    def _prefix_ids(self, example: str | None) -> list[int]:
+        if example not in self._prefixes:
+            if len(self._prefixes) >= MAX_PREFIXES:
+                self._prefixes.clear()
+            self._prefixes[example] = self._encode_prefix(example)
+        return self._prefixes[example]
+
+    def _encode_prefix(self, example: str | None) -> list[int]:
         image = [self.token_id(prompts.IMAGE)] * self.images.mllm_tokens
         return [
             self.token_id(prompts.BEGIN),
-            *self._encode(prompts.render_prefix(self.prompt)),
+            *self._encode(prompts.render_prefix(self.prompt, example)),
             self.token_id(prompts.IMAGE_START),
             *image,
             self.token_id(prompts.IMAGE_END),
         ]
 
     def _pack(self, sample: Sample, answers: Sequence[Sequence[int]]) -> tuple[list[int], ...]:
-        ids, start = list(self._prefix), len(self._prefix)
+        ids = list(self._prefix_ids(sample.example))
+        start = len(ids)
         positions, branches, labels = list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start
         for branch, (turn, answer) in enumerate(zip(sample.turns, answers, strict=True), start=1):
             question = self._encode(prompts.render_question(turn, self.prompt))
+            room = self.max_tokens - start - len(question)
+            if not turn.segments and room > 0:
+                answer = answer[:room]  # words may be cut off, a chain may not
             length = len(question) + len(answer)
             if start + length > self.max_tokens:
                 raise DataError(
@@ -268,6 +281,11 @@ def thing_maps(sample: Sample, resized_hw: tuple[int, int], images: ImageFormat)
 def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     scaled = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def _stack_masks(sample: Sample) -> Tensor:
+    height, width = sample.image.shape[:2]
+    return torch.from_numpy(np.stack(sample.masks)) if sample.masks else torch.zeros(0, height, width, dtype=torch.bool)
 
 
 def _stack_ignores(sample: Sample) -> Tensor | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import distributed
 
 from cores_core.errors import ConfigError, CoresError
-from cores_core.evaluate import EvalResult
+from cores_core.evaluate.results import Evaluation
 from cores_core.runtime import Group, share_cores
 from cores_core.train.loop import Reporter, StepReport, ignore_stop_signals
 from cores_core.train.run import run_planned, run_training
@@ -92,7 +92,7 @@ class _Silent:
     def on_step(self, report: StepReport) -> None:
         pass
 
-    def on_validation(self, step: int, result: EvalResult) -> None:
+    def on_validation(self, step: int, result: Evaluation) -> None:
         pass
 
     def on_save(self, step: int, folder: str) -> None:

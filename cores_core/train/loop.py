@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from cores_core.config import Config, LossWeights, TrainConfig
 from cores_core.data.mixture import Mixture
 from cores_core.errors import CoresError
-from cores_core.evaluate import EvalResult
+from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Losses, compute_losses, mask_losses, text_loss
 from cores_core.model.processor import Batch, Processor
@@ -47,7 +47,7 @@ class Reporter(Protocol):
     def on_step(self, report: StepReport) -> None:
         """A step is done."""
 
-    def on_validation(self, step: int, result: EvalResult) -> None:
+    def on_validation(self, step: int, result: Evaluation) -> None:
         """The model was scored."""
 
     def on_save(self, step: int, folder: str) -> None:

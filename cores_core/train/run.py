@@ -16,9 +16,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from cores_core.data.mixture import Mixture, SampleOptions, share_out
+from cores_core.data.overlap import without_held_out
 from cores_core.data.registry import find_dataset
 from cores_core.data.store import Store
-from cores_core.evaluate import evaluate_store
+from cores_core.evaluate.benchmarks import benchmark_of
+from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.files import save_text
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
 from cores_core.runtime import Group, seed_everything
@@ -53,13 +55,15 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
         queries=train.queries_per_image,
         longest_side=train.longest_side,
         mirror=train.mirror,
+        explanatory=job.config.mixture.explanatory,
         word_dropout=train.word_dropout,
         keep=train.keep_images,
         with_scene=concepts is not None,
     )
     groups = [find_dataset(store.name, job.data_root).group for store in stores]
     weights = share_out(groups, job.config.mixture)
-    return run.loop(Mixture(stores, job.config.prompt, options, train.seed, weights))
+    shown = without_held_out(stores) if job.config.mixture.exclude_val else stores
+    return run.loop(Mixture(shown, job.config.prompt, options, train.seed, weights))
 
 
 class _Run:
@@ -138,13 +142,18 @@ class _Run:
 
     def _validate(self, board: SummaryWriter) -> None:
         with torch.autocast(self.job.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
-            result = evaluate_store(self._checkpoint(), self.validation, "given", limit=self.train.validation_images)
-        self.best = max(self.best, (result.refined.giou or 0.0, self.step))
-        summary = {"step": self.step, **result.summary()}
+            result = evaluate(self._checkpoint(), self._validation_job())
+        summary = {"step": self.step, **result.to_json()}
+        self.best = max(self.best, (summary["giou"] or 0.0, self.step))
         _append_row(self.job.output / "validation.jsonl", summary)
         for name in ("giou", "ciou", "coarse_giou"):
             board.add_scalar(f"validation/{name}", summary[name] or 0.0, self.step)
         self.reporter.on_validation(self.step, result)
+
+    def _validation_job(self) -> EvalJob:
+        store = self.validation
+        limit = self.train.validation_images
+        return EvalJob(benchmark_of(store.name), store.data_root, ((store.name, store.split),), "given", limit)
 
     def _save(self) -> None:
         folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"

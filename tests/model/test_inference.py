@@ -77,7 +77,7 @@ def test_an_untrained_model_may_write_anything(checkpoint: Checkpoint) -> None:
 
 
 def _ask(checkpoint: Checkpoint, *queries: Query, protocol: Protocol = "given") -> list[Segmentation]:
-    return segment_image(checkpoint.model, checkpoint.processor, IMAGE, queries, protocol)
+    return segment_image(checkpoint, IMAGE, queries, protocol)
 
 
 def _let_it_write(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, *answers: list[int]) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import mask
 from runs import Listener, read_rows, read_trajectory
 
 from cores_core.config import ChainConfig, Config, LossWeights, load_config
 from cores_core.errors import CheckpointError, ConfigError, CoresError, DataError
-from cores_core.evaluate import EvalResult
-from cores_core.metrics import MaskIoU
+from cores_core.evaluate.items import Item
+from cores_core.evaluate.results import Evaluation
+from cores_core.masks import encode_rle
+from cores_core.metrics import Overlap
 from cores_core.model.checkpoint import load_checkpoint, load_concepts, load_optimizer
 from cores_core.train import run as run_module
 from cores_core.train.run import run_training
@@ -261,7 +264,7 @@ def test_the_best_and_the_last_checkpoints_are_kept(
     new_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.9, 0.3, 0.4, 0.5])
-    monkeypatch.setattr(run_module, "evaluate_store", lambda *_, **__: _score(next(scores)))
+    monkeypatch.setattr(run_module, "evaluate", lambda *_, **__: _score(next(scores)))
     job = new_job(steps=5, save_every=1, validate_every=1, keep_checkpoints=1)
     run_training(job, _Silent())
     assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000005"]
@@ -272,7 +275,7 @@ def test_the_best_and_the_last_checkpoints_are_kept(
 
 def test_the_best_is_remembered_when_resumed(new_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.9, 0.3, 0.4])
-    monkeypatch.setattr(run_module, "evaluate_store", lambda *_, **__: _score(next(scores)))
+    monkeypatch.setattr(run_module, "evaluate", lambda *_, **__: _score(next(scores)))
     job = new_job(save_every=1, validate_every=1, keep_checkpoints=1)
     run_training(job, _Silent(stop_after=3))
     run_training(job, _Silent(), resume=True)
@@ -299,12 +302,15 @@ def test_worker_processes_give_the_same_batches(new_job: Callable[..., TrainJob]
 class _Silent(Listener):
     """Looks at no validation, because it is not a real one."""
 
-    def on_validation(self, step: int, result: EvalResult) -> None:
+    def on_validation(self, step: int, result: Evaluation) -> None:
         self.validations.append(step)
 
 
-def _score(giou: float) -> EvalResult:
-    return EvalResult((), refined=MaskIoU(ious=[giou]), coarse=MaskIoU(ious=[giou]))
+def _score(giou: float) -> Evaluation:
+    overlap = Overlap(round(giou * 1000), predicted=round(giou * 1000), target=1000, share=0.5)
+    blank = encode_rle(mask("."))
+    item = Item("a/b/0.0.0", "a.png", "", "?", True, "", True, overlap, None, blank, None, blank, None, 0.0)
+    return Evaluation((item,), {})
 
 
 def _assert_same_run(output: Path, finished: Path) -> None:

@@ -1,0 +1,62 @@
+"""The tables of `cores eval`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cores_cli import console
+
+if TYPE_CHECKING:
+    from cores_core.evaluate.results import Evaluation
+    from cores_core.evaluate.scores import Scores
+
+NAMES = {
+    "giou": "gIoU",
+    "ciou": "cIoU",
+    "ciou_small": "cIoU small",
+    "ciou_medium": "cIoU medium",
+    "ciou_large": "cIoU large",
+    "miou": "mIoU",
+    "giou_short": "gIoU short",
+    "ciou_short": "cIoU short",
+    "giou_long": "gIoU long",
+    "ciou_long": "cIoU long",
+    **{f"precision_{bound}": f"Pr@{bound}" for bound in (0.5, 0.6, 0.7, 0.8, 0.9)},
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+    "coarse_giou": "C1 gIoU",
+    "coarse_ciou": "C1 cIoU",
+    "well_formed": "well-formed answers",
+}
+ALWAYS = ("coarse_giou", "coarse_ciou", "well_formed")
+"""Shown with every benchmark."""
+
+
+def show_evaluation(evaluation: "Evaluation") -> None:
+    """Categories, parts and scores of an evaluation, and what to be warned of."""
+    from cores_core.evaluate.benchmarks import BENCHMARKS
+
+    about, scores = evaluation.about, evaluation.scores
+    names = [*BENCHMARKS[about["benchmark"]].scores, *ALWAYS]
+    if scores.categories:
+        rows = [
+            (name, console.percent(entry.giou), console.percent(entry.ciou), str(entry.count))
+            for name, entry in scores.categories.items()
+        ]
+        console.show_table(about["title"], ("category", "gIoU %", "cIoU %", "queries"), rows)
+    for part, of_part in evaluation.parts.items():
+        _show_scores(f"{about['title']}, {part}: {of_part.count} queries", of_part, names)
+    where = ", ".join(about["data"])
+    caption = f"{about['title']} ({where}): {scores.count} queries of {scores.images} images"
+    _show_scores(f"{caption}, protocol {about['protocol']}, model {about['model']}", scores, names)
+    for warning in about["warnings"]:
+        console.say(f"warning: {warning}", style="yellow")
+
+
+def _show_scores(title: str, scores: "Scores", names: Sequence[str]) -> None:
+    rows = []
+    for name in names:
+        value, interval = scores.values[name], scores.intervals.get(name)
+        if value is not None:
+            between = "-" if interval is None else f"{100 * interval.low:.1f} - {100 * interval.high:.1f}"
+            rows.append((NAMES[name], console.percent(value), between))
+    console.show_table(title, ("score", "%", "95 % interval"), rows)

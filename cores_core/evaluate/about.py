@@ -1,0 +1,72 @@
+"""How an evaluation came about, and what a reader of its scores must be warned of."""
+
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from cores_core.data.prepare import fingerprint, load_reports
+from cores_core.data.registry import find_dataset
+from cores_core.data.store import Store
+from cores_core.errors import DataError
+from cores_core.evaluate.run import EvalJob
+from cores_core.masks import rle_area
+from cores_core.model.source import ModelSource
+
+_PACKAGES = ("cores", "torch", "transformers", "segment-anything", "numpy", "pycocotools")
+_TRAINED_ON_VAL = re.compile(r"lisa.*-v1\b(?!-)|lisa.*-v1-explanatory", re.IGNORECASE)
+"""Names of LISA's released weights that were trained on ReasonSeg's train and val, as its page says."""
+
+
+def describe_evaluation(source: ModelSource, job: EvalJob, context: str, command: str) -> dict[str, Any]:
+    """What `results.json` says beside the scores, all plain values; for `Evaluation.about`."""
+    fingerprints = {}
+    for name, split in job.data:
+        report = load_reports(name, job.data_root).get(split)
+        fingerprints[f"{name}/{split}"] = "" if report is None else report.fingerprint
+    return {
+        "benchmark": job.benchmark,
+        "title": job.plan.title,
+        "protocol": job.protocol,
+        "context": context,
+        "model": source.name,
+        "dtype": source.dtype,
+        "seed": next((store.seed for store in job.stores() if store.seed is not None), None),
+        "limit": job.limit,
+        "data_root": str(job.data_root),
+        "data": fingerprints,
+        "warnings": find_warnings(source, job),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "command": command,
+    }
+
+
+def find_warnings(source: ModelSource, job: EvalJob) -> list[str]:
+    """Sentences about what makes scores mean less than they seem to."""
+    found = []
+    if ("reasonseg", "val") in job.data and _TRAINED_ON_VAL.search(source.name):
+        found.append(f"{source.name} was trained on ReasonSeg train and val: its val scores are contaminated.")
+    for name, split in job.data:
+        if _is_outdated(name, split, job):
+            found.append(f"{name} {split} was prepared from other annotations than those there now: prepare it again.")
+    for store in job.stores():
+        if job.plan.asked != "all" and (empty := _count_empty(store, job.plan.kinds)):
+            found.append(f"{store.name} {store.split}: {empty} images have no target; there an empty mask is right.")
+    if job.limit is not None:
+        found.append(f"Only the first {job.limit} images of each part were asked about.")
+    return found
+
+
+def _is_outdated(name: str, split: str, job: EvalJob) -> bool:
+    report = load_reports(name, job.data_root).get(split)
+    try:
+        spec = find_dataset(name, job.data_root)
+    except DataError:
+        return False  # its raw form is not here any more
+    if report is None or spec.missing(job.data_root, split):
+        return False
+    return report.fingerprint != fingerprint(spec, job.data_root, split)
+
+
+def _count_empty(store: Store, kinds: Sequence[str]) -> int:
+    return sum(any(r.kind in kinds and not rle_area(r.mask) for r in record.regions) for record in store)

@@ -1,0 +1,74 @@
+"""A finished evaluation: its items, their scores, and how they came about.
+
+<folder>/results.json   scores and intervals, by part and category; protocol, model, seed, data, versions, command
+<folder>/items.jsonl    a row a query, from which all scores can be made again
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cores_core.errors import DataError
+from cores_core.evaluate.items import Item, load_items, save_items
+from cores_core.evaluate.scores import Scores, score_items
+from cores_core.files import save_text
+
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Items and what they are of.
+
+    Attributes:
+        items: in the order of the benchmark.
+        about: benchmark, protocol, model, seed, data_root, data (a mapping from each part to its fingerprint),
+            warnings (a list of sentences), versions, command; all plain values.
+    """
+
+    items: tuple[Item, ...]
+    about: Mapping[str, Any]
+
+    @cached_property
+    def scores(self) -> Scores:
+        """The scores of all items."""
+        return score_items(self.items)
+
+    @cached_property
+    def parts(self) -> Mapping[str, Scores]:
+        """The scores of each part (data set and split), by name; empty if there is only one."""
+        names = list(dict.fromkeys(item.part for item in self.items))
+        if len(names) < 2:
+            return {}
+        return {name: score_items([item for item in self.items if item.part == name]) for name in names}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `results.json` holds: scores by name at the top, null where there is nothing to score."""
+        tree = self.scores.to_json()
+        parts = {name: scores.to_json() for name, scores in self.parts.items()}
+        return {**tree.pop("values"), **tree, "parts": parts, **self.about}
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write `items.jsonl`, then `results.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_items(evaluation.items, folder)
+    save_text(json.dumps(evaluation.to_json(), indent=2) + "\n", folder / RESULTS_FILE)
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Read what `save_evaluation` wrote.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    items, path = load_items(folder), folder / RESULTS_FILE
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"no results in: {folder} ({error})", hint="finish it with `cores eval`") from error
+    known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts"}
+    return Evaluation(tuple(items), {key: value for key, value in tree.items() if key not in known})

@@ -1,0 +1,98 @@
+"""Scores as quotients of sums over items, and how sure one can be of them: the bootstrap over images.
+
+Items of one image (several questions) rise and fall together, so images are drawn, not items. Source: Efron, "Better
+Bootstrap Confidence Intervals" (1987), of which this is the plain percentile interval.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+LEVEL = 0.95
+_DRAWS_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A score: sum of `over` by sum of `under` for each of R rows, and the mean of the rows that have something under.
+
+    Attributes:
+        over, under: (R, N), a column for each item. A mean has ones under; a mean over categories has a row for each.
+    """
+
+    over: Floats
+    under: Floats
+
+    @property
+    def value(self) -> float | None:
+        """The score of all items; None where there is nothing under."""
+        value = float(quotient(self.over.sum(axis=1)[None], self.under.sum(axis=1)[None])[0])
+        return None if np.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a score lies with the confidence `LEVEL`, if other images of the same kind had been drawn."""
+
+    low: float
+    high: float
+
+
+def mean_of(values: Sequence[float] | Floats, counted: NDArray[np.bool_] | None = None) -> Ratio:
+    """The mean of N values, or of those that are counted."""
+    over = np.asarray(values, dtype=np.float64)
+    under = np.ones(len(over)) if counted is None else counted.astype(np.float64)
+    return Ratio((over * under)[None], under[None])
+
+
+def quotient(over: Floats, under: Floats) -> Floats:
+    """(S,) scores of S samples from their (S, R) sums; not a number where there is nothing under in any row."""
+    filled = under > 0
+    rows = np.divide(over, under, out=np.zeros_like(over), where=filled)
+    count = filled.sum(axis=1)
+    scores: Floats = np.divide(rows.sum(axis=1), count, out=np.full(len(rows), np.nan), where=count > 0)
+    return scores
+
+
+def bootstrap(
+    ratios: Mapping[str, Ratio], images: Sequence[str], draws: int = 2000, seed: int = 0
+) -> Mapping[str, Floats]:
+    """Score `draws` samples of as many images as there are, drawn with replacement.
+
+    Args:
+        ratios: scores over the same N items. images: the image of each of the N items.
+
+    Returns:
+        For each score its (draws,) values, paired: value `i` of all scores comes from the same images.
+    """
+    units = np.unique(np.asarray(images, dtype=str), return_inverse=True)[1] if len(images) else np.zeros(0, dtype=int)
+    count = int(units.max()) + 1 if len(units) else 0
+    sums = {
+        name: [_by_unit(part, units, count) for part in (ratio.over, ratio.under)] for name, ratio in ratios.items()
+    }
+    rng, found = np.random.default_rng(seed), {name: np.full(draws, np.nan) for name in ratios}
+    for start in range(0, draws if count else 0, _DRAWS_AT_ONCE):
+        size = min(_DRAWS_AT_ONCE, draws - start)
+        times = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        for name, (over, under) in sums.items():
+            found[name][start : start + size] = quotient(times @ over, times @ under)
+    return found
+
+
+def interval_of(samples: Floats) -> Interval | None:
+    """The middle `LEVEL` of bootstrap values, of which those that are no number are left out; None if there is none."""
+    known = samples[~np.isnan(samples)]
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def _by_unit(values: Floats, units: NDArray[np.intp], count: int) -> Floats:
+    """(R, N) values of items to (count, R) sums of images."""
+    sums = np.zeros((count, len(values)))
+    np.add.at(sums, units, values.T)
+    return sums
