@@ -18,8 +18,6 @@ TARGETS = [
     for image in range(40)
     for query in (0, 1)
 ]
-    Target(f"d/val/{i}.0.{q}", f"{i}.png", "", f"what {i}?", True, BLANK, None) for i in range(40) for q in (0, 1)
-]
 
 
 def test_fixed_is_the_example_of_training_and_none_is_empty() -> None:

@@ -17,6 +17,9 @@ from cores_core.errors import DataError
 from cores_core.masks import encode_rle
 from cores_core.sample import Query
 
+Explanations = tuple[tuple[str, str], ...]
+"""Questions with their answers in words."""
+_EXPLANATIONS = Path("explanatory/train.json")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _HINT = "see `cores prepare-data --list`"
 
@@ -34,16 +37,19 @@ def read_reasonseg(folder: Path, data_root: Path, split: str, rejected: Rejectio
     Raises:
         DataError: there is no such split, or no annotation in it.
     """
+    is_explained = (folder / _EXPLANATIONS).is_file() and split == "train"
+    explanations = read_explanations(folder, rejected) if is_explained else {}
     for image, annotation in _pair_files(folder / split, rejected):
         try:
-            record = _read_record(image, annotation, image.relative_to(data_root).as_posix(), rejected)
+            name = image.relative_to(data_root).as_posix()
+            record = _read_record(image, annotation, name, rejected, explanations.get(image.name, ()))
         except DataError as error:
             rejected.add(f"{split}/{annotation.name}", error.message)
             continue
         yield record
 
 
-def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mapping[str, tuple[tuple[str, str], ...]]:
+def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mapping[str, Explanations]:
     """Questions with their answers in words, by the file name of the image, in the order of the file.
 
     Args:
@@ -53,7 +59,7 @@ def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mappi
     Raises:
         DataError: `explanatory/train.json` is missing or not a list.
     """
-    path = folder / "explanatory" / "train.json"
+    path = folder / _EXPLANATIONS
     entries = load_json(path)
     if not isinstance(entries, list):
         raise DataError(f"not a list of explanations: {path}", hint=_HINT)
@@ -93,19 +99,26 @@ def _pair_files(folder: Path, rejected: Rejections) -> Iterator[tuple[Path, Path
             yield images[name], annotations[name]
 
 
-def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections) -> Record:
+def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections, explained: Explanations) -> Record:
     try:
         tree = load_json(annotation)
     except DataError as error:
         raise DataError("annotation cannot be read") from error  # without the path, so that reasons repeat
     shapes = parse_shapes(_get(tree, "shapes"))
-    queries = _read_queries(tree, annotation, rejected)
+    queries = tuple(_explain(query, explained) for query in _read_queries(tree, annotation, rejected))
     size_hw = read_size(image)
     masks = draw_shapes(shapes, size_hw)
     ignore = encode_rle(masks.ignore) if masks.ignore.any() else None
     source = f"{annotation.parent.name}/{annotation.name}"
     region = Region("", "object", encode_rle(masks.target), ignore, queries, source)
     return Record(image=name, size_hw=size_hw, regions=(region,))
+
+
+def _explain(query: Query, explained: Explanations) -> Query:
+    """The query with the answer to the same question, or, as LISA takes it, to another question about the image."""
+    if not explained or not query.is_sentence:
+        return query
+    return Query(query.text, query.is_sentence, dict(explained).get(query.text, explained[0][1]))
 
 
 def _read_queries(tree: Any, annotation: Path, rejected: Rejections) -> tuple[Query, ...]:
