@@ -6,16 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cores_core.config import (
-    Config,
-    LossWeights,
-    build_config,
-    config_tree,
-    list_presets,
-    load_config,
-    render_config,
-)
+from cores_core.config import Config, LossWeights
 from cores_core.errors import ConfigError
+from cores_core.settings import build_config, config_tree, list_presets, load_config, render_config
 
 
 @pytest.mark.parametrize("name", list_presets())

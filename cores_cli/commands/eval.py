@@ -132,7 +132,6 @@ def score(
 ) -> None:
     """Score masks from any system, so that it can stand in the same table."""
     from cores_core.evaluate.foreign import score_predictions
-
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 

@@ -40,8 +40,8 @@ def train(
     Ctrl-C saves a checkpoint and exits with code 130; `--resume` continues exactly where it stopped. With --resume the
     run's own config.yaml is read; --set still applies.
     """
-    from cores_core.config import load_config
     from cores_core.runtime import resolve_device
+    from cores_core.settings import load_config
     from cores_core.train.launch import launch_training
     from cores_core.train.start import TrainJob, plan_memory
 

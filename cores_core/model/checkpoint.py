@@ -26,7 +26,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cores_core.config import BaseConfig, Config, LoraConfig, load_config, render_config
+from cores_core.config import BaseConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.base import describe_base, describe_source, read_base
@@ -41,6 +41,7 @@ from cores_core.model.segmenter import resize_positions
 from cores_core.model.tensors import Tensors, read_file, read_tensors
 from cores_core.model.tokenizer import load_tokenizer
 from cores_core.prompts import Conversation
+from cores_core.settings import load_config, render_config
 
 FORMAT = 2
 CONCEPTS = "concepts"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cores_core.config import BaseConfig, Config, load_config, render_config
+from cores_core.config import BaseConfig, Config
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.files import save_text
@@ -25,6 +25,7 @@ from cores_core.model.checkpoint import (
 from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.plan import MemoryPlan, plan_training
 from cores_core.model.processor import Tokenizer
+from cores_core.settings import load_config, render_config
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""

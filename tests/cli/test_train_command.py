@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from cores_cli.app import main
-from cores_core.config import Config, config_tree
+from cores_core.config import Config
+from cores_core.settings import config_tree
 
 INTERRUPTIONS = 20
 STEPS = 60

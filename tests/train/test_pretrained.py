@@ -9,10 +9,11 @@ import torch
 from bases import save_hub_llava, save_sam
 from runs import Listener, read_trajectory
 
-from cores_core.config import BaseConfig, Config, LoraConfig, load_config
+from cores_core.config import BaseConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.model.checkpoint import LoadOptions, load_checkpoint
 from cores_core.model.lora import is_adapter
+from cores_core.settings import load_config
 from cores_core.train.run import run_training
 from cores_core.train.start import TrainJob, newest_checkpoint, plan_memory, plan_run, start_model
 

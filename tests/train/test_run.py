@@ -10,13 +10,14 @@ import torch
 from helpers import mask
 from runs import Listener, read_rows, read_trajectory
 
-from cores_core.config import ChainConfig, Config, LossWeights, load_config
+from cores_core.config import ChainConfig, Config, LossWeights
 from cores_core.errors import CheckpointError, ConfigError, CoresError, DataError
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.results import Evaluation
 from cores_core.masks import encode_rle
 from cores_core.metrics import Overlap
 from cores_core.model.checkpoint import load_checkpoint, load_concepts, load_optimizer
+from cores_core.settings import load_config
 from cores_core.train import run as run_module
 from cores_core.train.run import run_training
 from cores_core.train.start import TrainJob, newest_checkpoint
