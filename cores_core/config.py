@@ -168,10 +168,12 @@ class TrainConfig:
     `pretrain_queries` prompts an image, which are the prototypes of `loss.concept`, and train it alone; the next
     `align_steps` teach the MLLM alone to give these prompts; the rest, at `joint_rate` of the rates, train all.
 
-    `start_from` names a checkpoint whose weights a run begins with, in place of random ones. Images are shrunk to
-    `longest_side`; `mirror` shows every other one mirrored; `word_dropout` is the share of a question's words that is
-    left out; `keep_images` holds images in memory. With precision `bf16`, the encoders and the language model run in
-    bfloat16 under autocast; weights and mask head stay in float32.
+    `start_from` names a checkpoint whose weights a run begins with, in place of random ones. A step shows
+    `images_per_step` images in all, shared among processes, each of which reads `images_at_once` (None: all its share)
+    before it goes on: the same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows every
+    other one mirrored; `word_dropout` is the share of a question's words that is left out; `keep_images` holds images in
+    memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights and mask
+    head stay in float32.
     """
 
     start_from: str | None = None
@@ -183,6 +185,7 @@ class TrainConfig:
     pretrain_queries: int = 1
     joint_rate: float = 1.0
     images_per_step: int = 2
+    images_at_once: int | None = None
     queries_per_image: int = 3
     learning_rate: float = 3e-4
     matrix_learning_rate: float = 4e-3

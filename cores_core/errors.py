@@ -21,5 +21,13 @@ class DataError(CoresError):
     """A data set, image, mask or question cannot be read or used."""
 
 
+class LossError(CoresError):
+    """The loss of a training step is not a number."""
+
+
+class LaunchError(CoresError):
+    """A process that trains or scores cannot be started, or has died."""
+
+
 class CheckpointError(CoresError):
     """A checkpoint is missing, incomplete or does not fit."""

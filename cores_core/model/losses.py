@@ -1,7 +1,8 @@
 """The paper's losses: text, BCE and DICE of the final mask at the image's own size.
 
-L = w_text CE + w_mask (w_bce BCE + w_dice DICE). BCE and DICE are summed over masks and divided by their number, DICE
-with the release's scale of 1/1000 and epsilon of 1e-6 (LISA, after Mask2Former).
+L = w_text CE + w_mask (w_bce BCE + w_dice DICE). CE is the mean over answer tokens, BCE and DICE over masks, DICE with
+the release's scale of 1/1000 and epsilon of 1e-6 (LISA, after Mask2Former). A step that is made of several batches, on
+several processes, divides by the counts of all of them, so that it does not matter how its images are shared out.
 Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own (Table S1).
 """
 
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from cores_core.config import LossWeights
 from cores_core.model.cores import ChainOutput, TextOutput
-from cores_core.model.processor import Batch
+from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.segmenter import Segmenter
 
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
@@ -29,21 +30,46 @@ class Losses:
     dice: Tensor
 
 
-def compute_losses(output: ChainOutput, batch: Batch, segmenter: Segmenter, weights: LossWeights) -> Losses:
-    """Compare a forward's output with its batch's answers and masks."""
-    text = text_loss(output.text)
-    bce, dice = mask_losses(output.refined, batch, segmenter)
+@dataclass(frozen=True)
+class Counts:
+    """What sums of losses are divided by: answer tokens and masks, of all the batches that a step is made of."""
+
+    tokens: int
+    masks: int
+
+
+def count_terms(batch: Batch) -> Counts:
+    """The counts of one batch."""
+    tokens = int((batch.labels[:, 1:] != IGNORED_LABEL).sum())
+    return Counts(tokens=tokens, masks=sum(len(target) for target in batch.masks))
+
+
+def compute_losses(
+    output: ChainOutput, batch: Batch, segmenter: Segmenter, weights: LossWeights, counts: Counts | None = None
+) -> Losses:
+    """Compare a forward's output with its batch's answers and masks.
+
+    Args:
+        counts: of the whole step that the batch is a part of, whose losses are then the sums of its parts' losses; None
+            if it is the whole step.
+    """
+    counts = counts or count_terms(batch)
+    text = text_loss(output.text, counts.tokens)
+    bce, dice = mask_losses(output.refined, batch, segmenter, counts.masks)
     total = weights.text * text + weights.mask * (weights.bce * bce + weights.dice * dice)
     return Losses(total=total, text=text, bce=bce, dice=dice)
 
 
-def text_loss(text: TextOutput) -> Tensor:
-    """Cross entropy of the answers' tokens, a scalar."""
-    return functional.cross_entropy(text.logits, text.labels)
+def text_loss(text: TextOutput, tokens: int) -> Tensor:
+    """Cross entropy of the answers' tokens, summed and divided by `tokens`; a scalar."""
+    return functional.cross_entropy(text.logits, text.labels, reduction="sum") / max(tokens, 1)
 
 
-def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter) -> tuple[Tensor, Tensor]:
-    """BCE and DICE, each a scalar, of (N, 1, 4h, 4w) logits with the batch's targets at the images' own sizes."""
+def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter, count: int) -> tuple[Tensor, Tensor]:
+    """BCE and DICE of (N, 1, 4h, 4w) logits with the batch's targets at the images' own sizes.
+
+    Each is summed over masks and divided by `count`; a scalar.
+    """
     bce = dice = masks.sum() * 0.0  # keeps the mask branch in the graph when there is no mask
     for index, (target, logits) in enumerate(zip(batch.masks, torch.split(masks, list(batch.counts)), strict=False)):
         if not len(target):
@@ -53,8 +79,7 @@ def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter) -> tuple[Tens
         valid = None if ignore is None else (~ignore).to(logits.dtype)
         bce = bce + bce_loss(logits, target.to(logits.dtype), valid).sum()
         dice = dice + dice_loss(logits, target.to(logits.dtype), valid).sum()
-    count = max(sum(len(target) for target in batch.masks), 1)
-    return bce / count, dice / count
+    return bce / max(count, 1), dice / max(count, 1)
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:

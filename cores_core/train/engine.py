@@ -1,6 +1,7 @@
 """What turns a loss into a step. The seam behind which a distributed engine takes the place of plain PyTorch."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -20,14 +21,20 @@ class Engine(Protocol):
     def learning_rate(self) -> float:
         """The rate of the next step."""
 
-    def step(self, loss: Tensor) -> float:
-        """Differentiate, clip and update. Returns the gradient norm before clipping."""
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate one part of a step's loss; gradients add up until `step`."""
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of (n,) numbers over the processes that train together."""
+    def step(self) -> float:
+        """Add up the gradients of all processes, clip and update. Returns the gradient norm before clipping."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of (n,) numbers over the processes that train together."""
+
+    def whole(self) -> AbstractContextManager[None]:
+        """While it is open, every process holds all weights; to score or to save. All processes must open it."""
 
     def state(self) -> Mapping[str, Any]:
-        """Plain tensors and numbers."""
+        """Plain tensors and numbers, which any engine can continue from. All processes must ask."""
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
@@ -36,7 +43,7 @@ class Engine(Protocol):
 class TorchEngine:
     """Plain PyTorch: AdamW or Muon, gradient clipping, linear warm-up and linear decay to 0.
 
-    In a group of processes, each differentiates its share of a step's images, and all take the step of the mean
+    In a group of processes, each differentiates its share of a step's loss, and all take the step of the summed
     gradient, so their weights stay the same to the last bit.
     """
 
@@ -65,26 +72,31 @@ class TorchEngine:
         """AdamW's rate of the next step; Muon's follows the same schedule."""
         return self._config.learning_rate * schedule(self.steps, self._config)
 
-    def step(self, loss: Tensor) -> float:
-        """Differentiate, clip and update. Returns the gradient norm before clipping."""
+    def backward(self, loss: Tensor) -> None:
+        """Differentiate one part of a step's loss."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> float:
+        """Clip and update. Returns the gradient norm before clipping."""
         for optimizer, peaks in zip(self._optimizers, self._peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(self.steps, self._config)
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         if self._group.size > 1:
             self._share_gradients()
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
         for optimizer in self._optimizers:
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         return float(norm)
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of (n,) numbers over the group."""
-        if self._group.size > 1:
-            distributed.all_reduce(values)
-        return values / self._group.size
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of (n,) numbers over the group."""
+        return sum_over(self._group, values)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Every process holds all weights at all times."""
+        return nullcontext()
 
     def state(self) -> Mapping[str, Any]:
         """The optimisers' moments and the number of steps."""
@@ -98,9 +110,16 @@ class TorchEngine:
 
     def _share_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+
+def sum_over(group: Group, values: Tensor) -> Tensor:
+    """The sum of (n,) numbers over the processes of a group."""
+    if group.size > 1:
+        distributed.all_reduce(values)
+    return values
 
 
 def schedule(step: int, config: TrainConfig) -> float:

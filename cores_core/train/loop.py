@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores_core.config import Config, LossWeights, TrainConfig
 from cores_core.data.mixture import Mixture
-from cores_core.errors import CoresError
+from cores_core.errors import LossError
 from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
-from cores_core.model.losses import Losses, compute_losses, mask_losses, text_loss
+from cores_core.model.losses import Counts, Losses, compute_losses, count_terms, mask_losses, text_loss
 from cores_core.model.processor import Batch, Processor
 from cores_core.runtime import Group
 from cores_core.train.concepts import ConceptHead
@@ -57,10 +57,10 @@ class Reporter(Protocol):
         """Whether to save and stop after this step."""
 
 
-class Steps(Dataset[Batch]):
+class Steps(Dataset[list[Batch]]):
     """The batches of the steps from `first` on; each is a pure function of its number.
 
-    Every process of a group takes every so-many-th image of a step.
+    Every process of a group takes every so-many-th image of a step, `images_at_once` in a batch.
     """
 
     def __init__(self, mixture: Mixture, processor: Processor, config: TrainConfig, first: int, group: Group) -> None:
@@ -73,7 +73,7 @@ class Steps(Dataset[Batch]):
     def __len__(self) -> int:
         return max(self._config.steps - self._first, 0)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> list[Batch]:
         step, pretrain = self._first + index, self._config.pretrain_steps
         start = min(step, pretrain) * self._config.pretrain_images
         start += max(step - pretrain, 0) * self._config.images_per_step
@@ -81,12 +81,14 @@ class Steps(Dataset[Batch]):
         mine = range(start + self._group.rank, start + images, self._group.size)
         if step < pretrain:
             queries = self._config.pretrain_queries
-            return self._processor.collate_pictures([self._mixture.draw(position, queries) for position in mine])
-        return self._processor.collate([self._mixture[position] for position in mine])
+            return [self._processor.collate_pictures([self._mixture.draw(position, queries) for position in mine])]
+        size = self._config.images_at_once or len(mine)
+        pieces = (mine[begin : begin + size] for begin in range(0, len(mine), size))
+        return [self._processor.collate([self._mixture[position] for position in piece]) for piece in pieces]
 
 
-def load_batches(steps: Steps, workers: int) -> Iterator[Batch]:
-    """Batches in order, made ahead of time by `workers` processes (0: in this one)."""
+def load_batches(steps: Steps, workers: int) -> Iterator[list[Batch]]:
+    """The batches of each step in order, made ahead of time by `workers` processes (0: in this one)."""
     options: dict[str, Any] = {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     own = torch.Generator()  # a loader draws a seed, which would change the dropout of a run that is resumed
     return iter(DataLoader(steps, batch_size=None, num_workers=workers, generator=own, **(options if workers else {})))
@@ -101,23 +103,32 @@ class Learner:
     engine: Engine
 
 
-def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
-    """Forward, losses, backward, update.
+def train_step(learner: Learner, batches: Sequence[Batch], config: Config) -> StepReport:
+    """Forward, losses and backward of each batch, then one update.
+
+    Args:
+        batches: this process's share of the step.
 
     Raises:
-        CoresError: the loss is not a number.
+        LossError: the loss is not a number; nothing is updated.
     """
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
-    bf16 = config.train.precision == "bf16"
-    with torch.autocast(batch.sam_pixels.device.type, torch.bfloat16, enabled=bf16):
-        losses, concept = _losses_of_phase(learner, batch, config)
-    total = losses.total + config.loss.concept * concept
-    parts = (total, losses.text, losses.bce, losses.dice, concept)
-    terms = torch.stack([part.detach().to(total.device) for part in parts])
-    loss, text, bce, dice, concept_loss = engine.mean(terms).tolist()
+    device = learner.model.device
+    mine = [count_terms(batch) for batch in batches]
+    sums = torch.tensor([sum(c.tokens for c in mine), sum(c.masks for c in mine), len(batches)], device=device)
+    tokens, masks, parts = engine.sum(sums.double()).tolist()
+    counts, terms = Counts(int(tokens), int(masks)), torch.zeros(5, device=device)
+    for batch in batches:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+            losses, concept = _losses_of_phase(learner, batch.to(device), config, counts)
+        concept = concept / parts
+        total = losses.total + config.loss.concept * concept
+        engine.backward(total)
+        terms += torch.stack([part.detach() for part in (total, losses.text, losses.bce, losses.dice, concept)])
+    loss, text, bce, dice, concept_loss = engine.sum(terms).tolist()
     if not math.isfinite(loss):
-        raise CoresError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
-    norm = engine.step(total)
+        raise LossError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
+    norm = engine.step()
     return StepReport(
         step=engine.steps,
         loss=loss,
@@ -131,28 +142,31 @@ def train_step(learner: Learner, batch: Batch, config: Config) -> StepReport:
     )
 
 
-def _losses_of_phase(learner: Learner, batch: Batch, config: Config) -> tuple[Losses, Tensor]:
+def _losses_of_phase(learner: Learner, batch: Batch, config: Config, counts: Counts) -> tuple[Losses, Tensor]:
     """The losses that count in this step, and the concept loss (0 without it)."""
     model, concepts, step, train = learner.model, learner.concepts, learner.engine.steps, config.train
-    if concepts is None:
-        return compute_losses(model(batch), batch, model.segmenter, config.loss), torch.zeros(())
-    if step < train.pretrain_steps:
-        return _sam_losses(model, concepts, batch, config.loss)
-    if step < train.pretrain_steps + train.align_steps:
+    none = torch.zeros((), device=model.device)
+    if concepts is not None and step < train.pretrain_steps:
+        return _sam_losses(model, concepts, batch, config.loss, counts)
+    if concepts is not None and step < train.pretrain_steps + train.align_steps:
         text = model.reason(batch)
-        loss, none = text_loss(text), torch.zeros(())
+        loss = text_loss(text, counts.tokens)
         return Losses(config.loss.text * loss, loss, none, none), concepts.prompt_loss(text, batch)
     output = model(batch)
-    return compute_losses(output, batch, model.segmenter, config.loss), concepts(output, batch)
+    losses = compute_losses(output, batch, model.segmenter, config.loss, counts)
+    return losses, none if concepts is None else concepts(output, batch)
 
 
-def _sam_losses(model: CoresModel, concepts: ConceptHead, batch: Batch, weights: LossWeights) -> tuple[Losses, Tensor]:
+def _sam_losses(
+    model: CoresModel, concepts: ConceptHead, batch: Batch, weights: LossWeights, counts: Counts
+) -> tuple[Losses, Tensor]:
     """The losses of SAM alone, prompted by prototypes, and the concept loss of its pixels."""
     embeddings = model.segmenter.encode(batch.sam_pixels)
     prompts = (concepts.prompts(batch),) * len(model.chain_ids)
-    bce, dice = mask_losses(model.segment(embeddings[batch.image_index], prompts)[-1], batch, model.segmenter)
+    masks = model.segment(embeddings[batch.image_index], prompts)[-1]
+    bce, dice = mask_losses(masks, batch, model.segmenter, counts.masks)
     total = weights.mask * (weights.bce * bce + weights.dice * dice)
-    return Losses(total, torch.zeros(()), bce, dice), concepts.pixel_loss(embeddings, batch)
+    return Losses(total, torch.zeros_like(total), bce, dice), concepts.pixel_loss(embeddings, batch)
 
 
 def ignore_stop_signals() -> None:

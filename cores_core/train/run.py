@@ -113,15 +113,15 @@ class _Run:
         steps = Steps(mixture, self.processor, self.train, self.step, self.group)
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1) if self.leads else None
         try:
-            for batch in load_batches(steps, self.train.workers):
-                report = train_step(self.learner, batch.to(self.job.device), self.job.config)
+            for batches in load_batches(steps, self.train.workers):
+                report = train_step(self.learner, batches, self.job.config)
                 self.step = report.step
                 last = self.step == self.train.steps
                 if board is not None:
                     self._log(report, board)
                     if last or self.step % self.train.validate_every == 0:
                         self._validate(board)
-                stop = self.engine.mean(torch.tensor([float(self.reporter.should_stop())])).item() > 0
+                stop = self.engine.sum(torch.tensor([float(self.reporter.should_stop())])).item() > 0
                 best = self.best[1] == self.step
                 if self.leads and (stop or last or best or self.step % self.train.save_every == 0):
                     self._save()

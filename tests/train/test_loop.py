@@ -46,7 +46,14 @@ def test_there_is_no_step_after_the_last() -> None:
     assert _batches(first=9) == []
 
 
+def test_a_step_may_be_read_in_smaller_batches() -> None:
+    source: Any = _Positions()
+    config = TrainConfig(steps=2, images_per_step=5, images_at_once=2)
+    steps = [Steps(source, source, config, 0, group)[1] for group in (ALONE, Group(0, size=2), Group(1, size=2))]
+    assert steps == [[[5, 6], [7, 8], [9]], [[5, 7], [9]], [[6, 8]]]
+
+
 def _batches(first: int, group: Group = ALONE) -> list[Any]:
     source: Any = _Positions()
     steps = Steps(source, source, CONFIG, first, group)
-    return [steps[index] for index in range(len(steps))]
+    return [[image for batch in steps[index] for image in batch] for index in range(len(steps))]
