@@ -170,10 +170,10 @@ class TrainConfig:
 
     `start_from` names a checkpoint whose weights a run begins with, in place of random ones. A step shows
     `images_per_step` images in all, shared among processes, each of which reads `images_at_once` (None: all its share)
-    before it goes on: the same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows every
-    other one mirrored; `word_dropout` is the share of a question's words that is left out; `keep_images` holds images in
-    memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights and mask
-    head stay in float32.
+    before it goes on: the same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows
+    every other one mirrored; `word_dropout` is the share of a question's words that is left out; `keep_images` holds
+    images in memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights
+    and mask head stay in float32.
     """
 
     start_from: str | None = None
@@ -221,6 +221,20 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class EngineConfig:
+    """What turns losses into steps (train/engine.py, train/zero.py).
+
+    `kind`: plain PyTorch, DeepSpeed, or `auto`, DeepSpeed where several processes train with AdamW. `stage` is ZeRO's:
+    what is divided among processes (1: moments, 2: gradients too, 3: weights too). `offload` holds moments in the CPU's
+    memory.
+    """
+
+    kind: Literal["auto", "torch", "deepspeed"] = "auto"
+    stage: Literal[0, 1, 2, 3] = 2
+    offload: bool = False
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a model and its training."""
 
@@ -237,6 +251,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     data: tuple[str, ...] = ("partworld",)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
         for name in ("pretrain_steps", "align_steps"):

@@ -73,6 +73,12 @@ def render_overlay(image: RgbImage, question: str, answer: str, coarse: BoolMask
     return np.vstack([_centre(picture, band_width), caption])
 
 
+def paint_mask(image: RgbImage, mask: BoolMask, longest: int) -> RgbImage:
+    """A (H, W, 3) image as an overlay shows it with a (H, W) mask, but without a caption; `longest` pixels a side."""
+    scale = longest / max(image.shape[:2])
+    return _paint_target(cast(RgbImage, _resize(image, scale)), _resize_mask(mask, scale), longest / MIN_LONGER_SIDE)
+
+
 def _resize(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     """Scale (H, W) or (H, W, 3); at least one pixel stays each way."""
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
@@ -177,8 +183,8 @@ def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool] | Non
     question_look = (question, 21, QUESTION_COLOUR, 0.6, QUESTION_LINES)
     answer_look = (answer, 16, ANSWER_COLOUR, 0.0, ANSWER_LINES)
     for text, size, colour, bold, most in (question_look, answer_look):
-        font = _font(_pixels(size, unit))
-        for line in _wrap(_printable(text), font, band.width - 2 * margin, most):
+        font = load_font(_pixels(size, unit))
+        for line in wrap_text(make_printable(text), font, band.width - 2 * margin, most):
             draw.text((margin, top), line, colour, font, stroke_width=round(bold * unit), stroke_fill=colour)
             top += _pixels(1.3 * size, unit)
         top += _pixels(5, unit)
@@ -191,7 +197,7 @@ def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool] | Non
 
 def _draw_legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], has_masks: tuple[bool, bool], unit: float) -> None:
     """Draw one row from `corner` to the right: swatch and name of the coarse and of the refined mask."""
-    (left, top), side, font = corner, _pixels(14, unit), _font(_pixels(13, unit))
+    (left, top), side, font = corner, _pixels(14, unit), load_font(_pixels(13, unit))
     middle = top + side // 2
     rows = zip(("C1 coarse", "C2 refined"), (COARSE_COLOUR, REFINED_COLOUR), has_masks, strict=True)
     for name, colour, present in rows:
@@ -215,19 +221,19 @@ def _pixels(size: float, unit: float) -> int:
 
 
 @lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's built-in font."""
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
-def _printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """One paragraph without control characters; a letter with an accent gives way to the letter alone."""
     decomposed = unicodedata.normalize("NFD", " ".join(text[:MAX_CHARACTERS].split()).translate(DASHES))
     plain = (c for c in decomposed if unicodedata.category(c)[0] not in "CM")
     return unicodedata.normalize("NFC", "".join(plain))
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
     """Break into at most so many lines, between words where there are any; cut the rest with an ellipsis."""
     lines: list[str] = []
     while text and len(lines) < most:

@@ -1,11 +1,13 @@
 """Scores as quotients of sums over items, and how sure one can be of them: the bootstrap over images.
 
 Items of one image (several questions) rise and fall together, so images are drawn, not items. Source: Efron, "Better
-Bootstrap Confidence Intervals" (1987), of which this is the plain percentile interval.
+Bootstrap Confidence Intervals" (1987).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,12 +84,24 @@ def bootstrap(
     return found
 
 
-def interval_of(samples: Floats) -> Interval | None:
-    """The middle `LEVEL` of bootstrap values, of which those that are no number are left out; None if there is none."""
+def interval_of(samples: Floats, images: int) -> Interval | None:
+    """The middle of bootstrap values, of which those that are no number are left out; None if there is none.
+
+    A little more than the middle `LEVEL`: plain percentiles are too narrow for few images, by as much as the normal
+    distribution is narrower than Student's. Source: Hesterberg, "What Teachers Should Know About the Bootstrap" (2015).
+
+    Args:
+        samples: values of one score from `bootstrap`.
+        images: how many different ones there are.
+    """
     known = samples[~np.isnan(samples)]
     if not len(known):
         return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    freedom = max(images - 1, 1)
+    normal = NormalDist().inv_cdf((1 - LEVEL) / 2)
+    student = normal * (1 + (normal**2 + 1) / (4 * freedom))
+    tail = NormalDist().cdf(student * math.sqrt(1 + 1 / freedom))
+    low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 

@@ -131,12 +131,18 @@ def score(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used.")] = False,
 ) -> None:
     """Score masks from any system, so that it can stand in the same table."""
+    from cores_core.evaluate.about import describe_predictions
     from cores_core.evaluate.foreign import score_predictions
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 
     job = EvalJob(benchmark.value, data_root, _choose_data(benchmark.value, data, split), "given", limit)
-    raise NotImplementedError(score_predictions, Evaluation, list_all_targets, output, name, strict, predictions)
+    targets = list_all_targets(job)
+    with console.progress_bar() as progress:
+        task = progress.add_task("scoring", total=len(targets))
+        items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
+    about = describe_predictions(name, job, report.warnings, shlex.join(["cores", *sys.argv[1:]]))
+    _finish(Evaluation(tuple(items), about), output)
 
 
 @app.command()
@@ -149,7 +155,30 @@ def compare(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap and of the random items.")] = 0,
 ) -> None:
     """Compare evaluations of the same data: differences with their intervals, and pictures side by side."""
-    raise NotImplementedError(folders, output, pictures, seed, show_comparison)
+    import json
+
+    from PIL import Image
+
+    from cores_core.evaluate.compare import compare as compare_evaluations
+    from cores_core.evaluate.compare import render_sheet
+    from cores_core.evaluate.report import find_pictures
+    from cores_core.evaluate.results import load_evaluation
+    from cores_core.files import replacing, save_text
+
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    evaluations = {name: load_evaluation(folder) for name, folder in zip(names, folders, strict=True)}
+    comparison = compare_evaluations(evaluations, seed=seed)
+    output.mkdir(parents=True, exist_ok=True)
+    save_text(json.dumps(comparison.to_json(), indent=2) + "\n", output / "comparison.json")
+    show_comparison(comparison)
+    if pictures:
+        data_root = Path(next(iter(evaluations.values())).about["data_root"])
+        sheet = render_sheet(evaluations, find_pictures(data_root), pictures, seed)
+        with replacing(output / "comparison.png") as temporary:
+            Image.fromarray(sheet).save(temporary, format="PNG")
+    console.say(f"wrote {output / 'comparison.json'}" + (f" and {output / 'comparison.png'}" if pictures else ""))
 
 
 def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from cores_cli import console
 
 if TYPE_CHECKING:
+    from cores_core.evaluate.compare import Comparison, Difference
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.scores import Scores
 
@@ -50,6 +51,31 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     _show_scores(f"{caption}, protocol {about['protocol']}, model {about['model']}", scores, names)
     for warning in about["warnings"]:
         console.say(f"warning: {warning}", style="yellow")
+
+
+def show_comparison(comparison: "Comparison") -> None:
+    """Scores side by side, and how far each is from the first."""
+    first, *others = comparison.names
+    rows = []
+    for score, values in comparison.values.items():
+        if values[first] is None:
+            continue
+        cells = [NAMES[score], console.percent(values[first])]
+        for name in others:
+            found = comparison.differences[score][name]
+            cells += [console.percent(values[name]), "-" if found is None else _difference_text(found)]
+        rows.append(cells)
+    heads = ["score %", first, *(head for name in others for head in (name, f"{name} - {first} (95 %)"))]
+    console.show_table(f"{comparison.count} queries of {comparison.images} images", heads, rows)
+    for warning in comparison.warnings:
+        console.say(f"warning: {warning}", style="yellow")
+
+
+def _difference_text(difference: "Difference") -> str:
+    text = f"{100 * difference.value:+.1f}"
+    if difference.interval is None:
+        return text
+    return f"{text} ({100 * difference.interval.low:+.1f} to {100 * difference.interval.high:+.1f})"
 
 
 def _show_scores(title: str, scores: "Scores", names: Sequence[str]) -> None:

@@ -20,6 +20,18 @@ _TRAINED_ON_VAL = re.compile(r"lisa.*-v1\b(?!-)|lisa.*-v1-explanatory", re.IGNOR
 
 def describe_evaluation(source: ModelSource, job: EvalJob, context: str, command: str) -> dict[str, Any]:
     """What `results.json` says beside the scores, all plain values; for `Evaluation.about`."""
+    warnings = [*_warn_of_model(source, job), *_warn_of_data(job)]
+    about = {"protocol": job.protocol, "context": context, "model": source.name, "dtype": source.dtype}
+    return {**_describe_data(job, command), **about, "warnings": warnings}
+
+
+def describe_predictions(name: str, job: EvalJob, problems: Sequence[str], command: str) -> dict[str, Any]:
+    """The same for masks from elsewhere."""
+    warnings = [*problems, *_warn_of_data(job)]
+    return {**_describe_data(job, command), "protocol": "from elsewhere", "model": name, "warnings": warnings}
+
+
+def _describe_data(job: EvalJob, command: str) -> dict[str, Any]:
     fingerprints = {}
     for name, split in job.data:
         report = load_reports(name, job.data_root).get(split)
@@ -27,25 +39,23 @@ def describe_evaluation(source: ModelSource, job: EvalJob, context: str, command
     return {
         "benchmark": job.benchmark,
         "title": job.plan.title,
-        "protocol": job.protocol,
-        "context": context,
-        "model": source.name,
-        "dtype": source.dtype,
         "seed": next((store.seed for store in job.stores() if store.seed is not None), None),
         "limit": job.limit,
         "data_root": str(job.data_root),
         "data": fingerprints,
-        "warnings": find_warnings(source, job),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "command": command,
     }
 
 
-def find_warnings(source: ModelSource, job: EvalJob) -> list[str]:
-    """Sentences about what makes scores mean less than they seem to."""
-    found = []
+def _warn_of_model(source: ModelSource, job: EvalJob) -> list[str]:
     if ("reasonseg", "val") in job.data and _TRAINED_ON_VAL.search(source.name):
-        found.append(f"{source.name} was trained on ReasonSeg train and val: its val scores are contaminated.")
+        return [f"{source.name} was trained on ReasonSeg train and val: its val scores are contaminated."]
+    return []
+
+
+def _warn_of_data(job: EvalJob) -> list[str]:
+    found = []
     for name, split in job.data:
         if _is_outdated(name, split, job):
             found.append(f"{name} {split} was prepared from other annotations than those there now: prepare it again.")

@@ -39,12 +39,14 @@ def load_examples(path: Path, targets: Sequence[Target]) -> Mapping[str, str]:
         DataError: the file is missing or damaged, or has none for a question.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         hint = "--context takes fixed, random, none, generate or a file"
         raise DataError(f"cannot read: {path} ({error})", hint=hint) from error
     found: dict[Any, str] = {}
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             key = row["id"] if "id" in row else (row["image"], row["question"])

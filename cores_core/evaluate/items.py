@@ -91,11 +91,11 @@ def load_items(folder: Path) -> list[Item]:
     """
     path = folder / ITEMS_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # other breaks of lines may stand in a question
     except OSError as error:
         hint = "name the --output folder of `cores eval`"
         raise DataError(f"no evaluation in: {folder} ({error.strerror or error})", hint=hint) from error
     try:
-        return [parse_item(json.loads(line)) for line in lines]
+        return [parse_item(json.loads(line)) for line in lines if line]
     except (DataError, ValueError) as error:
         raise DataError(f"damaged: {path} ({error})", hint="run the evaluation again") from error

@@ -50,7 +50,7 @@ class Journal:
         """All whole rows by their id."""
         found = {}
         for path in sorted(self._folder.glob("*.jsonl")):
-            for line in path.read_bytes().splitlines():
+            for line in path.read_bytes().split(b"\n"):
                 try:
                     item = parse_item(json.loads(line))
                 except (DataError, ValueError):

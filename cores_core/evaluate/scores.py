@@ -48,13 +48,13 @@ def score_items(items: Sequence[Item], draws: int = 2000, seed: int = 0) -> Scor
     Args:
         draws: samples of the bootstrap; 0 for no intervals. seed: of these samples.
     """
-    ratios = score_ratios(items)
+    ratios, images = score_ratios(items), len({item.image for item in items})
     samples = bootstrap(ratios, [item.image for item in items], draws, seed) if draws else {}
     return Scores(
         count=len(items),
-        images=len({item.image for item in items}),
+        images=images,
         values={name: ratio.value for name, ratio in ratios.items()},
-        intervals={name: interval_of(values) for name, values in samples.items()},
+        intervals={name: interval_of(values, images) for name, values in samples.items()},
         categories=_score_categories(items),
     )
 

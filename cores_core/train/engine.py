@@ -1,6 +1,6 @@
 """What turns a loss into a step. The seam behind which a distributed engine takes the place of plain PyTorch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -21,8 +21,8 @@ class Engine(Protocol):
     def learning_rate(self) -> float:
         """The rate of the next step."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Differentiate one part of a step's loss; gradients add up until `step`."""
+    def differentiate(self, compute: Callable[[], Tensor]) -> None:
+        """Compute one part of a step's loss and differentiate it; gradients add up until `step`."""
 
     def step(self) -> float:
         """Add up the gradients of all processes, clip and update. Returns the gradient norm before clipping."""
@@ -48,20 +48,12 @@ class TorchEngine:
     """
 
     def __init__(self, module: nn.Module, config: TrainConfig, group: Group) -> None:
-        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._named = {name: value for name, value in module.named_parameters() if value.requires_grad}
         matrices = hidden_matrices(module) if config.optimizer == "muon" else []
-        taken = {id(parameter) for parameter in matrices}
-        rest = [parameter for parameter in self._parameters if id(parameter) not in taken]
-        decay = config.weight_decay
-        tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
-        groups = [
-            {"params": [p for p in rest if id(p) not in tables], "lr": config.learning_rate},
-            {"params": [p for p in rest if id(p) in tables], "lr": config.learning_rate * config.embedding_rate},
-        ]
-        adamw = torch.optim.AdamW(groups, betas=config.betas, weight_decay=decay)
-        self._optimizers: list[torch.optim.Optimizer] = [adamw]
+        self._optimizers: list[torch.optim.Optimizer] = [build_adamw(module, config, besides=matrices)]
         if matrices:
-            self._optimizers.append(Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay))
+            muon = Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)
+            self._optimizers.append(muon)
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
         self._config = config
         self._group = group
@@ -72,9 +64,9 @@ class TorchEngine:
         """AdamW's rate of the next step; Muon's follows the same schedule."""
         return self._config.learning_rate * schedule(self.steps, self._config)
 
-    def backward(self, loss: Tensor) -> None:
-        """Differentiate one part of a step's loss."""
-        loss.backward()  # type: ignore[no-untyped-call]
+    def differentiate(self, compute: Callable[[], Tensor]) -> None:
+        """Compute one part of a step's loss and differentiate it."""
+        compute().backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> float:
         """Clip and update. Returns the gradient norm before clipping."""
@@ -83,7 +75,7 @@ class TorchEngine:
                 group["lr"] = peak * schedule(self.steps, self._config)
         if self._group.size > 1:
             self._share_gradients()
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self._named.values(), self._config.gradient_clip)
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -99,20 +91,39 @@ class TorchEngine:
         return nullcontext()
 
     def state(self) -> Mapping[str, Any]:
-        """The optimisers' moments and the number of steps."""
-        return {"optimizers": [optimizer.state_dict() for optimizer in self._optimizers], "steps": self.steps}
+        """The optimisers' moments by the names of the parameters, and the number of steps."""
+        moments = {id(key): value for optimizer in self._optimizers for key, value in optimizer.state.items()}
+        named = {name: moments[id(value)] for name, value in self._named.items() if id(value) in moments}
+        return {"moments": named, "steps": self.steps}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        for optimizer in self._optimizers:
+            mine = {id(value) for group in optimizer.param_groups for value in group["params"]}
+            for name, value in self._named.items():
+                if id(value) in mine and name in state["moments"]:
+                    saved = {key: tensor.clone() for key, tensor in state["moments"][name].items()}
+                    optimizer.state[value] = {k: v if k == "step" else v.to(value.device) for k, v in saved.items()}
         self.steps = state["steps"]
 
     def _share_gradients(self) -> None:
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self._named.values() if parameter.grad is not None]
         flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
+
+
+def build_adamw(module: nn.Module, config: TrainConfig, besides: Sequence[nn.Parameter] = ()) -> torch.optim.AdamW:
+    """AdamW on all that trains, besides what another optimiser takes; tables of embeddings have a rate of their own."""
+    taken = {id(parameter) for parameter in besides}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+    tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    groups = [
+        {"params": [p for p in rest if id(p) not in tables], "lr": config.learning_rate},
+        {"params": [p for p in rest if id(p) in tables], "lr": config.learning_rate * config.embedding_rate},
+    ]
+    filled = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(filled, betas=config.betas, weight_decay=config.weight_decay)
 
 
 def sum_over(group: Group, values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -118,13 +119,18 @@ def train_step(learner: Learner, batches: Sequence[Batch], config: Config) -> St
     sums = torch.tensor([sum(c.tokens for c in mine), sum(c.masks for c in mine), len(batches)], device=device)
     tokens, masks, parts = engine.sum(sums.double()).tolist()
     counts, terms = Counts(int(tokens), int(masks)), torch.zeros(5, device=device)
-    for batch in batches:
+
+    def compute(batch: Batch) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
             losses, concept = _losses_of_phase(learner, batch.to(device), config, counts)
         concept = concept / parts
-        total = losses.total + config.loss.concept * concept
-        engine.backward(total)
-        terms += torch.stack([part.detach() for part in (total, losses.text, losses.bce, losses.dice, concept)])
+        total: Tensor = losses.total + config.loss.concept * concept
+        found = (total, losses.text, losses.bce, losses.dice, concept)
+        terms.add_(torch.stack([part.detach() for part in found]))
+        return total
+
+    for batch in batches:
+        engine.differentiate(partial(compute, batch))
     loss, text, bce, dice, concept_loss = engine.sum(terms).tolist()
     if not math.isfinite(loss):
         raise LossError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")

@@ -90,7 +90,7 @@ def test_the_parts_of_a_step_add_up() -> None:
     weight = nn.Parameter(torch.zeros(2))
     engine = TorchEngine(nn.ParameterList([weight]), CONFIG, Group())
     for part in ([3.0, 0.0], [0.0, 4.0]):
-        engine.backward((weight * torch.tensor(part)).sum())
+        _differentiate(engine, (weight * torch.tensor(part)).sum())
     assert engine.step() == pytest.approx(5.0)
 
 
@@ -136,8 +136,12 @@ class _Toy:
 
 
 def _step(engine: TorchEngine, loss: Tensor) -> float:
-    engine.backward(loss)
+    _differentiate(engine, loss)
     return engine.step()
+
+
+def _differentiate(engine: TorchEngine, loss: Tensor) -> None:
+    engine.differentiate(lambda: loss)
 
 
 def _through_a_file(state: Any) -> Any:

@@ -1,0 +1,289 @@
+"""Score the masks of any other system: a JSONL file with a row for each query, in any order.
+
+    {"id": "reasonseg/val/12.0.0", "mask": {"size": [480, 640], "counts": "..."}, "answer": "the tail", "seconds": 0.4}
+    {"image": "reason_seg/ReasonSeg/val/a.jpg", "question": "what steers the fish?", "mask": [[10, 10, 60, 10, 60, 40]]}
+    {"image": "a.jpg", "question": "what steers the fish?", "mask": "masks/a.png"}
+
+A row names its query by id, or by image and question; an image by its path in the data root, or by its file name where
+no other has it. A mask is a COCO RLE, a list of polygons (`[]` for nothing), or a PNG beside the file: of two values,
+of which 0 is outside. `answer` and `seconds` are optional. A query without a mask is scored as an empty one and listed.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cores_core.errors import DataError
+from cores_core.evaluate.items import Item
+from cores_core.evaluate.targets import Target
+from cores_core.masks import Rle, decode_rle, encode_rle, segmentation_rle
+from cores_core.metrics import measure_overlap
+from cores_core.sample import BoolMask
+
+Progress = Callable[[int], None]
+"""Called with how many queries more are scored."""
+_MOST_CHARACTERS = 200  # of a reason, which may repeat what a row says
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row that cannot be used: its line in the file, from 1, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ForeignReport:
+    """What became of a file of predictions.
+
+    Attributes:
+        count: queries. missing: ids of those without a mask that can be used; they are scored as an empty mask.
+        problems: rows that were left out.
+    """
+
+    count: int
+    missing: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for a reader of the scores; none if all is well."""
+        found = []
+        if self.missing:
+            found.append(
+                f"{len(self.missing)} of {self.count} queries have no mask and were scored as empty ones: "
+                f"{self.missing[0]} is the first."
+            )
+        if self.problems:
+            first = self.problems[0]
+            found.append(f"{len(self.problems)} rows were left out, line {first.line} first: {first.reason}.")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row, its mask still as it was given.
+
+    Attributes:
+        id: of its query, or None; then image and question say which it is.
+        answer: what the system said, "" for nothing. seconds: how long it took, 0 where it is not said.
+    """
+
+    id: str | None
+    image: str
+    question: str
+    mask: Any
+    answer: str
+    seconds: float
+
+
+def score_predictions(
+    targets: Iterable[Target], path: Path, progress: Progress | None = None, strict: bool = False
+) -> tuple[list[Item], ForeignReport]:
+    """Score a file of predictions against all that was asked.
+
+    Args:
+        targets: every query that counts. path: the JSONL file; PNG paths in it are relative to its folder.
+        strict: refuse the file for the first row that cannot be used, and for a query without a mask.
+
+    Returns:
+        An item for each target, in their order; and what was left out.
+
+    Raises:
+        DataError: the file cannot be read, no row can be used, or `strict` says so.
+    """
+    queries = _Queries(list(targets))
+    items: dict[str, Item] = {}
+    lines: dict[str, int] = {}
+    problems: list[Problem] = []
+    for number, line in _read_lines(path):
+        try:
+            prediction = parse_prediction(line)
+            target = queries.find(prediction)
+            if target.id in lines:
+                raise DataError(f"a second row for {target.id}, after line {lines[target.id]}")
+            lines[target.id] = number
+            items[target.id] = _score(target, _read_mask(prediction.mask, path.parent, target), prediction)
+        except DataError as error:
+            reason = shorten(error.message, _MOST_CHARACTERS, placeholder=" ...")
+            if strict:
+                raise DataError(f"{path}, line {number}: {reason}", hint="leave out --strict to go on") from error
+            problems.append(Problem(number, reason))
+        else:
+            if progress is not None:
+                progress(1)
+    report = ForeignReport(
+        len(queries.targets), tuple(t.id for t in queries.targets if t.id not in items), tuple(problems)
+    )
+    _check_use(report, path, strict)
+    if progress is not None:
+        progress(len(report.missing))
+    return [items.get(target.id) or _score_nothing(target) for target in queries.targets], report
+
+
+def parse_prediction(line: bytes) -> Prediction:
+    """Read a row.
+
+    Raises:
+        DataError: it has not this form.
+    """
+    try:
+        row = json.loads(line.decode("utf-8"))
+        if not isinstance(row, dict):
+            raise DataError("not a row of this form: no JSON object")
+        if "id" not in row and not {"image", "question"} <= row.keys():
+            raise DataError("it has no `id`, nor `image` and `question`")
+        if "mask" not in row:
+            raise DataError("it has no `mask`")
+        texts = {name: row[name] for name in ("id", "image", "question", "answer") if name in row}
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise DataError("`id`, `image`, `question` and `answer` must be texts")
+        for text in (*texts.values(), row["mask"]):
+            if isinstance(text, str):
+                text.encode("utf-8")  # half a character of UTF-16 is none, and could not be written or shown
+        seconds = float(row.get("seconds", 0.0))
+    except (UnicodeDecodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(f"not a row of this form ({type(error).__name__}: {error})") from error
+    if not 0 <= seconds < math.inf:
+        raise DataError(f"`seconds` must be a length of time: {seconds}")
+    return Prediction(
+        id=texts.get("id"),
+        image=texts.get("image", ""),
+        question=texts.get("question", ""),
+        mask=row["mask"],
+        answer=texts.get("answer", ""),
+        seconds=seconds,
+    )
+
+
+class _Queries:
+    """All targets, found by what a row says of them."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self.targets = targets
+        self._by_id = {target.id: target for target in targets}
+        self._by_question: dict[tuple[str, str], list[Target]] = {}
+        self._by_file_name: dict[str, set[str]] = {}
+        for target in targets:
+            self._by_question.setdefault((target.image, _plain(target.question)), []).append(target)
+            self._by_file_name.setdefault(_file_name(target.image), set()).add(target.image)
+        self._images: Mapping[str, str] = {target.image: target.image for target in targets}
+
+    def find(self, prediction: Prediction) -> Target:
+        """The target of a row, or a DataError that says why there is none."""
+        if prediction.id is not None:
+            if prediction.id not in self._by_id:
+                raise DataError(f"no such id here: {prediction.id}")
+            return self._by_id[prediction.id]
+        image = self._images.get(prediction.image) or self._find_image(prediction.image)
+        found = self._by_question.get((image, _plain(prediction.question)), [])
+        if not found:
+            raise DataError(f"nobody asks this about {image}: {prediction.question}")
+        if len(found) > 1:
+            raise DataError(f"this is asked {len(found)} times about {image}, so its id is needed: {found[0].question}")
+        return found[0]
+
+    def _find_image(self, name: str) -> str:
+        images = self._by_file_name.get(name, set())
+        if len(images) > 1:
+            raise DataError(f"{len(images)} images have this file name, so its path is needed: {name}")
+        if not images:
+            raise DataError(f"no such image here: {name}")
+        return next(iter(images))
+
+
+def _plain(question: str) -> str:
+    """A question with its blanks in order."""
+    return " ".join(question.split())
+
+
+def _file_name(image: str) -> str:
+    return image.rpartition("/")[2]
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their number; as bytes, so that one that is no text spoils no other."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    yield number, text
+    except OSError as error:
+        hint = "name a JSONL file with a row for each query"
+        raise DataError(f"cannot read: {path} ({error.strerror or error})", hint=hint) from error
+
+
+def _read_mask(given: Any, folder: Path, target: Target) -> Rle:
+    """The mask of a row in the size of its target."""
+    height, width = target.target["size"]
+    if given == []:
+        return encode_rle(np.zeros((height, width), dtype=bool))
+    if isinstance(given, str):
+        return encode_rle(_read_png(folder / given, (height, width)))
+    return segmentation_rle(given, (height, width))
+
+
+def _read_png(path: Path, size_hw: tuple[int, int]) -> BoolMask:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.size != size_hw[::-1]:
+                raise DataError(f"its mask is of size {[image.height, image.width]}, not {list(size_hw)}")
+            is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
+            values = np.asarray(image.convert("RGB") if is_colour else image).reshape(*size_hw, -1).astype(np.int64)
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"its mask cannot be read as PNG: {path.name} ({type(error).__name__})") from error
+    values = values @ (1 << 16 * np.arange(values.shape[2]))  # one number for each colour, 0 for black
+    inside: BoolMask = values != 0
+    if len(np.unique(values[inside])) > 1:
+        raise DataError(f"its mask has more than two values, so where it ends is not clear: {path.name}")
+    return inside
+
+
+def _score(target: Target, mask: Rle, prediction: Prediction) -> Item:
+    ignore = None if target.ignore is None else decode_rle(target.ignore)
+    return Item(
+        id=target.id,
+        image=target.image,
+        category=target.category,
+        question=target.question,
+        is_sentence=target.is_sentence,
+        answer=prediction.answer,
+        well_formed=True,
+        overlap=measure_overlap(decode_rle(mask), decode_rle(target.target), ignore),
+        coarse_overlap=None,
+        mask=mask,
+        coarse_mask=None,
+        target=target.target,
+        ignore=target.ignore,
+        seconds=prediction.seconds,
+    )
+
+
+def _score_nothing(target: Target) -> Item:
+    """A query that nobody answered."""
+    empty = encode_rle(np.zeros(target.target["size"], dtype=bool))
+    return _score(target, empty, Prediction(target.id, target.image, target.question, empty, answer="", seconds=0.0))
+
+
+def _check_use(report: ForeignReport, path: Path, strict: bool) -> None:
+    if len(report.missing) == report.count:
+        reason = f", line {report.problems[0].line}: {report.problems[0].reason}" if report.problems else ""
+        hint = f"the first id that is asked for: {report.missing[0]}" if report.missing else None
+        raise DataError(f"no row can be used of: {path}{reason}", hint=hint)
+    if strict and report.missing:
+        hint = "leave out --strict to score them as empty masks"
+        raise DataError(f"no mask for {len(report.missing)} queries, {report.missing[0]} first, in: {path}", hint=hint)
