@@ -76,7 +76,7 @@ def render_overlay(image: RgbImage, question: str, answer: str, coarse: BoolMask
 def paint_mask(image: RgbImage, mask: BoolMask, longest: int) -> RgbImage:
     """A (H, W, 3) image as an overlay shows it with a (H, W) mask, but without a caption; `longest` pixels a side."""
     scale = longest / max(image.shape[:2])
-    return _paint_target(cast(RgbImage, _resize(image, scale)), _resize_mask(mask, scale), longest / MIN_LONGER_SIDE)
+    return _paint_target(_resize(image, scale), _resize_mask(mask, scale), longest / MIN_LONGER_SIDE)
 
 
 def _resize(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:

@@ -26,6 +26,19 @@ class Group:
         return self.rank == 0
 
 
+def group_from_environment() -> Group | None:
+    """The group that a launcher (torchrun, DeepSpeed's, a cluster's) has started this process in, or None."""
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    return Group(int(rank), int(size)) if rank is not None and size is not None else None
+
+
+def own_device(device: torch.device, group: Group) -> torch.device:
+    """The device of this process: each of a machine's processes has a GPU of its own."""
+    if device.type != "cuda" or group.size == 1:
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", group.rank)))
+
+
 def share_cores(group: Group) -> None:
     """Give each process of a group its share of the machine's cores."""
     if group.size > 1:

@@ -35,6 +35,9 @@ class Listener:
     def on_save(self, step: int, folder: str) -> None:
         self.saves.append(Path(folder).name)
 
+    def on_death(self, message: str) -> None:
+        raise AssertionError(message)
+
     def should_stop(self) -> bool:
         return self.steps[-1] == self.stop_after
 

@@ -109,5 +109,8 @@ class _TerminalReporter:
     def on_save(self, step: int, folder: str) -> None:
         console.say(f"saved {folder}")
 
+    def on_death(self, message: str) -> None:
+        console.say(f"error: {message}", style="bold red")
+
     def should_stop(self) -> bool:
         return self._stop.requested

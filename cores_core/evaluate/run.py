@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from cores_core.data.store import Store
 from cores_core.errors import CoresError, DataError
@@ -28,6 +29,7 @@ from cores_core.metrics import measure_overlap
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.source import ModelSource
+from cores_core.runtime import Group
 from cores_core.sample import Query, RgbImage
 
 Progress = Callable[[int], None]
@@ -85,9 +87,22 @@ def list_all_targets(job: EvalJob) -> list[Target]:
     return [target for place in list_places(job) for target in _targets_at(job, stores, place)]
 
 
-def evaluate(checkpoint: Checkpoint, job: EvalJob, progress: Progress | None = None) -> Evaluation:
-    """Evaluate a loaded model in this process and keep nothing on disk."""
-    items = [item for found in _ask_all(checkpoint, job, list_places(job), progress) for item in found]
+def evaluate(
+    checkpoint: Checkpoint, job: EvalJob, progress: Progress | None = None, group: Group | None = None
+) -> Evaluation:
+    """Evaluate a loaded model and keep nothing on disk.
+
+    Args:
+        group: processes that share the images and all get the whole evaluation; None if this one is alone.
+    """
+    places = list_places(job)
+    mine = places if group is None else places[group.rank :: group.size]
+    items = [item for found in _ask_all(checkpoint, job, mine, progress) for item in found]
+    if group is not None and group.size > 1:
+        shares: list[list[Item]] = [[] for _ in range(group.size)]
+        distributed.all_gather_object(shares, items)
+        by_id = {item.id: item for share in shares for item in share}
+        items = [by_id[target.id] for target in list_all_targets(job)]
     return Evaluation(tuple(items), {})
 
 

@@ -1,24 +1,40 @@
-"""Train in several processes of one machine: start them, join them, and end them together.
+"""Train in several processes: start them, join them, and end them together.
 
 The calling process is rank 0. On a CPU, two processes of one thread each are faster than one of two threads, because
-small operations do not wait for each other.
+small operations do not wait for each other. Where a launcher has started the processes (torchrun, DeepSpeed's, one of a
+cluster), its environment says which one this is.
 """
 
+import os
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context
+from dataclasses import replace
+from datetime import timedelta
+from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import distributed
 
-from cores_core.errors import ConfigError, CoresError
+from cores_core.errors import ConfigError, LaunchError
 from cores_core.evaluate.results import Evaluation
-from cores_core.runtime import Group, share_cores
+from cores_core.runtime import Group, own_device, share_cores
 from cores_core.train.loop import Reporter, StepReport, ignore_stop_signals
-from cores_core.train.run import run_planned, run_training
+from cores_core.train.run import run_planned, uses_deepspeed
 from cores_core.train.start import RunPlan, TrainJob, plan_run
+from cores_core.train.zero import disconnect
+
+EXIT_DIED = 3
+"""Exit code of a run that ends because one of its processes died, where nothing else could end it."""
+GRACE = 20.0
+"""Seconds that rank 0 has to notice by itself that another process died."""
+_PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: one that saves or scores makes the others wait."""
 
 
 def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: int) -> int:
@@ -27,33 +43,69 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
     Raises:
         CoresError: as `run_training`; there are fewer images a step than processes; or a process died.
     """
-    if processes == 1:
-        return run_training(job, reporter, resume)
     train = job.config.train
     images = min(train.images_per_step, train.pretrain_images) if train.pretrain_steps else train.images_per_step
     if images < processes:
         raise ConfigError(
             f"{processes} processes cannot share {images} images", hint="raise train.images_per_step, or ask for fewer"
         )
-    plan = plan_run(job, resume)
-    with tempfile.TemporaryDirectory() as folder, _followers(plan, Path(folder) / "store", processes) as followers:
-        try:
-            group = _join(Path(folder) / "store", Group(0, processes))
-            return run_planned(plan, reporter, group)
-        except RuntimeError as error:
-            for follower in followers:
-                follower.join(timeout=1)  # one that was killed may not be gone yet
-            if all(follower.exitcode in (None, 0) for follower in followers):
-                raise
-            hint = f"what it printed is above; continue with: cores train --resume --output {job.output}"
-            raise CoresError("a training process died", hint=hint) from error
-        finally:
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
+    plan, group = plan_run(job, resume), Group(0, processes)
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"file://{folder}/store"
+        with _followers(plan, store, processes) as followers, _watched(followers, reporter):
+            try:
+                with _joined(job, group, store):
+                    return run_planned(_on_own_device(plan, group), reporter, group)
+            except RuntimeError as error:
+                dead = _find_dead(followers)
+                if dead is None:
+                    raise
+                hint = f"what it printed is above; continue with: cores train --resume --output {job.output}"
+                raise LaunchError(_describe_death(*dead), hint=hint) from error
+
+
+def join_training(job: TrainJob, reporter: Reporter, resume: bool, group: Group) -> int:
+    """Train as one of a group that a launcher has started; rank 0 plans, speaks and saves for all."""
+    if not group.leads:
+        ignore_stop_signals()
+    with _joined(job, group, "env://"):
+        plans: list[Any] = [plan_run(job, resume) if group.leads else None]
+        distributed.broadcast_object_list(plans)
+        return run_planned(_on_own_device(plans[0], group), reporter if group.leads else Silent(), group)
+
+
+def hostfile_command(hostfile: Path, nodes: int, gpus: int, arguments: Sequence[str]) -> list[str]:
+    """The command by which DeepSpeed's launcher starts `cores` with these arguments on many machines."""
+    machines = ["--hostfile", str(hostfile), "--num_nodes", str(nodes), "--num_gpus", str(gpus)]
+    return ["deepspeed", *machines, "--module", "cores_cli.app", *arguments]
+
+
+def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
+    return replace(plan, job=replace(plan.job, device=own_device(plan.job.device, group)))
 
 
 @contextmanager
-def _followers(plan: RunPlan, store: Path, size: int) -> Iterator[list[BaseProcess]]:
+def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
+    """Connect this process with its group; `store` is where they find each other, as torch's `init_method`."""
+    share_cores(group)
+    if group.size == 1 and not uses_deepspeed(job.config, group):
+        yield
+        return
+    device = own_device(job.device, group)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(
+        backend, init_method=store, rank=group.rank, world_size=group.size, timeout=_PATIENCE
+    )
+    try:
+        yield
+    finally:
+        disconnect()
+
+
+@contextmanager
+def _followers(plan: RunPlan, store: str, size: int) -> Iterator[list[BaseProcess]]:
     """The other processes; none of them outlives the block."""
     context = get_context("spawn")
     followers: list[BaseProcess] = [
@@ -69,34 +121,78 @@ def _followers(plan: RunPlan, store: Path, size: int) -> Iterator[list[BaseProce
         for follower in followers:
             if follower.is_alive():
                 follower.kill()
+                follower.join()
 
 
-def _follow(plan: RunPlan, store: Path, group: Group) -> None:
+def _follow(plan: RunPlan, store: str, group: Group) -> None:
     ignore_stop_signals()
-    run_planned(plan, _Silent(), _join(store, group))
-    distributed.destroy_process_group()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with _joined(plan.job, group, store):
+        run_planned(_on_own_device(plan, group), Silent(), group)
 
 
-def _join(store: Path, group: Group) -> Group:
-    share_cores(group)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=group.rank, world_size=group.size)
-    return group
+def _end_with_parent() -> None:
+    """A process that waits for a rank 0 that was killed would wait for hours."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(EXIT_DIED)
 
 
-class _Silent:
+@contextmanager
+def _watched(followers: Sequence[BaseProcess], reporter: Reporter) -> Iterator[None]:
+    """Ends this process where another died and it does not notice, as on GPUs, where all wait for each other."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            dead = _find_dead(followers)
+            if dead is not None and not over.wait(GRACE):
+                reporter.on_death(_describe_death(*dead))
+                for follower in followers:
+                    follower.kill()
+                os._exit(EXIT_DIED)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _find_dead(followers: Sequence[BaseProcess]) -> tuple[int, int] | None:
+    """Rank and exit code of a process that died. One that was killed may need a moment to be gone."""
+    for rank, follower in enumerate(followers, start=1):
+        if follower.exitcode is None:
+            follower.join(timeout=0.5)
+        if follower.exitcode:
+            return rank, follower.exitcode
+    return None
+
+
+def _describe_death(rank: int, code: int) -> str:
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return f"a training process died: rank {rank}, {how}"
+
+
+class Silent:
     """The reporter of all but rank 0."""
 
     def on_start(self, first_step: int, steps: int) -> None:
-        pass
+        """Said by rank 0."""
 
     def on_step(self, report: StepReport) -> None:
-        pass
+        """Said by rank 0."""
 
     def on_validation(self, step: int, result: Evaluation) -> None:
-        pass
+        """Said by rank 0."""
 
     def on_save(self, step: int, folder: str) -> None:
-        pass
+        """Said by rank 0."""
+
+    def on_death(self, message: str) -> None:
+        """Said by rank 0."""
 
     def should_stop(self) -> bool:
+        """Asked of rank 0."""
         return False

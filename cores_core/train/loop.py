@@ -54,6 +54,9 @@ class Reporter(Protocol):
     def on_save(self, step: int, folder: str) -> None:
         """A checkpoint is on disk."""
 
+    def on_death(self, message: str) -> None:
+        """Another process died, and this one ends at once."""
+
     def should_stop(self) -> bool:
         """Whether to save and stop after this step."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from cores_core.config import Config
 from cores_core.data.mixture import Mixture, SampleOptions, share_out
 from cores_core.data.overlap import without_held_out
 from cores_core.data.registry import find_dataset
@@ -25,9 +26,10 @@ from cores_core.files import save_text
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
 from cores_core.runtime import Group, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
-from cores_core.train.engine import TorchEngine
+from cores_core.train.engine import Engine, TorchEngine
 from cores_core.train.loop import Learner, Reporter, StepReport, Steps, load_batches, train_step
 from cores_core.train.start import RunPlan, TrainJob, open_stores, plan_run, start_model
+from cores_core.train.zero import ZeroEngine
 
 
 def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
@@ -87,7 +89,7 @@ class _Run:
         self.concepts = None if concepts is None else concepts.to(job.device)
         learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
         self.group, self.leads = group, group.leads
-        self.engine = TorchEngine(learning, self.train, group)
+        self.engine = _build_engine(learning, job.config, group)
         self.learner = Learner(self.model, self.concepts, self.engine)
         self.validation = validation
         self.reporter = reporter
@@ -119,11 +121,11 @@ class _Run:
                 last = self.step == self.train.steps
                 if board is not None:
                     self._log(report, board)
-                    if last or self.step % self.train.validate_every == 0:
-                        self._validate(board)
-                stop = self.engine.sum(torch.tensor([float(self.reporter.should_stop())])).item() > 0
+                if last or self.step % self.train.validate_every == 0:
+                    self._validate(board)
+                stop = self._is_asked_to_stop()
                 best = self.best[1] == self.step
-                if self.leads and (stop or last or best or self.step % self.train.save_every == 0):
+                if stop or last or best or self.step % self.train.save_every == 0:
                     self._save()
                 if stop:
                     break
@@ -140,11 +142,20 @@ class _Run:
                     board.add_scalar(f"train/{name}", value, report.step)
         self.reporter.on_step(report)
 
-    def _validate(self, board: SummaryWriter) -> None:
-        with torch.autocast(self.job.device.type, torch.bfloat16, enabled=self.train.precision == "bf16"):
-            result = evaluate(self._checkpoint(), self._validation_job())
+    def _is_asked_to_stop(self) -> bool:
+        wishes = torch.tensor([float(self.reporter.should_stop())], device=self.job.device)
+        return self.engine.sum(wishes).item() > 0
+
+    def _validate(self, board: SummaryWriter | None) -> None:
+        """Score the model, the images shared among the processes, and tell the leader's listeners."""
+        bf16 = self.train.precision == "bf16"
+        with self.engine.whole(), torch.autocast(self.job.device.type, torch.bfloat16, enabled=bf16):
+            divided = isinstance(self.engine, ZeroEngine) and self.engine.divides_weights  # then all do the same
+            result = evaluate(self._checkpoint(), self._validation_job(), group=None if divided else self.group)
         summary = {"step": self.step, **result.to_json()}
         self.best = max(self.best, (summary["giou"] or 0.0, self.step))
+        if board is None:
+            return
         _append_row(self.job.output / "validation.jsonl", summary)
         for name in ("giou", "ciou", "coarse_giou"):
             board.add_scalar(f"validation/{name}", summary[name] or 0.0, self.step)
@@ -156,10 +167,14 @@ class _Run:
         return EvalJob(benchmark_of(store.name), store.data_root, ((store.name, store.split),), "given", limit)
 
     def _save(self) -> None:
+        """Write a checkpoint: the leader does, the others give what they hold."""
         folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"
         state = {"engine": self.engine.state(), "rng": torch.get_rng_state(), "best": list(self.best)}
-        concepts = None if self.concepts is None else self.concepts.state_dict()
-        save_checkpoint(folder, self._checkpoint(), optimizer=state, concepts=concepts)
+        with self.engine.whole():
+            if not self.leads:
+                return
+            concepts = None if self.concepts is None else self.concepts.state_dict()
+            save_checkpoint(folder, self._checkpoint(), optimizer=state, concepts=concepts)
         kept = sorted(folder.parent.glob("step-*"))
         for old in kept[: -self.train.keep_checkpoints]:
             if int(old.name.removeprefix("step-")) != self.best[1]:
@@ -176,6 +191,19 @@ class _Run:
         if self.concepts is not None:
             about["categories"] = list(self.concepts.index)
         return Checkpoint(self.model, self.processor, self.config, about)
+
+
+def _build_engine(learning: torch.nn.Module, config: Config, group: Group) -> Engine:
+    if uses_deepspeed(config, group):
+        return ZeroEngine(learning, config.train, config.engine, group)
+    return TorchEngine(learning, config.train, group)
+
+
+def uses_deepspeed(config: Config, group: Group) -> bool:
+    """Whether a run stands on DeepSpeed: if asked for, or where several processes train a whole model with AdamW."""
+    if config.engine.kind != "auto":
+        return config.engine.kind == "deepspeed"
+    return group.size > 1 and config.train.optimizer == "adamw" and not config.loss.concept
 
 
 def _append_row(path: Path, row: dict[str, object]) -> None:

@@ -7,12 +7,13 @@ parameter by its name, which any engine, with any number of processes, continues
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from cores_core.config import EngineConfig, TrainConfig
 from cores_core.errors import ConfigError
@@ -46,6 +47,12 @@ class ZeroEngine:
         )[0]
         self._deepspeed = deepspeed
         self.steps = 0
+        self._begin_moments()
+
+    @property
+    def divides_weights(self) -> bool:
+        """Whether no process holds all weights, so that all must do the same at the same time."""
+        return self._stage == 3
 
     @property
     def learning_rate(self) -> float:
@@ -75,10 +82,22 @@ class ZeroEngine:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """While it is open, every process holds all weights (ZeRO 3 divides them)."""
-        parameters = list(self._engine.module.parameters()) if self._stage == 3 else []
-        with self._deepspeed.zero.GatheredParameters(parameters, enabled=self._stage == 3):
+        """While it is open, every process holds all weights, each by itself.
+
+        ZeRO 3 divides them; ZeRO 1 and 2 lay them end to end, which libraries that save weights refuse.
+        """
+        if self.divides_weights:
+            with self._deepspeed.zero.GatheredParameters(list(self._engine.module.parameters())):
+                yield
+            return
+        joined = {parameter: parameter.data for parameter in self._named.values()}
+        try:
+            for parameter, data in joined.items():
+                parameter.data = data.clone()
             yield
+        finally:
+            for parameter, data in joined.items():
+                parameter.data = data
 
     def state(self) -> Mapping[str, Any]:
         """The moments by the names of the parameters, and the number of steps."""
@@ -91,16 +110,19 @@ class ZeroEngine:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self.steps = state["steps"]
-        if not self.steps:
-            return
         for flat in self._flat_parameters():
-            blank = {key: torch.zeros_like(flat, dtype=torch.float32) for key in MOMENTS}
-            self._adamw.state[flat] = {"step": torch.tensor(float(self.steps)), **blank}
-        if self._stage in (1, 2):
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
-        for name, parameter in self._named.items():
+            self._adamw.state[flat]["step"].fill_(self.steps)
+        for name, parameter in self._named.items() if self.steps else ():
             for key in MOMENTS:
                 self._set_moment(parameter, key, state["moments"][name][key].to(parameter.device))
+
+    def _begin_moments(self) -> None:
+        """Before DeepSpeed does: it ties the moments to the parameters when only the first group has any."""
+        for flat in self._flat_parameters():
+            blank = {key: torch.zeros_like(flat, dtype=torch.float32) for key in MOMENTS}
+            self._adamw.state[flat] = {"step": torch.tensor(0.0), **blank}
+        if self._stage in (1, 2):
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _moment(self, parameter: nn.Parameter, key: str) -> Tensor:
         if self._stage:
@@ -176,3 +198,12 @@ def import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         deepspeed.ops.__dict__["__compatible_ops__"] = {}  # else it compiles an operation for a minute
     return deepspeed
+
+
+def disconnect() -> None:
+    """Leave the group of processes; DeepSpeed, where it was used, would else go on with it in the next run."""
+    deepspeed = sys.modules.get("deepspeed")
+    if deepspeed is not None and deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    elif distributed.is_initialized():
+        distributed.destroy_process_group()

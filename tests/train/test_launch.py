@@ -9,7 +9,7 @@ import torch
 from runs import Listener, read_rows, read_trajectory
 
 from cores_core.config import LossWeights
-from cores_core.errors import ConfigError, CoresError
+from cores_core.errors import ConfigError, LaunchError
 from cores_core.model.checkpoint import load_checkpoint
 from cores_core.train.launch import launch_training
 from cores_core.train.loop import StepReport
@@ -55,7 +55,7 @@ def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None
         def should_stop(self) -> bool:
             return False
 
-    with pytest.raises(CoresError, match="process died") as caught:
+    with pytest.raises(LaunchError, match="rank 1, by SIGKILL") as caught:
         launch_training(new_job(), Killer(), resume=False, processes=2)
     assert "--resume" in str(caught.value.hint)
     assert multiprocessing.active_children() == []

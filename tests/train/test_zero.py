@@ -19,6 +19,7 @@ from cores_core.train.zero import ZeroEngine, deepspeed_settings
 
 CONFIG = TrainConfig(
     steps=8,
+    embedding_rate=2.0,
     warmup_steps=2,
     learning_rate=0.05,
     weight_decay=0.01,
@@ -106,8 +107,8 @@ def _work(leg: _Leg, rank: int, number: int, folder: Path) -> None:
     store = f"file://{folder}/store{number}"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=leg.size)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
-    model[2].bias.requires_grad_(False)
+    model = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
+    model[3].bias.requires_grad_(False)
     saved: dict[str, Any] = torch.load(folder / "saved.pt", weights_only=True) if number else {}
     if saved:
         model.load_state_dict(saved["model"])
@@ -121,7 +122,7 @@ def _work(leg: _Leg, rank: int, number: int, folder: Path) -> None:
         engine.load_state(saved["engine"])
     norms = []
     for step in leg.steps:
-        rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        rows = torch.randint(7, (4, 2), generator=torch.Generator().manual_seed(step))
         for row in rows[rank :: leg.size]:
             engine.differentiate(lambda row=row: model(row).square().sum() / 4)
         norms.append(engine.step())
