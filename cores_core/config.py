@@ -106,20 +106,27 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """The segmenting chain: 1 step (LISA) or 2 (CoReS), with or without the token refiner."""
+    """The chains: 1 step (LISA), 2 (CoReS) or 3, with or without the token refiner.
 
-    steps: int = 2
+    `reasons` makes answers reason in words before they name the tokens (LISACoT). `c1_supervision` is what C1 is told:
+    nothing (the paper's best), the target, or a pseudo mask, the target's box enlarged by 20 % (Table S1).
+    """
+
+    steps: Literal[1, 2, 3] = 2
     refiner: bool = True
+    reasons: bool = False
+    c1_supervision: Literal["none", "gt", "pseudo"] = "none"
 
     def __post_init__(self) -> None:
-        if self.steps not in (1, 2):
-            raise ConfigError(f"`chain.steps` must be 1 or 2: {self.steps}")
+        if self.steps == 1 and self.c1_supervision != "none":
+            raise ConfigError("`chain.c1_supervision` needs two steps", hint="set chain.steps=2")
 
 
 @dataclass(frozen=True)
 class LossWeights:
     """How much each loss counts. Defaults: the best ratios of Table S2 (mask : text = 2 : 1, BCE : DICE = 2 : 3).
 
+    `coarse` is the weight of C1's own mask loss, beside the final mask's, where `chain.c1_supervision` gives it one.
     `concept` is no loss of the paper: it stands in for pretrained weights where there are none (train/concepts.py).
     """
 
@@ -127,6 +134,7 @@ class LossWeights:
     mask: float = 2.0
     bce: float = 0.4
     dice: float = 0.6
+    coarse: float = 0.1
     concept: float = 0.0
 
     def __post_init__(self) -> None:
@@ -257,6 +265,8 @@ class Config:
         for name in ("pretrain_steps", "align_steps"):
             if getattr(self.train, name) and not self.loss.concept:
                 raise ConfigError(f"`train.{name}` needs `loss.concept`", hint=f"set train.{name}=0")
+        if self.wording == "released" and (self.chain.steps == 3 or self.chain.reasons):
+            raise ConfigError("no release words such answers", hint="set wording=cores")
         if self.lora.rank and not (self.train.start_from or (self.base.mllm and self.base.sam)):
             hint = "set base.mllm and base.sam, or start --from a model"
             raise ConfigError("`lora.rank` keeps the weights of a model as they are, and there is none", hint=hint)
@@ -265,7 +275,11 @@ class Config:
     def prompt(self) -> PromptFormat:
         """The prompt format that this model is trained with."""
         return PromptFormat(
-            steps=self.chain.steps, context=self.context, wording=self.wording, conversation=self.conversation
+            steps=self.chain.steps,
+            context=self.context,
+            wording=self.wording,
+            conversation=self.conversation,
+            reasons=self.chain.reasons,
         )
 
 

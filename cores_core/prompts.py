@@ -14,6 +14,7 @@ import numpy as np
 from cores_core.sample import Query, Turn
 
 LOC = "[LOC]"
+OBJ = "[OBJ]"
 SEG = "[SEG]"
 REFERENCE_SPELLING = {LOC: "[SEG_SEMA]", SEG: "[SEG]"}
 """How the released checkpoints spell our tokens."""
@@ -24,10 +25,10 @@ IMAGE_END = "<im_end>"
 BEGIN = "<s>"
 END = "</s>"
 UNKNOWN = "<unk>"
-SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, IMAGE, IMAGE_START, IMAGE_END, LOC, SEG)
+SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, IMAGE, IMAGE_START, IMAGE_END, LOC, SEG, OBJ)
 
-Context = Literal["none", "fixed"]
-"""In-context input: none (LISA), or the release's first example."""
+Context = Literal["none", "fixed", "random"]
+"""In-context input: none (LISA), the release's first example, or in training any of ours, another for each image."""
 Wording = Literal["cores", "released"]
 """How tokens are spelled and answers are worded: as in the paper, or as in the released weights' evaluation."""
 
@@ -104,15 +105,18 @@ EXPLANATORY_QUESTIONS = (
 ANSWERS = {
     1: f"It is {SEG}.",
     2: f"It appears on {LOC}. It is {SEG}.",
+    3: f"It appears on {LOC}. It belongs to {OBJ}. It is {SEG}.",
 }
-"""The answer of a chain with so many steps: one (LISA) or two (CoReS)."""
+"""The answer of a chain with so many steps: one (LISA), two (CoReS) or, for the ablation of its depth, three."""
+REASONED = "{reason} {answer}"
+"""The answer of a chain of text alone (LISACoT, Table S1): it reasons in words before it answers."""
 RELEASED_ANSWERS = {
     1: f"{REFERENCE_SPELLING[SEG]}.",
     2: f"It usually appears on {REFERENCE_SPELLING[LOC]}. It is {REFERENCE_SPELLING[SEG]}.",
 }
 """What the releases put into their models' mouths to score them."""
 
-CHAINS = {1: (SEG,), 2: (LOC, SEG)}
+CHAINS = {1: (SEG,), 2: (LOC, SEG), 3: (LOC, OBJ, SEG)}
 """The tokens of a chain in the order in which they prompt the segmenter."""
 
 
@@ -144,12 +148,16 @@ _FRAMES: Mapping[Conversation, _Frame] = MappingProxyType(
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a conversation is worded. `steps` is the length of the chain, `context` the in-context input."""
+    """How a conversation is worded.
+
+    `steps` is the length of the chain, `context` the in-context input; with `reasons`, answers reason in words first.
+    """
 
     steps: int = 2
     context: Context = "fixed"
     wording: Wording = "cores"
     conversation: Conversation = "llava_v1"
+    reasons: bool = False
 
     def system(self, example: str | None = None) -> str:
         """The system text, with its sentence about the chain and the in-context example where they belong.
@@ -160,7 +168,7 @@ class PromptFormat:
         llama_2 = self.conversation == "llava_llama_2"
         text = LLAMA_2_SYSTEM if llama_2 else SYSTEM
         if example is None:
-            example = EXAMPLE if self.context == "fixed" else ""
+            example = "" if self.context == "none" else EXAMPLE
         if self.steps > 1 or example:
             text += LLAMA_2_SYSTEM_CHAIN if llama_2 else SYSTEM_CHAIN
         return text + example
@@ -177,17 +185,21 @@ class PromptFormat:
         return tuple(REFERENCE_SPELLING[token] for token in chain) if self.wording == "released" else chain
 
 
-def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | None = None) -> Turn:
+def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | None = None, reason: str = "") -> Turn:
     """Word a query as a question with its answer.
 
     Args:
         query: what is asked; special tokens in its text are defused, so they stay plain text.
         prompt: the format.
         rng: draws one of the release's wordings; None takes the last, which its evaluation uses.
+        reason: what an answer that reasons in words says first.
     """
     templates = SENTENCE_QUESTIONS if query.is_sentence else PHRASE_QUESTIONS
     template = templates[-1] if rng is None else templates[int(rng.integers(len(templates)))]
-    return Turn(question=template.format(text=defuse(query.text)), answer=prompt.answer)
+    answer = (
+        REASONED.format(reason=defuse(reason), answer=prompt.answer) if prompt.reasons and reason else prompt.answer
+    )
+    return Turn(question=template.format(text=defuse(query.text)), answer=answer)
 
 
 def render_explained(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:

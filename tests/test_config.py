@@ -75,7 +75,7 @@ def test_a_whole_number_is_a_fine_float() -> None:
         ("train.learning_rate=-1", "train.learning_rate"),
         ("train.learning_rate=nan", "train.learning_rate"),
         ("loss.dice=-0.1", "loss.dice"),
-        ("chain.steps=3", "chain.steps"),
+        ("chain.steps=4", "chain.steps"),
         ("context=some", "context"),
         ("vision.fit=squeeze", "vision.fit"),
     ],

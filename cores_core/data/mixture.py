@@ -15,7 +15,7 @@ from cores_core.data.store import Record, Region, Store
 from cores_core.errors import DataError
 from cores_core.images import fit_hw, load_image, resize_image
 from cores_core.masks import Rle, decode_rle, resize_mask
-from cores_core.prompts import PromptFormat, render_dialogue, render_explained, render_turn
+from cores_core.prompts import EXAMPLES, PromptFormat, render_dialogue, render_example, render_explained, render_turn
 from cores_core.sample import BoolMask, Query, RgbImage, Sample, Thing, Turn
 
 
@@ -86,13 +86,13 @@ class Mixture:
         asked = draw_queries(shown.record, queries, rng)
         if self._options.word_dropout:
             asked = [(region, _drop_words(query, self._options.word_dropout, rng)) for region, query in asked]
-        turns = [self._word(query, rng) for _, query in asked]
+        regions = shown.record.regions
+        turns = [self._word(query, regions[number], rng) for number, query in asked]
         if shown.record.dialogue:
             turns.append(render_dialogue(shown.record.dialogue, int(rng.integers(len(shown.record.dialogue)))))
         asked = [entry for entry, turn in zip(asked, turns, strict=False) if turn.segments]
         if self._options.mirror and rng.random() < 0.5:
             shown = shown.mirrored()
-        regions = shown.record.regions
         return Sample(
             image=shown.image,
             turns=tuple(sorted(turns, key=lambda turn: not turn.segments)),
@@ -100,9 +100,15 @@ class Mixture:
             ignores=tuple(shown.ignore(index) for index, _ in asked),
             categories=tuple(regions[index].category for index, _ in asked),
             scene=shown.things() if self._options.with_scene else (),
+            example=render_example(*EXAMPLES[rng.integers(len(EXAMPLES))])
+            if self._prompt.context == "random"
+            else None,
         )
 
-    def _word(self, query: Query, rng: np.random.Generator) -> Turn:
+    def _word(self, query: Query, region: Region, rng: np.random.Generator) -> Turn:
+        if self._prompt.reasons:
+            known = f"It is the {region.category.lower()}." if region.category else ""
+            return render_turn(query, self._prompt, rng, reason=query.answer or known)
         if query.answer is None:
             return render_turn(query, self._prompt, rng)
         if rng.random() < self._options.explanatory:

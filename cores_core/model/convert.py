@@ -6,6 +6,7 @@ Source: the releases of LISA and CoReS.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from cores_core import prompts
 from cores_core.config import ChainConfig, Config
@@ -34,7 +35,7 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
     language, vision = original_sizes(folder, tree, weights)
     tokenizer = SentencePieceTokenizer(folder)
     refiner = "refiner.norm.weight" in weights
-    steps = 2 if refiner or prompts.REFERENCE_SPELLING[prompts.LOC] in tokenizer else 1
+    steps: Literal[1, 2] = 2 if refiner or prompts.REFERENCE_SPELLING[prompts.LOC] in tokenizer else 1
     for token in (*PromptFormat(steps, wording="released").chain, prompts.IMAGE_START, prompts.IMAGE_END):
         if token not in tokenizer:
             raise CheckpointError(f"the tokenizer has no token {token}: {folder}", hint="is this LISA or CoReS?")

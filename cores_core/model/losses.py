@@ -3,10 +3,12 @@
 L = w_text CE + w_mask (w_bce BCE + w_dice DICE). CE is the mean over answer tokens, BCE and DICE over masks, DICE with
 the release's scale of 1/1000 and epsilon of 1e-6 (LISA, after Mask2Former). A step that is made of several batches, on
 several processes, divides by the counts of all of them, so that it does not matter how its images are shared out.
-Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own (Table S1).
+Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own unless an
+ablation asks for one (Table S1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.segmenter import Segmenter
 
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
+GROWTH = 0.2
+"""How much larger a pseudo mask's box is, on each side."""
+C1Supervision = Literal["none", "gt", "pseudo"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,17 @@ def count_terms(batch: Batch) -> Counts:
 
 
 def compute_losses(
-    output: ChainOutput, batch: Batch, segmenter: Segmenter, weights: LossWeights, counts: Counts | None = None
+    output: ChainOutput,
+    batch: Batch,
+    segmenter: Segmenter,
+    weights: LossWeights,
+    counts: Counts | None = None,
+    c1_supervision: C1Supervision = "none",
 ) -> Losses:
     """Compare a forward's output with its batch's answers and masks.
 
     Args:
+        c1_supervision: what C1 is held against, beside the final mask: nothing, the target, or a pseudo mask.
         counts: of the whole step that the batch is a part of, whose losses are then the sums of its parts' losses; None
             if it is the whole step.
     """
@@ -57,7 +68,30 @@ def compute_losses(
     text = text_loss(output.text, counts.tokens)
     bce, dice = mask_losses(output.refined, batch, segmenter, counts.masks)
     total = weights.text * text + weights.mask * (weights.bce * bce + weights.dice * dice)
+    if c1_supervision != "none":
+        told = batch if c1_supervision == "gt" else replace(batch, masks=tuple(map(enlarge, batch.masks)))
+        coarse = mask_losses(output.coarse, told, segmenter, counts.masks)
+        total = total + weights.coarse * (weights.bce * coarse[0] + weights.dice * coarse[1])
     return Losses(total=total, text=text, bce=bce, dice=dice)
+
+
+def enlarge(masks: Tensor) -> Tensor:
+    """The boxes of (N, H, W) bool masks, a fifth of their side larger on each side, as masks; empty ones stay empty.
+
+    Stands for the pseudo masks of Table S1, which SAM draws in such a box: a region that surely holds the target.
+    """
+    found = torch.zeros_like(masks)
+    for mask, box in zip(masks, found, strict=True):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        if not len(rows):
+            continue
+        sides = []
+        for places, size in ((rows, mask.shape[0]), (columns, mask.shape[1])):
+            first, last = int(places[0]), int(places[-1]) + 1
+            margin = round(GROWTH * (last - first))
+            sides.append(slice(max(0, first - margin), min(size, last + margin)))
+        box[sides[0], sides[1]] = True
+    return found
 
 
 def text_loss(text: TextOutput, tokens: int) -> Tensor:

@@ -162,7 +162,7 @@ def _losses_of_phase(learner: Learner, batch: Batch, config: Config, counts: Cou
         loss = text_loss(text, counts.tokens)
         return Losses(config.loss.text * loss, loss, none, none), concepts.prompt_loss(text, batch)
     output = model(batch)
-    losses = compute_losses(output, batch, model.segmenter, config.loss, counts)
+    losses = compute_losses(output, batch, model.segmenter, config.loss, counts, config.chain.c1_supervision)
     return losses, none if concepts is None else concepts(output, batch)
 
 
