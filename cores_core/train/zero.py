@@ -8,6 +8,7 @@ parameter by its name, which any engine, with any number of processes, continues
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -195,6 +196,7 @@ def import_deepspeed(device: torch.device) -> Any:
     from deepspeed.utils.logging import logger
 
     logger.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`torch.distributed.", FutureWarning)  # of names that DeepSpeed calls
     if device.type == "cpu":
         deepspeed.ops.__dict__["__compatible_ops__"] = {}  # else it compiles an operation for a minute
     return deepspeed
