@@ -181,7 +181,8 @@ class TrainConfig:
     before it goes on: the same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows
     every other one mirrored; `word_dropout` is the share of a question's words that is left out; `keep_images` holds
     images in memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights
-    and mask head stay in float32.
+    and mask head stay in float32. `checkpoint_activations` computes the language model's activations twice, to hold
+    fewer. A sample that cannot be used is skipped; after `most_skipped` of them the run stops.
     """
 
     start_from: str | None = None
@@ -215,6 +216,8 @@ class TrainConfig:
     validate_every: int = 500
     validation_images: int = 64
     workers: int = 1
+    most_skipped: int = 100
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         _check_not_negative("train", self)

@@ -157,11 +157,11 @@ def compare(
     """Compare evaluations of the same data: differences with their intervals, and pictures side by side."""
     import json
 
-    from cores_core.evaluate.report import find_pictures
     from PIL import Image
 
     from cores_core.evaluate.compare import compare as compare_evaluations
     from cores_core.evaluate.compare import render_sheet
+    from cores_core.evaluate.report import find_pictures
     from cores_core.evaluate.results import load_evaluation
     from cores_core.files import replacing, save_text
 
@@ -226,9 +226,8 @@ def _choose_examples(context: str, targets: "Sequence[Target]") -> "Mapping[str,
 
 def _finish(evaluation: "Evaluation", output: Path | None) -> None:
     """Show an evaluation, and write it."""
-    from cores_core.evaluate.report import save_report
-
     from cores_core.evaluate.journal import Journal
+    from cores_core.evaluate.report import save_report
     from cores_core.evaluate.results import save_evaluation
 
     if output is not None:

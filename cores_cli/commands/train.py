@@ -1,6 +1,8 @@
 """`cores train`: train a model from a preset, interrupted and resumed at will."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +16,10 @@ from cores_cli.options import DataRootOption, DeviceName, DeviceOption
 if TYPE_CHECKING:
     from cores_core.evaluate.results import Evaluation
     from cores_core.train.loop import StepReport
+    from cores_core.train.start import TrainJob
 
-INTERRUPTED = 130
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Codes of a run that was asked to stop, and saved: by Ctrl-C, or by a cluster that takes its machine back."""
 
 
 def train(
@@ -26,38 +30,89 @@ def train(
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Start from this model's weights, not at random.")
     ] = None,
+    mllm: Annotated[str | None, typer.Option("--mllm", help="The LLaVA to begin with: a folder or a hub id.")] = None,
+    sam: Annotated[str | None, typer.Option("--sam", help="The SAM to begin with: a .pth, or vit_h|l|b.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
     ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of each machine; 0 for the CPU.")] = None,
     processes: Annotated[
         int, typer.Option("--processes", min=1, help="Processes on this CPU that share the images of each step.")
     ] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, with --hostfile.")] = 1,
+    hostfile: Annotated[Path | None, typer.Option("--hostfile", help="DeepSpeed's list of machines.")] = None,
+    zero: Annotated[int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage of DeepSpeed.")] = None,
     device: DeviceOption = DeviceName.auto,
-    plan: Annotated[bool, typer.Option("--plan", help="Only show what would train, and the memory it takes.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would train, on what, and its memory.")] = False,
 ) -> None:
     """Train a model.
 
-    Ctrl-C saves a checkpoint and exits with code 130; `--resume` continues exactly where it stopped. With --resume the
-    run's own config.yaml is read; --set still applies.
+    On several GPUs, or in several processes, DeepSpeed shares the images of each step; the run is the same on any
+    number of them. Ctrl-C saves a checkpoint and exits with code 130, SIGTERM with 143; `--resume` continues exactly
+    where it stopped. With --resume the run's own config.yaml is read; --set still applies. Under torchrun, or another
+    launcher that sets RANK and WORLD_SIZE, each process joins its group.
     """
-    from cores_core.runtime import resolve_device
+    from cores_core.runtime import group_from_environment, resolve_device
     from cores_core.settings import load_config
-    from cores_core.train.launch import launch_training
-    from cores_core.train.start import TrainJob, plan_memory
+    from cores_core.train.launch import join_training, launch_training
+    from cores_core.train.start import TrainJob
 
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
-    starts = () if start_from is None else (f"train.start_from={start_from}",)
-    config = load_config(source, (*starts, *(settings or ())))
-    job = TrainJob(config=config, data_root=data_root, output=output, device=resolve_device(device))
+    named = {"train.start_from": start_from, "base.mllm": mllm, "base.sam": sam, "engine.stage": zero}
+    given = [f"{key}={value}" for key, value in named.items() if value is not None]
+    config = load_config(source, (*given, *(settings or ())))
+    place = resolve_device("cpu" if plan or gpus == 0 else "cuda" if gpus else device)
+    job = TrainJob(config=config, data_root=data_root, output=output, device=place)
+    count = gpus or processes
     if plan:
-        return console.show_memory(f"training {preset}", plan_memory(job)[1])
+        return _show_plan(preset, job, count * nodes)
+    if hostfile is not None:
+        raise typer.Exit(_launch_on_machines(hostfile, nodes, gpus or 1))
+    group = group_from_environment()
     with console.progress_bar() as progress, _StopOnSignal() as stop:
         reporter = _TerminalReporter(progress, stop, config.train.log_every)
-        steps = launch_training(job, reporter, resume, processes)
+        if group is not None:
+            steps = join_training(job, reporter, resume, group)
+        else:
+            steps = launch_training(job, reporter, resume, count)
     if steps < config.train.steps:
         console.say(f"stopped after step {steps}; continue with: cores train --resume --output {output}")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(EXIT_CODES[stop.number])
     console.say(f"done after {steps} steps: {output}")
+
+
+def _show_plan(preset: str, job: "TrainJob", processes: int) -> None:
+    """What trains, from what, on what and how, and the memory of each process; nothing is loaded."""
+    from cores_core.train.start import describe_run, plan_memory
+
+    console.show_memory(f"training {preset}", plan_memory(job, processes)[1])
+    console.show_text_table("run", ("what", "value"), list(describe_run(job, processes).items()))
+
+
+def _launch_on_machines(hostfile: Path, nodes: int, gpus: int) -> int:
+    """Start this same command on every machine, without the options that say where."""
+    from cores_core.errors import LaunchError
+    from cores_core.train.launch import hostfile_command
+
+    if not hostfile.is_file():
+        raise LaunchError(f"no such list of machines: {hostfile}", hint="one line each: NAME slots=8")
+    command = hostfile_command(hostfile, nodes, gpus, _without_places(sys.argv[1:]))
+    try:
+        return subprocess.run(command, check=False).returncode
+    except OSError as error:
+        raise LaunchError(f"cannot start: {command[0]} ({error.strerror})", hint="pip install deepspeed") from error
+
+
+def _without_places(arguments: list[str]) -> list[str]:
+    """The arguments without --nodes, --hostfile and their values."""
+    kept, skip = [], False
+    for argument in arguments:
+        name, given, _ = argument.partition("=")
+        is_place = name in ("--nodes", "--hostfile")
+        if not skip and not is_place:
+            kept.append(argument)
+        skip = not skip and is_place and not given
+    return kept
 
 
 class _StopOnSignal:
@@ -65,6 +120,7 @@ class _StopOnSignal:
 
     def __init__(self) -> None:
         self.requested = False
+        self.number = signal.SIGINT
 
     def __enter__(self) -> "_StopOnSignal":
         self._previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -77,7 +133,7 @@ class _StopOnSignal:
     def _request(self, number: int, _: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self.number = True, signal.Signals(number)
         console.say("saving and stopping after this step ...")
 
 
@@ -98,6 +154,8 @@ class _TerminalReporter:
     def on_step(self, report: "StepReport") -> None:
         line = f"loss {report.loss:.3f}  text {report.text:.3f}  bce {report.bce:.3f}  dice {report.dice:.3f}"
         self._progress.update(self._task, completed=report.step, description=line)
+        if report.skipped:
+            console.say(f"step {report.step}: {report.skipped} samples skipped, see skipped-*.jsonl", style="yellow")
         if not console.talk.is_terminal and report.step % self._log_every == 0:
             console.say(f"step {report.step}/{self._steps}  {line}  {report.seconds:.2f} s")
 

@@ -116,21 +116,25 @@ def plan_prediction(
     return MemoryPlan(tuple(parts), 0, 0, max(language_bytes, _sam_attention(config) * dtype.itemsize))
 
 
-def plan_training(checkpoint: Checkpoint) -> MemoryPlan:
+def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
     """The memory of one process that trains a model as it stands: its adapters, what learns, its precisions.
 
     Args:
         checkpoint: may be on the meta device.
+        processes: that train together and, by the stage of ZeRO, divide moments, gradients and weights.
     """
     model, train, language = checkpoint.model, checkpoint.config.train, checkpoint.config.language
+    stage = checkpoint.config.engine.stage if processes > 1 else 0
     parts, learning = [], 0
     for name, module in model_parts(model).items():
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         weight_bytes = sum(parameter.numel() * parameter.dtype.itemsize for parameter in module.parameters())
+        weight_bytes //= processes if stage == 3 else 1
         parts.append(PartPlan(name, _count(module), sum(p.numel() for p in trainable), weight_bytes))
         learning += sum(parameter.numel() * parameter.dtype.itemsize for parameter in trainable)
     width = 2 if train.precision == "bf16" else 4
-    kept = language.layers * (10 * language.width + 4 * language.mlp)  # numbers that a layer keeps for its gradients
+    per_layer = 10 * language.width + 4 * language.mlp  # numbers that a layer keeps of a token for its gradients
+    kept = language.layers * (language.width if train.checkpoint_activations else per_layer)
     tokens = _tokens(checkpoint, train.queries_per_image)
     kept_by_sam = 0
     if next(model.segmenter.image_encoder.parameters()).requires_grad:
@@ -139,7 +143,10 @@ def plan_training(checkpoint: Checkpoint) -> MemoryPlan:
         blocks = len(sam.global_blocks) if sam.window else sam.depth
         kept_by_sam = grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint.config)
     per_image = max(tokens * kept + kept_by_sam, _sam_attention(checkpoint.config))
-    return MemoryPlan(tuple(parts), learning, 2 * learning, train.images_per_step * per_image * width)
+    images = min(train.images_at_once or train.images_per_step, -(-train.images_per_step // processes))
+    gradients = learning // processes if stage >= 2 else learning
+    moments = 2 * learning // (processes if stage else 1)
+    return MemoryPlan(tuple(parts), gradients, moments, images * per_image * width)
 
 
 def _tokens(checkpoint: Checkpoint, questions: int) -> int:

@@ -82,6 +82,11 @@ class Batch:
         return replace(self, **changes, masks=moved, ignores=ignores, thing_maps=maps)
 
 
+def batch_tensors(batch: Batch) -> dict[str, Any]:
+    """A batch as plain tensors and values, to be kept and looked at."""
+    return {entry.name: getattr(batch, entry.name) for entry in fields(batch) if entry.name != "sizes"}
+
+
 class Tokenizer(Protocol):
     """What a processor needs of a tokenizer. Those of transformers have it, and so has `SentencePieceTokenizer`."""
 
@@ -158,6 +163,10 @@ class Processor:
             mllm_pixels=torch.stack([mllm_pixels(Image.fromarray(sample.image), self.images) for sample in samples]),
             **self._pictures(samples),
         )
+
+    def check_sample(self, sample: Sample) -> None:
+        """Raises DataError if one of its questions is too long."""
+        self._pack(sample, [self.answer_ids(turn) for turn in sample.turns])
 
     def collate_pictures(self, samples: Sequence[Sample]) -> Batch:
         """Make a batch for SAM alone: no tokens, no pixels for the MLLM."""

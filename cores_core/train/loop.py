@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,19 +14,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores_core.config import Config, LossWeights, TrainConfig
 from cores_core.data.mixture import Mixture
-from cores_core.errors import LossError
+from cores_core.errors import DataError, LossError
 from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Counts, Losses, compute_losses, count_terms, mask_losses, text_loss
 from cores_core.model.processor import Batch, Processor
 from cores_core.runtime import Group
+from cores_core.sample import Sample
 from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import Engine
+
+ATTEMPTS, DETOUR = 5, 1_000_003
+"""How many samples are tried in place of one that cannot be used, and how far apart they are."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step: its number (from 1), its losses (0 where they have no part in it) and its pace."""
+    """One finished step: its number (from 1), its losses (0 where they have no part in it) and its pace.
+
+    `skipped` counts samples of this step that could not be used.
+    """
 
     step: int
     loss: float
@@ -37,6 +44,7 @@ class StepReport:
     gradient_norm: float
     learning_rate: float
     seconds: float
+    skipped: int = 0
 
 
 class Reporter(Protocol):
@@ -61,10 +69,19 @@ class Reporter(Protocol):
         """Whether to save and stop after this step."""
 
 
-class Steps(Dataset[list[Batch]]):
+@dataclass(frozen=True)
+class StepData:
+    """One process's share of a step: its batches, and what could not be used, with the reason."""
+
+    batches: list[Batch]
+    skipped: list[str]
+
+
+class Steps(Dataset[StepData]):
     """The batches of the steps from `first` on; each is a pure function of its number.
 
-    Every process of a group takes every so-many-th image of a step, `images_at_once` in a batch.
+    Every process of a group takes every so-many-th image of a step, `images_at_once` in a batch. An image that cannot
+    be used gives its place to another, which is a function of its position, too.
     """
 
     def __init__(self, mixture: Mixture, processor: Processor, config: TrainConfig, first: int, group: Group) -> None:
@@ -77,21 +94,40 @@ class Steps(Dataset[list[Batch]]):
     def __len__(self) -> int:
         return max(self._config.steps - self._first, 0)
 
-    def __getitem__(self, index: int) -> list[Batch]:
+    def __getitem__(self, index: int) -> StepData:
         step, pretrain = self._first + index, self._config.pretrain_steps
         start = min(step, pretrain) * self._config.pretrain_images
         start += max(step - pretrain, 0) * self._config.images_per_step
         images = self._config.pretrain_images if step < pretrain else self._config.images_per_step
         mine = range(start + self._group.rank, start + images, self._group.size)
+        queries = self._config.pretrain_queries if step < pretrain else self._config.queries_per_image
+        skipped: list[str] = []
+        samples = [self._draw(position, queries, skipped) for position in mine]
         if step < pretrain:
-            queries = self._config.pretrain_queries
-            return [self._processor.collate_pictures([self._mixture.draw(position, queries) for position in mine])]
-        size = self._config.images_at_once or len(mine)
-        pieces = (mine[begin : begin + size] for begin in range(0, len(mine), size))
-        return [self._processor.collate([self._mixture[position] for position in piece]) for piece in pieces]
+            return StepData([self._processor.collate_pictures(samples)], skipped)
+        size = self._config.images_at_once or len(samples)
+        pieces = (samples[begin : begin + size] for begin in range(0, len(samples), size))
+        return StepData([self._processor.collate(piece) for piece in pieces], skipped)
+
+    def _draw(self, position: int, queries: int, skipped: list[str]) -> Sample:
+        """The sample at a position, or at one far behind it.
+
+        Raises:
+            DataError: none of several can be used.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                sample = self._mixture.draw(position + attempt * DETOUR, queries)
+                self._processor.check_sample(sample)
+            except DataError as error:
+                skipped.append(error.message)
+            else:
+                return sample
+        hint = "the data set has changed since it was prepared: prepare it again"
+        raise DataError(f"{ATTEMPTS} samples in a row cannot be used, the last: {skipped[-1]}", hint=hint)
 
 
-def load_batches(steps: Steps, workers: int) -> Iterator[list[Batch]]:
+def load_batches(steps: Steps, workers: int) -> Iterator[StepData]:
     """The batches of each step in order, made ahead of time by `workers` processes (0: in this one)."""
     options: dict[str, Any] = {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     own = torch.Generator()  # a loader draws a seed, which would change the dropout of a run that is resumed
@@ -107,20 +143,20 @@ class Learner:
     engine: Engine
 
 
-def train_step(learner: Learner, batches: Sequence[Batch], config: Config) -> StepReport:
+def train_step(learner: Learner, data: StepData, config: Config) -> StepReport:
     """Forward, losses and backward of each batch, then one update.
 
     Args:
-        batches: this process's share of the step.
+        data: this process's share of the step.
 
     Raises:
         LossError: the loss is not a number; nothing is updated.
     """
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
     device = learner.model.device
-    mine = [count_terms(batch) for batch in batches]
-    sums = torch.tensor([sum(c.tokens for c in mine), sum(c.masks for c in mine), len(batches)], device=device)
-    tokens, masks, parts = engine.sum(sums.double()).tolist()
+    mine, sizes = [count_terms(batch) for batch in data.batches], (len(data.batches), len(data.skipped))
+    sums = torch.tensor([sum(c.tokens for c in mine), sum(c.masks for c in mine), *sizes], device=device)
+    tokens, masks, parts, skipped = engine.sum(sums.double()).tolist()
     counts, terms = Counts(int(tokens), int(masks)), torch.zeros(5, device=device)
 
     def compute(batch: Batch) -> Tensor:
@@ -132,7 +168,7 @@ def train_step(learner: Learner, batches: Sequence[Batch], config: Config) -> St
         terms.add_(torch.stack([part.detach() for part in found]))
         return total
 
-    for batch in batches:
+    for batch in data.batches:
         engine.differentiate(partial(compute, batch))
     loss, text, bce, dice, concept_loss = engine.sum(terms).tolist()
     if not math.isfinite(loss):
@@ -148,6 +184,7 @@ def train_step(learner: Learner, batches: Sequence[Batch], config: Config) -> St
         gradient_norm=norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,
+        skipped=int(skipped),
     )
 
 

@@ -20,16 +20,23 @@ from cores_core.data.mixture import Mixture, SampleOptions, share_out
 from cores_core.data.overlap import without_held_out
 from cores_core.data.registry import find_dataset
 from cores_core.data.store import Store
+from cores_core.errors import ConfigError, DataError, LossError
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.files import save_text
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
+from cores_core.model.processor import batch_tensors
 from cores_core.runtime import Group, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import Engine, TorchEngine
-from cores_core.train.loop import Learner, Reporter, StepReport, Steps, load_batches, train_step
+from cores_core.train.loop import Learner, Reporter, StepData, StepReport, Steps, load_batches, train_step
 from cores_core.train.start import RunPlan, TrainJob, open_stores, plan_run, start_model
 from cores_core.train.zero import ZeroEngine
+
+_OUT_OF_MEMORY = (
+    "lower train.images_at_once or train.queries_per_image, or set train.checkpoint_activations=true, engine.stage=3 "
+    "or engine.offload=true, then continue with --resume"
+)
 
 
 def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
@@ -86,6 +93,8 @@ class _Run:
         self.config = checkpoint.config
         self.about = {"base": checkpoint.about["base"]} if "base" in checkpoint.about else {}
         self.model = checkpoint.model.to(job.device).train()
+        if self.train.checkpoint_activations:
+            self.model.mllm.llava.gradient_checkpointing_enable({"use_reentrant": False})
         self.concepts = None if concepts is None else concepts.to(job.device)
         learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
         self.group, self.leads = group, group.leads
@@ -93,7 +102,7 @@ class _Run:
         self.learner = Learner(self.model, self.concepts, self.engine)
         self.validation = validation
         self.reporter = reporter
-        self.step = 0
+        self.step = self.skipped = 0
         self.best: tuple[float, int] = (-1.0, 0)
 
     def resume_from(self, folder: Path) -> None:
@@ -115,8 +124,8 @@ class _Run:
         steps = Steps(mixture, self.processor, self.train, self.step, self.group)
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1) if self.leads else None
         try:
-            for batches in load_batches(steps, self.train.workers):
-                report = train_step(self.learner, batches, self.job.config)
+            for data in load_batches(steps, self.train.workers):
+                report = self._train_step(data)
                 self.step = report.step
                 last = self.step == self.train.steps
                 if board is not None:
@@ -133,6 +142,24 @@ class _Run:
             if board is not None:
                 board.close()
         return self.step
+
+    def _train_step(self, data: StepData) -> StepReport:
+        """One step; what goes wrong in it is told with what helps."""
+        for reason in data.skipped:
+            _append_row(self.job.output / f"skipped-{self.group.rank}.jsonl", {"step": self.step + 1, "reason": reason})
+        try:
+            report = train_step(self.learner, data, self.job.config)
+        except LossError as error:
+            path = self.job.output / f"failed-step-{self.step + 1:06d}-{self.group.rank}.pt"
+            torch.save([batch_tensors(batch) for batch in data.batches], path)
+            raise LossError(f"{error.message}; its batch is in {path}", hint=error.hint) from error
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(f"out of memory in step {self.step + 1}", hint=_OUT_OF_MEMORY) from error
+        self.skipped += report.skipped
+        if self.skipped > self.train.most_skipped:
+            hint = f"see {self.job.output}/skipped-*.jsonl; `cores prepare-data --check` names what is damaged"
+            raise DataError(f"{self.skipped} samples could not be used", hint=hint)
+        return report
 
     def _log(self, report: StepReport, board: SummaryWriter) -> None:
         _append_row(self.job.output / "metrics.jsonl", asdict(report))

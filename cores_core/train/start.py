@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 
 from cores_core.config import BaseConfig, Config
+from cores_core.data.mixture import share_out
+from cores_core.data.registry import find_dataset
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.files import save_text
@@ -112,8 +115,8 @@ def start_model(plan: RunPlan) -> Checkpoint:
     return _ready(checkpoint, job.config, has_adapter=plan.newest is not None)
 
 
-def plan_memory(job: TrainJob) -> tuple[Checkpoint, MemoryPlan]:
-    """What a new run would train, on the meta device, and the memory that it would take; nothing is loaded.
+def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPlan]:
+    """What a new run would train, on the meta device, and the memory of each of its processes; nothing is loaded.
 
     Raises:
         CoresError: as `plan_run`.
@@ -125,7 +128,24 @@ def plan_memory(job: TrainJob) -> tuple[Checkpoint, MemoryPlan]:
     else:
         checkpoint = inspect_checkpoint(config.train.start_from)
     checkpoint = _ready(checkpoint, config, has_adapter=False)
-    return checkpoint, plan_training(checkpoint)
+    return checkpoint, plan_training(checkpoint, processes)
+
+
+def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
+    """How a run would go, in words: its steps, its batch, its engine, what it is shown and how often."""
+    config, train, loss = job.config, job.config.train, job.config.loss
+    share = -(-train.images_per_step // processes)
+    parts = -(-share // (train.images_at_once or share))
+    weights = share_out([find_dataset(name, job.data_root).group for name in config.data], config.mixture)
+    shares = ["every image once an epoch"] if weights is None else [f"{w / sum(weights):.0%}" for w in weights]
+    return {
+        "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {train.optimizer} at {train.learning_rate:g}",
+        "images a step": f"{train.images_per_step}: {processes} processes x {parts} parts of {-(-share // parts)}",
+        "questions an image": f"up to {train.queries_per_image}",
+        "engine": config.engine.kind if processes == 1 else f"{config.engine.kind}, ZeRO {config.engine.stage}",
+        "data": ", ".join(f"{name} ({share})" for name, share in zip_longest(config.data, shares, fillvalue=shares[0])),
+        "losses": f"text {loss.text:g}, mask {loss.mask:g} (BCE {loss.bce:g}, DICE {loss.dice:g})",
+    }
 
 
 def open_stores(job: TrainJob) -> tuple[list[Store], Store]:

@@ -100,8 +100,8 @@ def test_data_that_is_not_prepared_is_named_before_anything_starts(cli, preset, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_group_of_processes_is_stopped_together_and_resumed(preset, partworld_root, tmp_path, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_group_of_processes_is_stopped_together_and_resumed(preset, partworld_root, tmp_path, number, code):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "cores_cli.app", "train", "--preset", str(preset), "--processes", "2"]
     command += ["--data-root", str(partworld_root), "--output", str(run), "--device", "cpu"]
@@ -110,7 +110,7 @@ def test_a_group_of_processes_is_stopped_together_and_resumed(preset, partworld_
         time.sleep(0.05)
         assert process.poll() is None
     os.killpg(process.pid, number)  # as a terminal does
-    assert process.wait(60) == 130
+    assert process.wait(60) == code
     done = len(losses(run))
     assert (run / f"checkpoints/step-{done:06d}/checkpoint.json").is_file()
     resumed = subprocess.run([*command, "--resume", "--set", f"train.steps={done + 2}"], stderr=subprocess.DEVNULL)

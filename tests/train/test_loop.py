@@ -1,24 +1,34 @@
 """Each step's batch is a pure function of its number, and no image is skipped or shown twice."""
 
+from collections.abc import Container
 from typing import Any
 
+import pytest
+
 from cores_core.config import TrainConfig
+from cores_core.errors import DataError
 from cores_core.runtime import Group
-from cores_core.train.loop import Steps
+from cores_core.train.loop import DETOUR, Steps
 
 CONFIG = TrainConfig(steps=5, pretrain_steps=2, pretrain_images=3, pretrain_queries=4, images_per_step=2)
 ALONE = Group()
-PICTURES, WHOLE = [[(0, 4), (1, 4), (2, 4)], [(3, 4), (4, 4), (5, 4)]], [[6, 7], [8, 9], [10, 11]]
+PICTURES = [[(0, 4), (1, 4), (2, 4)], [(3, 4), (4, 4), (5, 4)]]
+WHOLE = [[(6, 3), (7, 3)], [(8, 3), (9, 3)], [(10, 3), (11, 3)]]
 
 
 class _Positions:
     """A mixture whose samples are their own positions, and a processor that leaves them as they are."""
 
-    def __getitem__(self, position: int) -> int:
-        return position
+    def __init__(self, damaged: Container[int] = ()) -> None:
+        self.damaged = damaged
 
     def draw(self, position: int, queries: int) -> tuple[int, int]:
+        if position in self.damaged:
+            raise DataError(f"cannot read image {position}")
         return position, queries
+
+    def check_sample(self, sample: Any) -> None:
+        pass
 
     def collate(self, samples: list[int]) -> list[int]:
         return samples
@@ -37,8 +47,8 @@ def test_steps_from_any_step_on_are_the_rest() -> None:
 
 def test_a_group_shares_the_images_of_each_step() -> None:
     first, second = (_batches(0, Group(rank, size=2)) for rank in range(2))
-    assert first[2:] == [[6], [8], [10]]
-    assert second[2:] == [[7], [9], [11]]
+    assert first[2:] == [[(6, 3)], [(8, 3)], [(10, 3)]]
+    assert second[2:] == [[(7, 3)], [(9, 3)], [(11, 3)]]
     assert [sorted(ours + theirs) for ours, theirs in zip(first, second, strict=True)] == [*PICTURES, *WHOLE]
 
 
@@ -49,11 +59,27 @@ def test_there_is_no_step_after_the_last() -> None:
 def test_a_step_may_be_read_in_smaller_batches() -> None:
     source: Any = _Positions()
     config = TrainConfig(steps=2, images_per_step=5, images_at_once=2)
-    steps = [Steps(source, source, config, 0, group)[1] for group in (ALONE, Group(0, size=2), Group(1, size=2))]
-    assert steps == [[[5, 6], [7, 8], [9]], [[5, 7], [9]], [[6, 8]]]
+    steps = [
+        Steps(source, source, config, 0, group)[1].batches for group in (ALONE, Group(0, size=2), Group(1, size=2))
+    ]
+    positions = [[[position for position, _ in batch] for batch in batches] for batches in steps]
+    assert positions == [[[5, 6], [7, 8], [9]], [[5, 7], [9]], [[6, 8]]]
+
+
+def test_a_sample_that_cannot_be_used_gives_its_place_to_another_and_is_named() -> None:
+    source: Any = _Positions(damaged={7, 7 + DETOUR})
+    data = Steps(source, source, CONFIG, 0, ALONE)[2]
+    assert data.batches == [[(6, 3), (7 + 2 * DETOUR, 3)]]
+    assert data.skipped == ["cannot read image 7", f"cannot read image {7 + DETOUR}"]
+
+
+def test_when_nothing_can_be_used_the_run_ends() -> None:
+    source: Any = _Positions(damaged=range(10**9))
+    with pytest.raises(DataError, match="5 samples in a row"):
+        Steps(source, source, CONFIG, 0, ALONE)[0]
 
 
 def _batches(first: int, group: Group = ALONE) -> list[Any]:
     source: Any = _Positions()
     steps = Steps(source, source, CONFIG, first, group)
-    return [[image for batch in steps[index] for image in batch] for index in range(len(steps))]
+    return [[image for batch in steps[index].batches for image in batch] for index in range(len(steps))]
