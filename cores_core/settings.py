@@ -4,6 +4,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -17,31 +18,57 @@ T = TypeVar("T")
 
 def list_presets() -> list[str]:
     """Names of the presets that ship with the package."""
-    folder = resources.files("cores_core") / "presets"
+    return _names(resources.files("cores_core") / "presets")
+
+
+def list_variants() -> list[str]:
+    """Names of the variants: changes of a preset, most of them rows of the paper's ablation tables."""
+    return _names(resources.files("cores_core") / "presets" / "variants")
+
+
+def load_config(source: str | Path, overrides: tuple[str, ...] = (), variants: tuple[str, ...] = ()) -> Config:
+    """Read a preset (by name) or a YAML file, then apply variants, then `section.key=value` overrides.
+
+    Raises:
+        ConfigError: no such preset, file or variant, or a key or value that makes no sense.
+    """
+    presets = resources.files("cores_core") / "presets"
+    if str(source) in list_presets():
+        tree = _read_tree((presets / f"{source}.yaml").read_text(encoding="utf-8"), source)
+    elif Path(source).is_file():
+        tree = _read_tree(Path(source).read_text(encoding="utf-8"), source)
+    else:
+        raise ConfigError(f"no preset or file: {source}", hint=f"presets: {', '.join(list_presets())}")
+    for variant in variants:
+        if variant not in list_variants():
+            raise ConfigError(f"no variant: {variant}", hint=f"variants: {', '.join(list_variants())}")
+        _merge(tree, _read_tree((presets / "variants" / f"{variant}.yaml").read_text(encoding="utf-8"), variant))
+    for override in overrides:
+        _apply_override(tree, override)
+    return build_config(tree)
+
+
+def _names(folder: Traversable) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> Config:
-    """Read a preset (by name) or a YAML file, then apply `section.key=value` overrides.
-
-    Raises:
-        ConfigError: no such preset or file, or a key or value that makes no sense.
-    """
-    if str(source) in list_presets():
-        text = (resources.files("cores_core") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
-    elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
-    else:
-        raise ConfigError(f"no preset or file: {source}", hint=f"presets: {', '.join(list_presets())}")
+def _read_tree(text: str, source: str | Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {source}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"not a mapping of settings: {source}")
-    for override in overrides:
-        _apply_override(tree, override)
-    return build_config(tree)
+    return tree
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Change a tree of settings; sections are merged, values replaced."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def build_config(tree: Mapping[str, Any]) -> Config:

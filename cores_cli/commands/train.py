@@ -32,6 +32,10 @@ def train(
     ] = None,
     mllm: Annotated[str | None, typer.Option("--mllm", help="The LLaVA to begin with: a folder or a hub id.")] = None,
     sam: Annotated[str | None, typer.Option("--sam", help="The SAM to begin with: a .pth, or vit_h|l|b.")] = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option("--variant", metavar="NAME", help="A row of the paper's tables: lisa, c1-gt, ..."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
     ] = None,
@@ -60,7 +64,7 @@ def train(
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
     named = {"train.start_from": start_from, "base.mllm": mllm, "base.sam": sam, "engine.stage": zero}
     given = [f"{key}={value}" for key, value in named.items() if value is not None]
-    config = load_config(source, (*given, *(settings or ())))
+    config = load_config(source, (*given, *(settings or ())), tuple(variants or ()))
     place = resolve_device("cpu" if plan or gpus == 0 else "cuda" if gpus else device)
     job = TrainJob(config=config, data_root=data_root, output=output, device=place)
     count = gpus or processes

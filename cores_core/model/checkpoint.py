@@ -26,11 +26,12 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cores_core.config import BaseConfig, Config, LoraConfig
+from cores_core.config import BaseConfig, ChainConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.base import describe_base, describe_source, read_base
 from cores_core.model.build import Parts, build_model, build_processor
+from cores_core.model.chain import REFINER, change_chain
 from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.hub import fetch_model, is_hub_id
@@ -40,7 +41,7 @@ from cores_core.model.processor import Processor, Tokenizer
 from cores_core.model.segmenter import resize_positions
 from cores_core.model.tensors import Tensors, read_file, read_tensors
 from cores_core.model.tokenizer import load_tokenizer
-from cores_core.prompts import Conversation
+from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 
 FORMAT = 2
@@ -68,12 +69,15 @@ class LoadOptions:
     Attributes:
         dtype: precision of the MLLM and of SAM's image encoder, None for that of the files; all else is in float32.
         image_size: side of SAM's square in pixels, to train on at another size; None for that of the checkpoint.
+        chain, context: how it is to answer from now on, to train on in another way; None for that of the checkpoint.
         conversation: how turns are set apart; None for what the checkpoint says, which for releases is their default.
         merge: fold the adapters into the weights, as all but training wants it.
     """
 
     dtype: torch.dtype | None = torch.float32
     image_size: int | None = None
+    chain: ChainConfig | None = None
+    context: Context | None = None
     conversation: Conversation | None = None
     merge: bool = True
 
@@ -151,6 +155,8 @@ def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str =
     if options.image_size is not None and options.image_size != config.sam.image_size:
         config = replace(config, sam=replace(config.sam, image_size=options.image_size))
         weights |= resize_positions(weights, options.image_size // config.sam.patch_size)
+    if options.chain is not None:
+        config = change_chain(replace(parts, config=config), options.chain, options.context or config.context)
     processor = build_processor(config, parts.tokenizer)
     with init_empty_weights(include_buffers=False):
         model = build_model(config, processor)
@@ -227,6 +233,7 @@ def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
             hint = "put back what it was trained on, or name its place in the checkpoint's config.yaml"
             raise CheckpointError(f"this is not what the adapter was trained on: {found['source']}", hint=hint)
     base = _read_start(config, tokenizer, shapes_only)
+    base = {name: tensor for name, tensor in base.items() if not name.startswith(REFINER)}  # it is among the heads
     return Parts(config, tokenizer, base | read_adapter(folder / "adapter", shapes_only) | heads, about)
 
 

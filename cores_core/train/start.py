@@ -1,6 +1,6 @@
 """Where a training begins: at random weights, at pretrained ones, at a model's, or where it was left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -32,8 +32,10 @@ from cores_core.settings import load_config, render_config
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""
-_MODEL_SECTIONS = ("language", "vision", "sam", "chain", "context", "wording", "conversation")
-"""The settings that weights depend on."""
+_SIZES = ("language", "vision", "sam", "wording", "conversation")
+"""The settings that weights depend on, and which a model that is trained on keeps."""
+_MODEL_SECTIONS = (*_SIZES, "chain", "context")
+"""The settings that a run that has begun keeps."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
     newest = newest_checkpoint(job.output)
     if newest is not None:
         begun = load_config(newest / "config.yaml")
-        _check_same_model(job.config, begun)
+        grown = replace(begun.language, vocabulary=job.config.language.vocabulary)  # by tokens of the chain
+        begun = replace(begun, language=grown)
+        _check_same(_MODEL_SECTIONS, job.config, begun)
         _check_same_training(job.config, begun)
     else:
         job = replace(job, config=resolve_config(job))
@@ -97,8 +101,8 @@ def resolve_config(job: TrainJob) -> Config:
     if start is not None:
         begun = load_model_config(start)
         if config.base != BaseConfig():  # a preset that leaves the sizes to its base leaves them to the model
-            return replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in _MODEL_SECTIONS})
-        _check_same_model(config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
+            return replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in _SIZES})
+        _check_same(_SIZES, config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
     elif config.base != BaseConfig():
         return read_base(config, _tokenizer_maker(job), shapes_only=True).config
     return config
@@ -110,7 +114,14 @@ def start_model(plan: RunPlan) -> Checkpoint:
     if plan.base is None:
         checkpoint = assemble(read_base(job.config, _tokenizer_maker(job)), LoadOptions(dtype=None))
     else:
-        options = LoadOptions(dtype=None, image_size=job.config.sam.image_size, merge=plan.newest is None)
+        config, fresh = job.config, plan.newest is None
+        options = LoadOptions(
+            dtype=None,
+            image_size=config.sam.image_size,
+            chain=config.chain if fresh else None,
+            context=config.context if fresh else None,
+            merge=fresh,
+        )
         checkpoint = load_checkpoint(plan.base, options)
     return _ready(checkpoint, job.config, has_adapter=plan.newest is not None)
 
@@ -169,7 +180,7 @@ def _ready(checkpoint: Checkpoint, config: Config, has_adapter: bool) -> Checkpo
     choose_trainable(
         checkpoint.model, config.lora, torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     )
-    return replace(checkpoint, config=config, about=about)
+    return replace(checkpoint, config=replace(config, language=checkpoint.config.language), about=about)
 
 
 def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
@@ -186,9 +197,9 @@ def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
     return make
 
 
-def _check_same_model(config: Config, begun: Config) -> None:
+def _check_same(sections: Sequence[str], config: Config, begun: Config) -> None:
     """Weights fit the model they were trained in."""
-    for name in _MODEL_SECTIONS:
+    for name in sections:
         if getattr(config, name) != getattr(begun, name):
             raise ConfigError(
                 f"`{name}` differs from that of the checkpoint, {getattr(begun, name)}",

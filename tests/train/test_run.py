@@ -226,12 +226,31 @@ def test_a_run_can_start_from_the_weights_of_another(new_job: Callable[..., Trai
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_run_cannot_start_from_another_kind_of_model(new_job: Callable[..., TrainJob]) -> None:
+def test_a_run_cannot_start_from_a_model_of_another_size(new_job: Callable[..., TrainJob]) -> None:
     first = new_job("first", steps=1)
     run_training(first, Listener())
     second = new_job("second", steps=1, start_from=str(newest_checkpoint(first.output)))
-    with pytest.raises(ConfigError, match="chain"):
-        run_training(replace(second, config=replace(second.config, chain=ChainConfig(steps=1))), Listener())
+    language = replace(second.config.language, layers=1)
+    with pytest.raises(ConfigError, match="language"):
+        run_training(replace(second, config=replace(second.config, language=language)), Listener())
+
+
+@pytest.mark.parametrize(
+    "chain", [ChainConfig(steps=1, refiner=False), ChainConfig(steps=3), ChainConfig(refiner=False)], ids=str
+)
+def test_a_run_may_give_a_model_another_chain_and_is_resumed(
+    new_job: Callable[..., TrainJob], chain: ChainConfig
+) -> None:
+    first = new_job("first", steps=1)
+    run_training(first, Listener())
+    second = new_job("second", steps=3, start_from=str(newest_checkpoint(first.output)), save_every=1)
+    second = replace(second, config=replace(second.config, chain=chain, context="none"))
+    assert run_training(second, Listener(stop_after=2)) == 2
+    assert run_training(second, Listener(), resume=True) == 3
+    found = load_checkpoint(newest_checkpoint(second.output))
+    assert found.config.chain == chain
+    assert len(found.model.chain_ids) == chain.steps
+    assert (found.model.refiner is None) == (not chain.refiner)
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., TrainJob]) -> None:

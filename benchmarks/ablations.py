@@ -1,0 +1,136 @@
+"""The paper's ablations at tiny scale: Tables S1 and S2, the table of components and the depth of the chain.
+
+    cores prepare-data partworld --images 2000 --seed 0
+    python benchmarks/ablations.py --output runs/ablations
+
+Every arm starts from the embedded `tiny` model, whose chain is changed where the arm's differs, and goes on for the
+same number of steps on the same images; then it is scored on the first 100 images of the val split: masks by protocol
+`given`, and whether it writes its chain by protocol `generated`. Finished runs are kept when it is called again. Prints
+one Markdown table with means and spreads (smallest to largest) over seeds, beside the paper's figures (ReasonSeg val).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+BUDGET = (
+    "train.steps=150",
+    "train.pretrain_steps=0",
+    "train.align_steps=0",
+    "loss.concept=0",
+    "train.optimizer=adamw",
+    "train.learning_rate=5e-4",
+    "train.embedding_rate=1.0",
+    "train.joint_rate=1.0",
+    "train.images_per_step=8",
+    "train.queries_per_image=3",
+    "train.warmup_steps=10",
+    "train.precision=fp32",
+    "train.longest_side=96",
+    "sam.image_size=96",
+    "train.validate_every=1000",
+    "train.validation_images=100",
+    "train.save_every=1000",
+)
+ARMS = {  # arm: its variants of the preset, and the paper's gIoU and cIoU
+    "CoReS (both chains, refiner, example; depth 2)": ((), "59.4 / 62.1"),
+    "S1: LISA": (("lisa",), "52.9 / 54.0"),
+    "S1: LISACoT": (("lisa-cot",), "44.7 / 45.9"),
+    "S1: C1-GT": (("c1-gt",), "55.9 / 55.8"),
+    "S1: pseudo": (("c1-pseudo",), "58.1 / 62.1"),
+    "components: without refiner": (("no-refiner",), "58.4 / 59.3"),
+    "components: without example": (("no-context",), "57.5 / 60.4"),
+    "components: both chains alone": (("mask-chain",), "55.3 / 56.9"),
+    "example: another for each image": (("random-context",), "-"),
+    "depth 1": (("depth-1",), "53.2 / -"),
+    "depth 3": (("depth-3",), "59.7 / -"),
+    "S2: mask : text 1 : 1": (("mask-text-1-1",), "58.8 / 61.1"),
+    "S2: mask : text 1 : 2": (("mask-text-1-2",), "55.5 / 55.8"),
+    "S2: BCE : DICE 3 : 2": (("bce-dice-3-2",), "59.0 / 66.2"),
+    "S2: BCE : DICE 4 : 1": (("bce-dice-4-1",), "57.6 / 62.2"),
+}
+SCORES = ("giou", "ciou", "coarse_giou", "well_formed")
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--output", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--at-once", type=int, default=2, help="runs at a time, each with one thread")
+    options = parser.parse_args()
+    jobs = [(arm, seed) for seed in range(options.seeds) for arm in ARMS]
+    with ThreadPoolExecutor(options.at_once) as pool:
+        list(pool.map(partial(run, options), jobs))
+    print("| arm | gIoU | cIoU | C1 gIoU | well-formed | the paper's gIoU / cIoU |\n|---|---|---|---|---|---|")
+    for arm, (_, published) in ARMS.items():
+        found = [load(folder_of(options, arm, seed), "given") for seed in range(options.seeds)]
+        cells = [spread([100 * row[name] for row in found]) for name in SCORES[:3]]
+        written = [load(folder_of(options, arm, seed), "generated")["well_formed"] for seed in range(options.seeds)]
+        print(f"| {arm} | {' | '.join(cells)} | {spread([100 * share for share in written])} | {published} |")
+
+
+def run(options: argparse.Namespace, job: tuple[str, int]) -> None:
+    """Train and score one arm with one seed, through the real commands."""
+    arm, seed = job
+    folder = folder_of(options, arm, seed)
+    place = ["--data-root", str(options.data_root), "--device", "cpu"]
+    if not (folder / "checkpoints/step-000150/checkpoint.json").is_file():
+        changes = [word for setting in (*BUDGET, f"train.seed={seed}") for word in ("--set", setting)]
+        variants = [word for variant in ARMS[arm][0] for word in ("--variant", variant)]
+        resume = ["--resume"] if (folder / "config.yaml").is_file() else []
+        cores(
+            [
+                "train",
+                "--preset",
+                "tiny",
+                "--from",
+                "tiny",
+                "--output",
+                str(folder),
+                *variants,
+                *changes,
+                *resume,
+                *place,
+            ]
+        )
+    for protocol in ("given", "generated"):
+        if not (folder / protocol / "results.json").is_file():
+            model = ["--model", str(folder / "checkpoints/step-000150"), "--protocol", protocol]
+            data = ["--data", "partworld", "--split", "val", "--limit", "100", "--output", str(folder / protocol)]
+            cores(["eval", "reasonpart", *data, *model, *place])
+
+
+def cores(arguments: Sequence[str]) -> None:
+    """One command of ours, in a process of its own with one thread."""
+    command = [sys.executable, "-m", "cores_cli.app", *arguments]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+
+
+def folder_of(options: argparse.Namespace, arm: str, seed: int) -> Path:
+    """Where one run lives."""
+    name = "-".join(ARMS[arm][0]) or "cores"
+    return Path(options.output) / f"{name}-{seed}"
+
+
+def load(folder: Path, protocol: str) -> dict[str, float]:
+    """The scores of one run."""
+    scores: dict[str, float] = json.loads((folder / protocol / "results.json").read_text(encoding="utf-8"))
+    return scores
+
+
+def spread(values: list[float]) -> str:
+    """Mean with the smallest and the largest value."""
+    return f"{statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})"
+
+
+if __name__ == "__main__":
+    main()
