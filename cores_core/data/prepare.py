@@ -3,16 +3,14 @@
     <data root>/prepared/<name>/<split>.arrow
     <data root>/prepared/<name>/report.json    counts against the official ones, what was left out and why, hashes
 
-A split whose annotations have not changed since is not read again, so a call that was cut off goes on where it was.
+A split whose annotations have not changed since is not read again, nor is a piece of one that was cut off.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,14 @@ import PIL
 import pyarrow as pa
 
 from cores_core.data.partworld.write import write_partworld
+from cores_core.data.pieces import Job, read_in_pieces
 from cores_core.data.registry import DatasetSpec, find_dataset
-from cores_core.data.sources.reading import Rejections
-from cores_core.data.store import Record, report_path, save_store, store_path
+from cores_core.data.sources.reading import WHOLE, Rejections
+from cores_core.data.store import report_path, store_path
 from cores_core.errors import DataError
 from cores_core.files import save_text
 
-READING = 1
+READING = 2
 """Raise this when readers begin to give other records for the same files."""
 Progress = Callable[[str, int], None]
 """Called with what is being done and how many images more are done."""
@@ -63,11 +62,11 @@ def prepare_partworld(
 
     Args:
         images: how many for each split. seed: splits of one seed never share a scene.
-        workers: processes that render; the files do not depend on it.
+        workers: processes that render and read; the files do not depend on it.
     """
     write_partworld(data_root / "partworld", images, seed, workers, lambda done: progress("rendering", done))
     reports = {
-        split: prepare_split("partworld", split, data_root, lambda done: progress("preparing", done))
+        split: prepare_split("partworld", split, data_root, workers, lambda done: progress("preparing", done))
         for split in images
     }
     save_report("partworld", data_root, reports, seed=seed)
@@ -77,17 +76,17 @@ def prepare_partworld(
 def prepare_dataset(
     name: str, data_root: Path, workers: int, progress: Progress
 ) -> Mapping[str, SplitReport | DataError]:
-    """Prepare all splits of a data set that are there, several at once; what is wrong with one stops no other.
+    """Prepare all splits of a data set that are there, one after another; what is wrong with one stops no other.
 
     Args:
-        progress: is told of images with one worker, of whole splits with more.
+        workers: processes that read a split; the files do not depend on it.
+        progress: is told the split and how many images more are done.
 
     Returns:
         For each official split its report, or what kept it from being prepared.
     """
     spec, known = find_dataset(name, data_root), load_reports(name, data_root)
     outcomes: dict[str, SplitReport | DataError] = {}
-    waiting = []
     for split in spec.splits:
         missing = spec.missing(data_root, split)
         if missing:
@@ -95,19 +94,21 @@ def prepare_dataset(
         elif _is_current(name, split, data_root, known):
             outcomes[split] = known[split]
         else:
-            waiting.append(split)
-    for split, outcome in _prepare_all(name, waiting, data_root, workers, progress):
-        outcomes[split] = outcome
-        if isinstance(outcome, SplitReport):
-            save_report(name, data_root, {split: outcome})
-    return {split: outcomes[split] for split in spec.splits}
+            try:
+                report = prepare_split(name, split, data_root, workers, partial(progress, split))
+            except DataError as error:
+                outcomes[split] = error
+            else:
+                outcomes[split] = report
+                save_report(name, data_root, {split: report})
+    return outcomes
 
 
 def check_split(name: str, split: str, data_root: Path, progress: Callable[[int], None]) -> SplitReport | DataError:
-    """Read a split as `prepare_split` does, and write nothing."""
+    """Read a split as `prepare_split` does, in this process, and write nothing."""
     spec, rejected, images, regions = find_dataset(name, data_root), Rejections(), 0, 0
     try:
-        for record in spec.read(data_root, spec.disk_name(split), rejected):
+        for record in spec.read(data_root, spec.disk_name(split), rejected, WHOLE):
             images, regions = images + 1, regions + len(record.regions)
             progress(1)
     except DataError as error:
@@ -115,28 +116,27 @@ def check_split(name: str, split: str, data_root: Path, progress: Callable[[int]
     return SplitReport(images, regions, spec.splits[split], tuple(rejected.items), fingerprint="")
 
 
-def prepare_split(name: str, split: str, data_root: Path, progress: Callable[[int], None]) -> SplitReport:
+def prepare_split(name: str, split: str, data_root: Path, workers: int, progress: Callable[[int], None]) -> SplitReport:
     """Read a split and write its store.
 
     Raises:
-        DataError: the split cannot be read as a whole.
+        DataError: the split cannot be read as a whole, or its store cannot be written.
     """
-    spec, rejected, regions = find_dataset(name, data_root), Rejections(), 0
-
-    def counted() -> Iterator[Record]:
-        nonlocal regions
-        for record in spec.read(data_root, spec.disk_name(split), rejected):
-            regions += len(record.regions)
-            progress(1)
-            yield record
-
-    count = save_store(counted(), store_path(data_root, name, split))
+    spec = find_dataset(name, data_root)
+    try:
+        annotations = fingerprint(spec, data_root, split)
+        key = hashlib.sha256(f"{READING} {annotations}".encode()).hexdigest()[:12]
+        job = Job(name, split, data_root, key, spec.pieces or workers)
+        tally = read_in_pieces(job, workers, progress)
+    except OSError as error:
+        message = f"cannot prepare {name} {split}: {error}"
+        raise DataError(message, hint="free some space, then call this again") from error
     return SplitReport(
-        images=count,
-        regions=regions,
+        images=tally.images,
+        regions=tally.regions,
         expected=spec.splits[split],
-        left_out=tuple(rejected.items),
-        fingerprint=fingerprint(spec, data_root, split),
+        left_out=tally.left_out,
+        fingerprint=annotations,
     )
 
 
@@ -181,31 +181,3 @@ def _is_current(name: str, split: str, data_root: Path, known: Mapping[str, Spli
     if split not in known or not store_path(data_root, name, split).is_file():
         return False
     return known[split].fingerprint == fingerprint(find_dataset(name, data_root), data_root, split)
-
-
-def _prepare_all(
-    name: str, splits: list[str], data_root: Path, workers: int, progress: Progress
-) -> Iterator[tuple[str, SplitReport | DataError]]:
-    if workers == 1 or len(splits) < 2:
-        for split in splits:
-            yield split, _attempt(name, split, data_root, partial(progress, split))
-        return
-    with ProcessPoolExecutor(min(workers, len(splits)), mp_context=get_context("spawn")) as pool:
-        tasks = {pool.submit(_attempt, name, split, data_root, _unheard): split for split in splits}
-        for task in as_completed(tasks):
-            outcome = task.result()
-            progress(tasks[task], outcome.images if isinstance(outcome, SplitReport) else 0)
-            yield tasks[task], outcome
-
-
-def _attempt(name: str, split: str, data_root: Path, progress: Callable[[int], None]) -> SplitReport | DataError:
-    try:
-        return prepare_split(name, split, data_root, progress)
-    except DataError as error:
-        return error
-    except OSError as error:
-        return DataError(f"cannot prepare {name} {split}: {error}", hint="free some space, then call this again")
-
-
-def _unheard(_: int) -> None:
-    """Progress in another process goes nowhere; the whole split is told when it is done."""

@@ -6,26 +6,33 @@ Counts are images, from the papers and pages of the data sets; None where none i
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from cores_core.data.sources.custom import read_custom
 from cores_core.data.sources.parts import read_parts
-from cores_core.data.sources.reading import Rejections
+from cores_core.data.sources.reading import Rejections, Share
+from cores_core.data.sources.reasonpart import HALVES, read_reasonpart
 from cores_core.data.sources.reasonseg import read_reasonseg
 from cores_core.data.sources.referring import REFERRING_FILES, read_referring
 from cores_core.data.sources.semantic import read_ade20k, read_cocostuff, read_mapillary
 from cores_core.data.sources.vlparts import read_paco, read_pascal_part
+from cores_core.data.sources.vqa import read_vqa
 from cores_core.data.store import Record
 from cores_core.errors import DataError
 
-Group = Literal["semantic", "parts", "referring", "reasoning", "rendered", "custom"]
-Reader = Callable[[Path, str, Rejections], Iterator[Record]]
-"""From the data root and a split to its records."""
+Group = Literal["semantic", "parts", "referring", "reasoning", "rendered", "text", "custom"]
+Reader = Callable[[Path, str, Rejections, Share], Iterator[Record]]
+"""From the data root and a split to the records of one share of it."""
 
+SMALLEST_RENDERED = 0.004
+"""Share of its image that a part of PartWorld must have to be asked about; photographs have no such rule."""
 CUSTOM = "custom/"
 """Beginning of the names of people's own data sets."""
+LABEL_MAP_PIECES = 32
+"""In how many pieces a folder of label maps is read: they take long, and finding them again takes a moment."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class DatasetSpec:
         licence, homepage: its terms, and where to get it.
         read: its reader, called with the split's name on disk.
         on_disk: those names where they are not the split's own.
+        pieces: how many a split is read in, each kept when a call is cut off; None: one for each worker, because each
+            reads the annotation file anew.
     """
 
     group: Group
@@ -50,6 +59,7 @@ class DatasetSpec:
     homepage: str
     read: Reader
     on_disk: Mapping[str, str] = field(default_factory=dict)
+    pieces: int | None = None
 
     def disk_name(self, split: str) -> str:
         """The name of a split in the raw data set."""
@@ -90,12 +100,12 @@ def find_dataset(name: str, data_root: Path) -> DatasetSpec:
         images=(),
         licence="yours",
         homepage="",
-        read=lambda root, split, rejected: read_custom(root / name, root, split, rejected),
+        read=lambda root, split, rejected, share: read_custom(root / name, root, split, rejected, share),
     )
 
 
 def _read_folder(folder: str, read: Callable[..., Iterator[Record]]) -> Reader:
-    return lambda root, split, rejected: read(root / folder, root, split, rejected)
+    return lambda root, split, rejected, share: read(root / folder, root, split, rejected, share)
 
 
 def _referring(name: str, splits: Mapping[str, int | None], homepage: str) -> DatasetSpec:
@@ -107,7 +117,7 @@ def _referring(name: str, splits: Mapping[str, int | None], homepage: str) -> Da
         images=(files.images,),
         licence="annotations Apache-2.0, images as COCO's or IAPR TC-12's",
         homepage=homepage,
-        read=lambda root, split, rejected: read_referring(root / folder, root, split, rejected, files),
+        read=lambda root, split, rejected, share: read_referring(root / folder, root, split, rejected, files, share),
     )
 
 
@@ -123,7 +133,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             images=("partworld/{split}",),
             licence="none",
             homepage="cores prepare-data partworld",
-            read=_read_folder("partworld", read_parts),
+            read=_read_folder("partworld", partial(read_parts, smallest=SMALLEST_RENDERED)),
         ),
         "cocostuff": DatasetSpec(
             group="semantic",
@@ -134,6 +144,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             homepage="https://github.com/nightrome/cocostuff (stuffthingmaps_trainval2017.zip)",
             read=_read_folder("cocostuff", read_cocostuff),
             on_disk={"train": "train2017", "val": "val2017"},
+            pieces=LABEL_MAP_PIECES,
         ),
         "mapillary": DatasetSpec(
             group="semantic",
@@ -144,6 +155,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             homepage="https://www.mapillary.com/dataset/vistas",
             read=_read_folder("mapillary", read_mapillary),
             on_disk={"train": "training", "val": "validation"},
+            pieces=LABEL_MAP_PIECES,
         ),
         "ade20k": DatasetSpec(
             group="semantic",
@@ -154,6 +166,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             homepage="http://sceneparsing.csail.mit.edu (ADEChallengeData2016.zip)",
             read=_read_folder("ade20k", read_ade20k),
             on_disk={"train": "training", "val": "validation"},
+            pieces=LABEL_MAP_PIECES,
         ),
         "paco_lvis": DatasetSpec(
             group="parts",
@@ -195,6 +208,26 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             licence="none stated; images of OpenImages and ScanNet",
             homepage="https://github.com/dvlab-research/LISA (ReasonSeg)",
             read=_read_folder("reason_seg/ReasonSeg", read_reasonseg),
+        ),
+        "reasonpart": DatasetSpec(
+            group="reasoning",
+            splits={"partimagenet": 2957, "pascal_part": 4465},
+            annotations=("{split}/val.json",),
+            images=(),
+            licence="questions Apache-2.0, all else as its parts",
+            homepage="built from partimagenet and pascal_part: cores prepare-data reasonpart",
+            read=read_reasonpart,
+            on_disk=HALVES,
+        ),
+        "llava_instruct": DatasetSpec(
+            group="text",
+            splits={"train": None},
+            annotations=("llava_dataset/{split}.json",),
+            images=("coco/train2017",),
+            licence="annotations CC BY-NC 4.0, images as COCO's",
+            homepage="https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K",
+            read=_read_folder("llava_dataset", read_vqa),
+            on_disk={"train": "llava_instruct_150k"},
         ),
     }
 )

@@ -1,9 +1,12 @@
-"""The question bank: what one can ask about each of the 40 parts and 11 objects, split by wording.
+"""The question bank: what one can ask about parts and objects, and the fixed questions of the ReasonPart benchmark.
 
-One YAML file a category under `bank/`. A wording belongs to one split only, so that no test wording is ever trained on.
+`bank/*.yaml` are the 11 super-categories of PartImageNet (and PartWorld) with their 40 parts; a wording belongs to one
+split only, so that no test wording is ever trained on. `bank/<set>/*.yaml` are further wordings to train on for the
+parts of PASCAL-Part and PACO. `reasonpart.yaml` is the benchmark.
 Source: CoReS (arXiv:2404.05673), appendix C, which had such questions written by a language model; these are ours.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +59,41 @@ class CategoryQuestions:
                 text = texts[int(index)].replace("{object}", name)
                 queries.append(Query(text if is_sentence else text.removeprefix("the "), is_sentence))
         return queries
+
+
+@dataclass(frozen=True)
+class BenchmarkQuestions:
+    """ReasonPart's questions.
+
+    Attributes:
+        version: raised whenever a question changes.
+        digest: SHA-256 of the file.
+        questions: for each half of the benchmark, the one question of each category.
+    """
+
+    version: int
+    digest: str
+    questions: Mapping[str, Mapping[str, str]]
+
+
+@cache
+def load_benchmark() -> BenchmarkQuestions:
+    """Read the fixed questions of ReasonPart."""
+    data = (resources.files("cores_core.data.questions") / "reasonpart.yaml").read_bytes()
+    tree = yaml.load(data, Loader=_LOADER)
+    halves = {name: MappingProxyType(entry) for name, entry in tree.items() if name != "version"}
+    return BenchmarkQuestions(tree["version"], hashlib.sha256(data).hexdigest(), MappingProxyType(halves))
+
+
+@cache
+def load_training_questions(name: str) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """Questions to train on about the parts of `pascal_part` or `paco`, by raw names of object and part."""
+    folder = resources.files("cores_core.data.questions") / "bank" / name
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        tree = yaml.load(entry.read_text(encoding="utf-8"), Loader=_LOADER)
+        found |= {(tree["object"], part): tuple(given["questions"]) for part, given in tree["parts"].items()}
+    return MappingProxyType(found)
 
 
 @cache

@@ -17,41 +17,50 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from cores_core.data.sources.reading import Rejections, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
 from cores_core.sample import Query
 
+_Row = tuple[str, dict[str, Any]]
+"""The name of the file with the number of a line, and what stands there."""
+_MISFORMED = (KeyError, TypeError, ValueError, RecursionError)
+"""What a line of another form raises."""
 
-def read_custom(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
-    """Read one split of somebody's own data set.
+
+def read_custom(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
+    """Read one split of somebody's own data set, images in the order of their first line.
 
     Args:
         folder: where `<split>.jsonl` lies. data_root: image paths are stored relative to it.
-        rejected: takes lines that make no sense, by their number.
+        rejected: takes lines that make no sense, by their number. share: which images to read.
 
     Raises:
         DataError: there is no such file.
     """
     path = folder / f"{split}.jsonl"
-    sizes: dict[str, tuple[int, int]] = {}
-    regions: dict[str, list[Region]] = {}
+    by_image: dict[str, list[_Row]] = {}
     for number, line in _lines(path):
+        source = f"{path.name}:{number}"
         try:
             row = json.loads(line)
-            image = folder / row["image"]
-            name = image.relative_to(data_root).as_posix()
-            if name not in sizes:
-                sizes[name] = read_size(image)
-            region = _region(row, folder, sizes[name], f"{path.name}:{number}")
-            regions.setdefault(name, []).append(region)
+            name = (folder / row["image"]).relative_to(data_root).as_posix()
+        except _MISFORMED as error:
+            share.once(rejected).add(source, _tell(error))
+            continue
+        by_image.setdefault(name, []).append((source, row))
+    for name, rows in share.of(list(by_image.items())):
+        try:
+            size_hw = read_size(data_root / name)
         except DataError as error:
-            rejected.add(f"{path.name}:{number}", error.message)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            rejected.add(f"{path.name}:{number}", f"not a line of this form ({type(error).__name__}: {error})")
-    for name, found in regions.items():
-        yield Record(image=name, size_hw=sizes[name], regions=tuple(found))
+            rejected.items += [(source, error.message) for source, _ in rows]
+            continue
+        regions = tuple(_regions(rows, folder, size_hw, rejected))
+        if regions:
+            yield Record(image=name, size_hw=size_hw, regions=regions)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -60,6 +69,20 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read: {path} ({error})", hint="see `cores prepare-data --list`") from error
+
+
+def _tell(error: Exception) -> str:
+    return f"not a line of this form ({type(error).__name__}: {error})"
+
+
+def _regions(rows: list[_Row], folder: Path, size_hw: tuple[int, int], rejected: Rejections) -> Iterator[Region]:
+    for source, row in rows:
+        try:
+            yield _region(row, folder, size_hw, source)
+        except DataError as error:
+            rejected.add(source, error.message)
+        except _MISFORMED as error:
+            rejected.add(source, _tell(error))
 
 
 def _region(row: dict[str, Any], folder: Path, size_hw: tuple[int, int], source: str) -> Region:

@@ -17,13 +17,11 @@ from zlib import crc32
 import numpy as np
 
 from cores_core.data.questions.bank import CategoryQuestions, Wordings, load_bank
-from cores_core.data.sources.reading import Rejections, load_json, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import Rle, merge_rles, rle_area, segmentation_rle
 
-SMALLEST_SHARE = 0.004
-"""A region with a smaller share of its image is not asked about."""
 QUERIES = {"train": (6, 2), "val": (1, 1), "test": (1, 1)}
 """How many questions and phrases a region gets in each split."""
 Annotations = list[tuple[int, Any]]
@@ -42,20 +40,23 @@ class AnnotatedImage:
     labels: Labels = field(default_factory=dict)
 
 
-def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_parts(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE, smallest: float = 0.0
+) -> Iterator[Record]:
     """Read one split of a part data set.
 
     Args:
         folder: the raw data set. data_root: image paths are stored relative to it.
         split: which JSON to read; also which wordings are drawn.
-        rejected: takes what is left out.
+        rejected: takes what is left out. share: which images to read.
+        smallest: a region with a smaller share of its image is not asked about.
 
     Raises:
         DataError: a JSON is missing or not of this form.
     """
-    images = load_images(folder / f"{split}.json", rejected)
-    objects = _load_objects(folder / f"{split}_whole.json", images, rejected)
-    for image in images:
+    images = load_images(folder / f"{split}.json", share.once(rejected))
+    objects = _load_objects(folder / f"{split}_whole.json", images, share.once(rejected))
+    for image in share.of(images):
         path = folder / split / _with_synset(image.file_name)
         name = path.relative_to(data_root).as_posix()
         try:
@@ -70,8 +71,8 @@ def read_parts(folder: Path, data_root: Path, split: str, rejected: Rejections) 
                 try:
                     entry, wordings = _find_wordings(label)
                     mask, source = merge_annotations(annotations, size_hw, name, rejected)
-                    if rle_area(mask) < SMALLEST_SHARE * size_hw[0] * size_hw[1]:
-                        raise DataError(f"{kind} smaller than {SMALLEST_SHARE:.1%} of its image")
+                    if rle_area(mask) < smallest * size_hw[0] * size_hw[1]:
+                        raise DataError(f"{kind} smaller than {smallest:.1%} of its image")
                 except DataError as error:
                     rejected.add(f"{name} {label}", error.message)
                     continue

@@ -1,11 +1,11 @@
-"""What all readers share: files that may be damaged, sizes of images, and a list of what was left out and why."""
+"""What all readers share: files that may be damaged, sizes of images, what was left out and why, and who reads what."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import ExifTags, Image
 
@@ -13,6 +13,7 @@ from cores_core.errors import DataError
 
 _SIDEWAYS = (5, 6, 7, 8)
 """Values of the EXIF orientation that swap height and width."""
+_Entry = TypeVar("_Entry")
 
 
 @dataclass
@@ -29,6 +30,27 @@ class Rejections:
     def counts(self) -> Mapping[str, int]:
         """How many were left out for each reason."""
         return Counter(reason for _, reason in self.items)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which piece of a split to read: the one with this index, of so many. Pieces in order are the whole."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, entries: Sequence[_Entry]) -> Sequence[_Entry]:
+        """Those entries that are in this piece; the sizes of pieces differ by one at most."""
+        start, end = (len(entries) * number // self.count for number in (self.index, self.index + 1))
+        return entries[start:end]
+
+    def once(self, rejected: Rejections) -> Rejections:
+        """Takes what is left out while the annotations are read as a whole, which only the first piece tells."""
+        return rejected if self.index == 0 else Rejections()
+
+
+WHOLE = Share()
+"""All of a split."""
 
 
 def load_json(path: Path) -> Any:

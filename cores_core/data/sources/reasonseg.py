@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cores_core.data.sources.labelme import draw_shapes, parse_shapes
-from cores_core.data.sources.reading import Rejections, load_json, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import encode_rle
@@ -24,7 +24,9 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _HINT = "see `cores prepare-data --list`"
 
 
-def read_reasonseg(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_reasonseg(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
     """Read one split, a record with one region for each image, in the order of the file names.
 
     An image whose file has one shape that cannot be drawn is left out whole, for the mask would lack it.
@@ -32,14 +34,14 @@ def read_reasonseg(folder: Path, data_root: Path, split: str, rejected: Rejectio
     Args:
         folder: `reason_seg/ReasonSeg`. data_root: image paths are stored relative to it.
         split: the folder below.
-        rejected: takes what is left out.
+        rejected: takes what is left out. share: which images to read.
 
     Raises:
         DataError: there is no such split, or no annotation in it.
     """
     is_explained = (folder / _EXPLANATIONS).is_file() and split == "train"
-    explanations = read_explanations(folder, rejected) if is_explained else {}
-    for image, annotation in _pair_files(folder / split, rejected):
+    explanations = read_explanations(folder, share.once(rejected)) if is_explained else {}
+    for image, annotation in _pair_files(folder / split, rejected, share):
         try:
             name = image.relative_to(data_root).as_posix()
             record = _read_record(image, annotation, name, rejected, explanations.get(image.name, ()))
@@ -77,7 +79,7 @@ def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mappi
     return {image: tuple(answers) for image, answers in found.items()}
 
 
-def _pair_files(folder: Path, rejected: Rejections) -> Iterator[tuple[Path, Path]]:
+def _pair_files(folder: Path, rejected: Rejections, share: Share) -> Iterator[tuple[Path, Path]]:
     """Images and annotations of the same name; only the last suffix is taken off, for names hold dots."""
     try:
         files = sorted(folder.iterdir())
@@ -89,8 +91,8 @@ def _pair_files(folder: Path, rejected: Rejections) -> Iterator[tuple[Path, Path
     images: dict[str, Path] = {}
     for file in files:
         if file.suffix.lower() in _IMAGE_SUFFIXES and images.setdefault(file.stem, file) != file:
-            rejected.add(f"{folder.name}/{file.name}", "another image has this name")
-    for name in sorted(annotations.keys() | images.keys()):
+            share.once(rejected).add(f"{folder.name}/{file.name}", "another image has this name")
+    for name in share.of(sorted(annotations.keys() | images.keys())):
         if name not in annotations:
             rejected.add(f"{folder.name}/{images[name].name}", "annotation is missing")
         elif name not in images:

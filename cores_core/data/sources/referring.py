@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from cores_core.data.sources.pickles import load_plain_pickle
-from cores_core.data.sources.reading import Rejections, load_json, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation_rle
@@ -25,16 +25,22 @@ from cores_core.sample import Query
 
 NO_TARGET = -1  # gRefCOCO's annotation id for nothing
 _COCO = "refer_seg/images/mscoco/images/train2014"
-_NOTHING: Set[int] = frozenset()
 _HINT = "see `cores prepare-data --list`"
 
 
 @dataclass(frozen=True)
 class ReferringFiles:
-    """Name of the file of refs (`.json` and `.p` stand in for each other); folder of images below the data root."""
+    """What a set is read from.
+
+    Attributes:
+        refs: name of the file of refs; `.json` and `.p` stand in for each other.
+        images: folder of images below the data root.
+        exclude: ids of images to leave out, from `held_out_images`. refCLEF's ids are not COCO's.
+    """
 
     refs: str
     images: str
+    exclude: Set[int] = frozenset()
 
 
 REFERRING_FILES: Mapping[str, ReferringFiles] = MappingProxyType(
@@ -64,7 +70,7 @@ class _Instances:
 
 
 def read_referring(
-    folder: Path, data_root: Path, split: str, rejected: Rejections, files: ReferringFiles, exclude: Set[int] = _NOTHING
+    folder: Path, data_root: Path, split: str, rejected: Rejections, files: ReferringFiles, share: Share = WHOLE
 ) -> Iterator[Record]:
     """Read one split of one set, images in the order of their first ref.
 
@@ -72,8 +78,7 @@ def read_referring(
         folder: `refer_seg/<name>`. data_root: image paths are stored relative to it.
         split: as stored in the refs. "test" takes all of testA, testB ...; "testA" takes refs of "testAB", too.
         rejected: takes what is left out.
-        files: an entry of `REFERRING_FILES`.
-        exclude: ids of images to leave out, from `held_out_images`. refCLEF's ids are not COCO's.
+        files: an entry of `REFERRING_FILES`. share: which images to read.
 
     Raises:
         DataError: refs or instances are missing or not of this form, or no ref is of this split.
@@ -81,13 +86,13 @@ def read_referring(
     images = data_root / files.images
     if not images.is_dir():
         raise DataError(f"no such folder of images: {images}", hint=_HINT)
-    refs = _refs_of_split(_load_refs(folder, files), split, rejected)
+    refs = _refs_of_split(_load_refs(folder, files), split, share.once(rejected))
     if not refs:
         raise DataError(f"no usable ref of split `{split}` in: {folder / files.refs}", hint=_HINT)
-    instances = _load_instances(folder / "instances.json", refs, rejected)
-    for image_id, of_image in refs.items():
+    instances = _load_instances(folder / "instances.json", refs, share.once(rejected))
+    for image_id, of_image in share.of(list(refs.items())):
         try:
-            if image_id in exclude:
+            if image_id in files.exclude:
                 raise DataError("image is held out for evaluation")
             path, size_hw = _find_image(instances.images.get(image_id), images)
         except DataError as error:

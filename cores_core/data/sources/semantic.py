@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cores_core.data.sources.reading import Rejections, load_json, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.sources.semantic_classes import ADE20K_CLASSES, COCOSTUFF_CLASSES
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
@@ -66,13 +66,15 @@ class ClassMap:
         return {value for values in self.asked.values() for value in values} | self.background | self.void
 
 
-def read_cocostuff(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_cocostuff(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
     """Read one split of COCO-Stuff.
 
     Args:
         folder: `cocostuff`. data_root: image paths are stored relative to it; it also holds `coco/`.
         split: its name on disk.
-        rejected: takes what is left out.
+        rejected: takes what is left out. share: which images to read.
 
     Raises:
         DataError: a folder is missing, or there is no label in it.
@@ -80,10 +82,12 @@ def read_cocostuff(folder: Path, data_root: Path, split: str, rejected: Rejectio
     stuff = frozenset(value for value, name in enumerate(COCOSTUFF_CLASSES) if "-" in name)
     asked = {name: (value,) for value, name in enumerate(COCOSTUFF_CLASSES) if value not in stuff}
     classes = ClassMap(asked, background=stuff)
-    return _read(folder / split, data_root / COCOSTUFF_IMAGES / split, data_root, classes, rejected)
+    return _read(folder / split, data_root / COCOSTUFF_IMAGES / split, data_root, classes, rejected, share)
 
 
-def read_ade20k(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_ade20k(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
     """Read one split of ADE20K; the folder is `ade20k`, all else is as for `read_cocostuff`.
 
     Raises:
@@ -91,17 +95,19 @@ def read_ade20k(folder: Path, data_root: Path, split: str, rejected: Rejections)
     """
     asked = {name: (value,) for value, name in enumerate(ADE20K_CLASSES, start=1)}  # 0 is all that has no class
     classes = ClassMap(asked, void=frozenset({0, IGNORE_VALUE}))
-    return _read(folder / "annotations" / split, folder / "images" / split, data_root, classes, rejected)
+    return _read(folder / "annotations" / split, folder / "images" / split, data_root, classes, rejected, share)
 
 
-def read_mapillary(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_mapillary(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
     """Read one split of Mapillary Vistas v2.0; the folder is `mapillary`, all else is as for `read_cocostuff`.
 
     Raises:
         DataError: the list of classes is missing or not of this form, a folder is missing, or there is no label in it.
     """
     classes = _load_mapillary_classes(folder / MAPILLARY_CONFIG)
-    return _read(folder / split / "v2.0/labels", folder / split / "images", data_root, classes, rejected)
+    return _read(folder / split / "v2.0/labels", folder / split / "images", data_root, classes, rejected, share)
 
 
 def _load_mapillary_classes(path: Path) -> ClassMap:
@@ -120,12 +126,14 @@ def _load_mapillary_classes(path: Path) -> ClassMap:
     return ClassMap(asked, void=void)
 
 
-def _read(labels: Path, images: Path, data_root: Path, classes: ClassMap, rejected: Rejections) -> Iterator[Record]:
+def _read(
+    labels: Path, images: Path, data_root: Path, classes: ClassMap, rejected: Rejections, share: Share
+) -> Iterator[Record]:
     """One record for each stem that both folders have, in alphabetical order."""
     labelled, pictured = _stems(labels, ".png"), _stems(images, ".jpg")
     if not labelled:
         raise DataError(f"no label (*.png) in: {labels}")
-    for stem in sorted(labelled | pictured):
+    for stem in share.of(sorted(labelled | pictured)):
         image, label = images / f"{stem}.jpg", labels / f"{stem}.png"
         image_name, label_name = (path.relative_to(data_root).as_posix() for path in (image, label))
         if stem not in labelled:

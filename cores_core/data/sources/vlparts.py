@@ -8,11 +8,12 @@ Deviation: LISA draws single annotations, so that its "dog head" is one of sever
 category in one image are one region, as in PartImageNet, because a question names the category.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cores_core.data.questions.bank import load_training_questions
 from cores_core.data.sources.parts import check_image, load_images, merge_annotations
-from cores_core.data.sources.reading import Rejections
+from cores_core.data.sources.reading import WHOLE, Rejections, Share
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.sample import Query
@@ -21,35 +22,50 @@ PACO_IMAGES = "coco"
 """Relative to the data root; PACO's file names begin with `train2017/` or `val2017/`."""
 PASCAL_PART_IMAGES = "VOCdevkit/VOC2010/JPEGImages"
 """Relative to the data set's folder."""
+Questions = Mapping[tuple[str, str], tuple[str, ...]]
+"""By raw names of object and part."""
 _SPELLINGS = {"colied tube": "coiled tube"}
 """Parts that PACO spells in a way that nobody would ask for."""
 
 
-def read_paco(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_paco(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
     """Read one split of PACO-LVIS.
 
     Args:
         folder: `vlpart/paco`. data_root: image paths are stored relative to it; it also holds `coco/`.
         split: which JSON to read.
-        rejected: takes what is left out.
+        rejected: takes what is left out. share: which images to read.
 
     Raises:
         DataError: the JSON is missing or not of this form.
     """
-    return _read(folder / f"annotations/paco_lvis_v1_{split}.json", data_root / PACO_IMAGES, data_root, rejected)
+    annotations = folder / f"annotations/paco_lvis_v1_{split}.json"
+    return _read(annotations, data_root / PACO_IMAGES, data_root, rejected, share, _questions("paco", split))
 
 
-def read_pascal_part(folder: Path, data_root: Path, split: str, rejected: Rejections) -> Iterator[Record]:
+def read_pascal_part(
+    folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
+) -> Iterator[Record]:
     """Read one split of PASCAL-Part; the folder is `vlpart/pascal_part`, all else is as for `read_paco`.
 
     Raises:
         DataError: the JSON is missing or not of this form.
     """
-    return _read(folder / f"{split}.json", folder / PASCAL_PART_IMAGES, data_root, rejected)
+    images, questions = folder / PASCAL_PART_IMAGES, _questions("pascal_part", split)
+    return _read(folder / f"{split}.json", images, data_root, rejected, share, questions)
 
 
-def _read(annotations: Path, folder: Path, data_root: Path, rejected: Rejections) -> Iterator[Record]:
-    for image in load_images(annotations, rejected):
+def _questions(name: str, split: str) -> Questions:
+    """Questions that need thought are for training alone; evaluations ask for parts by name."""
+    return load_training_questions(name) if split == "train" else {}
+
+
+def _read(
+    annotations: Path, folder: Path, data_root: Path, rejected: Rejections, share: Share, questions: Questions
+) -> Iterator[Record]:
+    for image in share.of(load_images(annotations, share.once(rejected))):
         path = folder / image.file_name
         name = path.relative_to(data_root).as_posix()
         try:
@@ -65,8 +81,12 @@ def _read(annotations: Path, folder: Path, data_root: Path, rejected: Rejections
             except DataError as error:
                 rejected.add(f"{name} {label}", error.message)
                 continue
-            queries = tuple(Query(phrase, is_sentence=False) for phrase in phrases)
-            regions.append(Region(category, kind, mask, None, queries, source))
+            whole, _, part = label.partition(":")
+            asked = [
+                *(Query(phrase, is_sentence=False) for phrase in phrases),
+                *map(Query, questions.get((whole, part), ())),
+            ]
+            regions.append(Region(category, kind, mask, None, tuple(asked), source))
         if regions:
             yield Record(image=name, size_hw=size_hw, regions=tuple(regions))
         else:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import mask, noise_image
 from PIL import Image
+from shares import read_whole
 
 from cores_core.data.sources.custom import read_custom
 from cores_core.data.sources.reading import Rejections
@@ -37,8 +38,7 @@ def write(folder: Path, *rows: Any) -> None:
 
 
 def read(folder: Path) -> tuple[list[Record], Rejections]:
-    rejected = Rejections()
-    return list(read_custom(folder, folder.parents[1], "train", rejected)), rejected
+    return read_whole(lambda rejected, share: read_custom(folder, folder.parents[1], "train", rejected, share))
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from damage import damage_json
 from helpers import noise_image
 from PIL import ExifTags, Image
+from shares import read_whole
 
 from cores_core.data.questions.bank import load_bank
 from cores_core.data.sources.parts import QUERIES, read_parts
-from cores_core.data.sources.reading import Rejections
 from cores_core.data.sources.vlparts import read_paco, read_pascal_part
 from cores_core.data.store import Record, save_store
 from cores_core.errors import DataError
@@ -80,8 +81,9 @@ def test_queries_come_from_the_bank_of_the_split(tmp_path: Path) -> None:
 
 def test_what_is_too_small_is_left_out_and_counted(tmp_path: Path) -> None:
     _write(tmp_path, parts=[(1, 0, DOT), (1, 1, RIGHT), (2, 0, DOT)], whole=[])
-    records, rejected = _read(tmp_path)
+    records, rejected = _read(tmp_path, smallest=0.004)
     assert [[region.category for region in record.regions] for record in records] == [["Car Side Mirror"]]
+    assert len(_read(tmp_path)[0][0].regions) == 2
     assert rejected == {"part smaller than 0.4% of its image": 2, "image without a region": 1}
 
 
@@ -261,7 +263,7 @@ def test_damaged_files_never_crash(tmp_path: Path, reader: Any, folder: str, fil
     for _ in range(300):
         path.write_text(damage_json(good, rng, JUNK))
         try:
-            records = list(reader(tmp_path / folder, tmp_path, "val", Rejections()))
+            records, _ = read_whole(partial(reader, tmp_path / folder, tmp_path, "val"))
             save_store(records, tmp_path / "val.arrow")
             outcomes["records"] += bool(records)
         except DataError:
@@ -271,9 +273,10 @@ def test_damaged_files_never_crash(tmp_path: Path, reader: Any, folder: str, fil
     assert min(outcomes.values()) > 30
 
 
-def _read(root: Path, split: Any = "val") -> tuple[list[Record], dict[str, int]]:
-    rejected = Rejections()
-    return list(read_parts(root / "parts", root, split, rejected)), rejected.counts
+def _read(root: Path, split: Any = "val", smallest: float = 0.0) -> tuple[list[Record], dict[str, int]]:
+    folder = root / "parts"
+    records, left_out = read_whole(lambda told, share: read_parts(folder, root, split, told, share, smallest))
+    return records, dict(left_out.counts)
 
 
 def _change(root: Path, change: Callable[[Any], Any], name: str = "val.json") -> None:

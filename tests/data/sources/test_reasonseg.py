@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from damage import damage_json
 from helpers import mask, noise_image
 from PIL import ExifTags, Image
+from shares import read_whole
 
 from cores_core.data.sources.reading import Rejections
 from cores_core.data.sources.reasonseg import read_explanations, read_reasonseg
@@ -231,8 +233,8 @@ def test_damaged_explanations_never_crash(tmp_path: Path) -> None:
 
 
 def _read(root: Path, split: str = "val") -> tuple[list[Record], dict[str, int]]:
-    rejected = Rejections()
-    return list(read_reasonseg(root / "reason_seg/ReasonSeg", root, split, rejected)), dict(rejected.counts)
+    records, left_out = read_whole(partial(read_reasonseg, root / "reason_seg/ReasonSeg", root, split))
+    return records, dict(left_out.counts)
 
 
 def _shape(label: str, points: list[Any]) -> dict[str, Any]:

@@ -5,12 +5,14 @@ import json
 import pickle
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from shares import read_whole
 
 from cores_core.data.sources.reading import Rejections
 from cores_core.data.sources.referring import REFERRING_FILES, held_out_images, read_referring
@@ -117,8 +119,8 @@ def test_images_that_are_held_out_are_left_out_and_counted(tmp_path: Path) -> No
     held_out = held_out_images(root / "refer_seg/refcoco+", REFERRING_FILES["refcoco+"])
     assert held_out == {1}
     rejected = Rejections()
-    files = REFERRING_FILES["refcoco"]
-    (record,) = read_referring(root / "refer_seg/refcoco", root, "train", rejected, files, exclude=held_out)
+    files = replace(REFERRING_FILES["refcoco"], exclude=held_out)
+    (record,) = read_referring(root / "refer_seg/refcoco", root, "train", rejected, files)
     assert Path(record.image).name == "COCO_2.jpg"
     assert rejected.items == [("image 1", "image is held out for evaluation")]
 
@@ -288,9 +290,9 @@ def _damage(rng: random.Random, tree: Any) -> None:
 
 
 def _read(root: Path, split: str = "train", name: str = "refcoco") -> tuple[list[Record], dict[str, int]]:
-    rejected = Rejections()
-    records = list(read_referring(root / "refer_seg" / name, root, split, rejected, REFERRING_FILES[name]))
-    return records, dict(rejected.counts)
+    folder, files = root / "refer_seg" / name, REFERRING_FILES[name]
+    records, left_out = read_whole(lambda rejected, share: read_referring(folder, root, split, rejected, files, share))
+    return records, dict(left_out.counts)
 
 
 def _ref(

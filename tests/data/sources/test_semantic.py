@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from helpers import noise_image
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from shares import read_whole
 
-from cores_core.data.sources.reading import Rejections
+from cores_core.data.sources.reading import Rejections, Share
 from cores_core.data.sources.semantic import read_ade20k, read_cocostuff, read_mapillary
 from cores_core.data.sources.semantic_classes import ADE20K_CLASSES, COCOSTUFF_CLASSES
 from cores_core.data.store import Record, Region, save_store
@@ -32,7 +34,7 @@ JUNK: tuple[Any, ...] = (None, True, -1, 10**30, 1e308, "", " ", "\0", "\ud800",
 class Family:
     """One of the data sets: its reader, its folders, a value of a class, the class, and the value of no class."""
 
-    read: Callable[[Path, Path, str, Rejections], Iterator[Record]]
+    read: Callable[[Path, Path, str, Rejections, Share], Iterator[Record]]
     folder: str
     labels: str
     images: str
@@ -365,8 +367,7 @@ def _expect_masks(record: Record, label: NDArray[np.uint8], values: list[int], v
 
 def _expect_one_rejected(root: Path, family: Family, item: str, reason: str) -> None:
     """Of the images a, bad and c, the second is left out as this item for this reason."""
-    rejected = Rejections()
-    records = list(family.read(root / family.folder, root, family.split, rejected))
+    records, rejected = read_whole(partial(family.read, root / family.folder, root, family.split))
     assert [Path(record.image).stem for record in records] == ["a", "c"]
     assert rejected.items == [(item.format(family.split), reason)]
 
@@ -421,8 +422,8 @@ def _full(value: int) -> NDArray[np.uint8]:
 
 
 def _read(root: Path, family: Family, split: str | None = None) -> tuple[list[Record], dict[str, int]]:
-    rejected = Rejections()
-    return list(family.read(root / family.folder, root, split or family.split, rejected)), dict(rejected.counts)
+    records, left_out = read_whole(partial(family.read, root / family.folder, root, split or family.split))
+    return records, dict(left_out.counts)
 
 
 def _write(

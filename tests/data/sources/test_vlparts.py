@@ -4,6 +4,7 @@ How they take damaged files is tested with the other reader of this form, in tes
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 from helpers import noise_image
 from PIL import Image
+from shares import read_whole
 
-from cores_core.data.sources.reading import Rejections
 from cores_core.data.sources.vlparts import read_paco, read_pascal_part
 from cores_core.data.store import Record
 from cores_core.errors import DataError
@@ -123,8 +124,8 @@ def test_a_missing_annotation_file_is_named(tmp_path: Path, reader: Any, name: s
 
 
 def _read(reader: Any, root: Path, folder: str) -> tuple[list[Record], dict[str, int]]:
-    rejected = Rejections()
-    return list(reader(root / folder, root, "val", rejected)), rejected.counts
+    records, left_out = read_whole(partial(reader, root / folder, root, "val"))
+    return records, dict(left_out.counts)
 
 
 def _read_regions(root: Path) -> tuple[Any, dict[str, int]]:

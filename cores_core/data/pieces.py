@@ -1,0 +1,263 @@
+"""Read a split in pieces, several at once. Each is kept once it is whole, so a call that was cut off goes on there.
+
+    <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.arrow    the records of a piece, as a store
+    <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.json     what is in it; written last
+
+When all are there they are joined, in order, into the split's store: the same bytes, however many pieces there were.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import chain
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pyarrow as pa
+
+from cores_core.data.registry import find_dataset
+from cores_core.data.sources.reading import Rejections, Share
+from cores_core.data.store import ROWS_PER_BATCH, Record, Store, save_store, store_path
+from cores_core.errors import DataError
+from cores_core.files import replacing, save_text
+
+TELL_EVERY = 0.1
+"""Seconds between two looks at how far the workers are."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many images and regions were read, and what was left out: each item with its reason."""
+
+    images: int
+    regions: int
+    left_out: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A split to read.
+
+    Attributes:
+        name, split, data_root: which one.
+        key: changes with the annotations and the readers; pieces of another key are of no use.
+        count: in how many pieces.
+    """
+
+    name: str
+    split: str
+    data_root: Path
+    key: str
+    count: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the pieces lie until they are joined."""
+        return self.path(0).parent
+
+    def path(self, index: int) -> Path:
+        """Where the records of a piece lie; beside it, as JSON, what is in it."""
+        return store_path(self.data_root, self._store_name, self._stem(index))
+
+    def open(self, index: int) -> Store:
+        """A piece that was read before.
+
+        Raises:
+            DataError: it is not there, damaged, or of another form than today's.
+        """
+        return Store(self.data_root, self._store_name, self._stem(index))
+
+    @property
+    def _store_name(self) -> str:
+        return f"{self.name}/.{self.split}.pieces"
+
+    def _stem(self, index: int) -> str:
+        return f"{self.key}-{index}-of-{self.count}"
+
+
+def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> Tally:
+    """Read what is not read yet and write the split's store.
+
+    Args:
+        workers: processes that read; with 1, or a single piece to read, it is this one.
+        progress: is told how many images more are done, several times a second; of kept pieces at the beginning.
+
+    Raises:
+        DataError: the split cannot be read as a whole, or a process has died.
+        OSError: the disk is full, or so.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _clear(job)
+        tallies = {index: tally for index in range(job.count) if (tally := _load_piece(job, index)) is not None}
+        progress(sum(tally.images for tally in tallies.values()))
+        waiting = [index for index in range(job.count) if index not in tallies]
+        if workers == 1 or len(waiting) < 2:
+            tallies |= {index: _read_piece(job, index, lambda: progress(1)) for index in waiting}
+        else:
+            tallies |= _read_at_once(job, waiting, workers, progress)
+        _join(job)
+    except BaseException:
+        with suppress(OSError):
+            _clear(job)
+            job.folder.rmdir()  # unless a piece is kept
+        raise
+    shutil.rmtree(job.folder)
+    ordered = [tallies[index] for index in range(job.count)]
+    return Tally(
+        images=sum(tally.images for tally in ordered),
+        regions=sum(tally.regions for tally in ordered),
+        left_out=tuple(chain.from_iterable(tally.left_out for tally in ordered)),
+    )
+
+
+def _clear(job: Job) -> None:
+    """Remove all but whole pieces of this job."""
+    whole = [path for path in map(job.path, range(job.count)) if path.with_suffix(".json").is_file()]
+    kept = {*whole, *(path.with_suffix(".json") for path in whole)}
+    for path in job.folder.iterdir():
+        if path not in kept:
+            path.unlink()
+
+
+def _load_piece(job: Job, index: int) -> Tally | None:
+    """What an earlier call read, None if it did not, or if a file is damaged."""
+    path = job.path(index)
+    try:
+        told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if told["sha256"] != _digest(path):
+            return None
+        job.open(index)
+    except (OSError, ValueError, DataError):
+        return None
+    return Tally(told["images"], told["regions"], tuple((item, reason) for item, reason in told["left_out"]))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_piece(job: Job, index: int, tell: Callable[[], None]) -> Tally:
+    spec, rejected, regions = find_dataset(job.name, job.data_root), Rejections(), 0
+
+    def counted() -> Iterator[Record]:
+        nonlocal regions
+        for record in spec.read(job.data_root, spec.disk_name(job.split), rejected, Share(index, job.count)):
+            regions += len(record.regions)
+            tell()
+            yield record
+
+    path = job.path(index)
+    images = save_store(counted(), path)
+    tally = Tally(images, regions, tuple(rejected.items))
+    save_text(json.dumps(asdict(tally) | {"sha256": _digest(path)}), path.with_suffix(".json"))
+    return tally
+
+
+def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable[[int], None]) -> dict[int, Tally]:
+    """Read pieces in processes of their own; whatever goes wrong, none of them is left running."""
+    context = get_context("spawn")
+    done = context.RawArray("q", job.count)  # images of each piece; each is written by one process, so without a lock
+    leash, end_of_leash = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), context, _start_worker, (done, leash))
+    tallies: dict[int, Tally] = {}
+    told = 0
+    try:
+        with _interrupts_held():
+            tasks = {pool.submit(_work, job, index): index for index in waiting}
+        running = set(tasks)
+        while running:
+            finished, running = wait(running, TELL_EVERY, FIRST_COMPLETED)
+            tallies |= {tasks[task]: task.result() for task in finished}
+            told, before = sum(done), told
+            progress(told - before)
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"a process that read {job.name} {job.split} has died",
+            hint="call this again, which goes on where it was; if memory was short, with fewer --workers",
+        ) from error
+    finally:
+        end_of_leash.close()
+        pool.shutdown(cancel_futures=True)
+        leash.close()
+    return tallies
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that begin meanwhile never see Ctrl-C, which a terminal sends to all; ours comes when this ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_done: Any = None
+"""In a worker: how many images of each piece are read; shared with its parent."""
+
+
+def _start_worker(done: Any, leash: Connection) -> None:
+    global _done
+    _done = done
+    Thread(target=_die_with_parent, args=(leash,), daemon=True).start()
+
+
+def _die_with_parent(leash: Connection) -> None:
+    """End this process, amid its work, once the parent lets go of the other end, also by dying."""
+    leash.poll(None)
+    os._exit(1)
+
+
+def _work(job: Job, index: int) -> Tally:
+    def tell() -> None:
+        _done[index] += 1
+
+    return _read_piece(job, index, tell)
+
+
+def _join(job: Job) -> None:
+    with pa.OSFile(str(job.path(0))) as first:
+        schema = pa.ipc.open_file(first).schema
+    with (
+        replacing(store_path(job.data_root, job.name, job.split)) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for batch in _regroup(_batches(job)):
+            writer.write_batch(batch)
+
+
+def _batches(job: Job) -> Iterator[Any]:
+    for index in range(job.count):
+        with pa.OSFile(str(job.path(index))) as file:
+            reader = pa.ipc.open_file(file)
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def _regroup(batches: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in batches that are full, but for the last, as `Store` needs them to find row `i`."""
+    held: list[Any] = []
+    rows = 0
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            held.append(batch.slice(start, ROWS_PER_BATCH - rows))
+            start, rows = start + held[-1].num_rows, rows + held[-1].num_rows
+            if rows == ROWS_PER_BATCH:
+                yield pa.concat_batches(held)
+                held, rows = [], 0
+    if held:
+        yield pa.concat_batches(held)
