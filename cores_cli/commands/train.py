@@ -56,9 +56,8 @@ def train(
     where it stopped. With --resume the run's own config.yaml is read; --set still applies. Under torchrun, or another
     launcher that sets RANK and WORLD_SIZE, each process joins its group.
     """
-    from cores_core.runtime import group_from_environment, resolve_device
+    from cores_core.runtime import resolve_device
     from cores_core.settings import load_config
-    from cores_core.train.launch import join_training, launch_training
     from cores_core.train.start import TrainJob
 
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
@@ -72,17 +71,28 @@ def train(
         return _show_plan(preset, job, count * nodes)
     if hostfile is not None:
         raise typer.Exit(_launch_on_machines(hostfile, nodes, gpus or 1))
-    group = group_from_environment()
+    _run(job, resume, count)
+
+
+def _run(job: "TrainJob", resume: bool, processes: int) -> None:
+    """Train, in a group of our own or in one that a launcher has started, and say how it ended."""
+    from cores_core.runtime import group_from_environment
+    from cores_core.train.launch import join_training, launch_training
+
+    group, wanted = group_from_environment(), job.config.train.steps
     with console.progress_bar() as progress, _StopOnSignal() as stop:
-        reporter = _TerminalReporter(progress, stop, config.train.log_every)
-        if group is not None:
-            steps = join_training(job, reporter, resume, group)
+        reporter = _TerminalReporter(progress, stop, job.config.train.log_every)
+        if group is None:
+            steps = launch_training(job, reporter, resume, processes)
         else:
-            steps = launch_training(job, reporter, resume, count)
-    if steps < config.train.steps:
-        console.say(f"stopped after step {steps}; continue with: cores train --resume --output {output}")
+            steps = join_training(job, reporter, resume, group)
+    if group is None or group.leads:
+        how = f"done after {steps} steps: {job.output}"
+        if steps < wanted:
+            how = f"stopped after step {steps}; continue with: cores train --resume --output {job.output}"
+        console.say(how)
+    if steps < wanted:
         raise typer.Exit(EXIT_CODES[stop.number])
-    console.say(f"done after {steps} steps: {output}")
 
 
 def _show_plan(preset: str, job: "TrainJob", processes: int) -> None:

@@ -71,7 +71,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(arguments: list[str], t
 
 def test_processes_that_a_launcher_started_join_their_group(arguments: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "cores_cli.app", "train", *arguments, "--set", "train.steps=2", "--output", str(run)]
     done = subprocess.run(command, capture_output=True, timeout=240, env=environment(), check=False)
     assert done.returncode == 0, done.stderr.decode()
