@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cores_cli import console
+from cores_cli.commands.prepare_steps import QuestionsName, WriterChoice, fetch_all, generate_questions
 from cores_cli.options import DataRootOption
 
 if TYPE_CHECKING:
@@ -34,12 +35,25 @@ def prepare_data(
     val_images: Annotated[int, typer.Option("--val-images", min=0, help="partworld: validation images.")] = 300,
     test_images: Annotated[int, typer.Option("--test-images", min=0, help="partworld: test images.")] = 500,
     seed: Annotated[int, typer.Option("--seed", min=0, help="partworld: splits of one seed never share a scene.")] = 0,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch what can be fetched without a login; say where the rest is.")
+    ] = False,
+    questions: Annotated[
+        QuestionsName | None, typer.Option("--questions", help="generate: have a language model write more.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="questions: an OpenAI-compatible server.")
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option("--llm", metavar="NAME", help="questions: its model; without --endpoint, a local one.")
+    ] = None,
+    per_part: Annotated[int, typer.Option("--per-part", min=1, help="questions: how many for each part.")] = 10,
 ) -> None:
     """Prepare data sets.
 
     Each raw data set is read once and checked; what is damaged is named and left out. `partworld` is rendered, not
     downloaded. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>. A call that was
-    interrupted goes on where it was.
+    interrupted goes on where it was. The key of a server of --endpoint is read from OPENAI_API_KEY.
     """
     from cores_core.data.registry import DATASETS
 
@@ -48,6 +62,10 @@ def prepare_data(
     if not names:
         raise typer.BadParameter("name a data set, or all; --list shows them", param_hint="NAME")
     wanted = [name for name in DATASETS if name != RENDERED] if names == [ALL] else names
+    if questions is not None:
+        return generate_questions(wanted, data_root, WriterChoice(endpoint, llm, per_part, seed))
+    if download:
+        fetch_all(wanted, data_root)
     counts = {split: count for split, count in (("train", images), ("val", val_images), ("test", test_images)) if count}
     prepared = 0
     for name in wanted:

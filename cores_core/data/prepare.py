@@ -167,7 +167,8 @@ def save_report(name: str, data_root: Path, reports: Mapping[str, SplitReport], 
 def fingerprint(spec: DatasetSpec, data_root: Path, split: str) -> str:
     """A digest of the annotations of a split: of a file's bytes, of a folder's names and sizes."""
     digest = hashlib.sha256()
-    for path in spec.annotation_paths(data_root, split):
+    besides = [data_root / name for name in spec.besides if (data_root / name).is_file()]
+    for path in (*spec.annotation_paths(data_root, split), *besides):
         if path.is_file():
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -47,6 +47,7 @@ class DatasetSpec:
         licence, homepage: its terms, and where to get it.
         read: its reader, called with the split's name on disk.
         on_disk: those names where they are not the split's own.
+        besides: files that are read, too, if they are there.
         pieces: how many a split is read in, each kept when a call is cut off; None: one for each worker, because each
             reads the annotation file anew.
     """
@@ -59,6 +60,7 @@ class DatasetSpec:
     homepage: str
     read: Reader
     on_disk: Mapping[str, str] = field(default_factory=dict)
+    besides: tuple[str, ...] = ()
     pieces: int | None = None
 
     def disk_name(self, split: str) -> str:
@@ -176,6 +178,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             licence="annotations MIT, images as COCO's",
             homepage="https://github.com/facebookresearch/paco",
             read=_read_folder("vlpart/paco", read_paco),
+            besides=("questions/paco_lvis.jsonl",),
         ),
         "pascal_part": DatasetSpec(
             group="parts",
@@ -185,6 +188,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             licence="PASCAL VOC's terms",
             homepage="https://github.com/facebookresearch/VLPart",
             read=_read_folder("vlpart/pascal_part", read_pascal_part),
+            besides=("questions/pascal_part.jsonl",),
         ),
         "partimagenet": DatasetSpec(
             group="parts",
@@ -194,6 +198,7 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             licence="ImageNet's terms",
             homepage="https://github.com/TACJu/PartImageNet",
             read=_read_folder("PartImageNet", read_parts),
+            besides=("questions/partimagenet.jsonl",),
         ),
         "refclef": _referring("refclef", dict.fromkeys(("train", "val", "testA", "testB")), _REFER),
         "refcoco": _referring("refcoco", _UNC, _REFER),

@@ -86,13 +86,15 @@ def load_benchmark() -> BenchmarkQuestions:
 
 
 @cache
-def load_training_questions(name: str) -> Mapping[tuple[str, str], tuple[str, ...]]:
-    """Questions to train on about the parts of `pascal_part` or `paco`, by raw names of object and part."""
+def load_part_wordings(name: str) -> Mapping[tuple[str, str], Wordings]:
+    """What to train on for the parts of `pascal_part` or `paco_lvis`, by raw names of object and part."""
     folder = resources.files("cores_core.data.questions") / "bank" / name
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    found: dict[tuple[str, str], Wordings] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         tree = yaml.load(entry.read_text(encoding="utf-8"), Loader=_LOADER)
-        found |= {(tree["object"], part): tuple(given["questions"]) for part, given in tree["parts"].items()}
+        for part, given in tree["parts"].items():
+            questions = MappingProxyType({"train": tuple(given["questions"])})
+            found[tree["object"], part] = Wordings(tuple(given["words"]), questions, MappingProxyType({}))
     return MappingProxyType(found)
 
 

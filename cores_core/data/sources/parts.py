@@ -17,10 +17,12 @@ from zlib import crc32
 import numpy as np
 
 from cores_core.data.questions.bank import CategoryQuestions, Wordings, load_bank
+from cores_core.data.questions.topics import load_written
 from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import Rle, merge_rles, rle_area, segmentation_rle
+from cores_core.sample import Query
 
 QUERIES = {"train": (6, 2), "val": (1, 1), "test": (1, 1)}
 """How many questions and phrases a region gets in each split."""
@@ -55,6 +57,7 @@ def read_parts(
         DataError: a JSON is missing or not of this form.
     """
     images = load_images(folder / f"{split}.json", share.once(rejected))
+    written = load_written(data_root, "partimagenet") if split == "train" else {}
     objects = _load_objects(folder / f"{split}_whole.json", images, share.once(rejected))
     for image in share.of(images):
         path = folder / split / _with_synset(image.file_name)
@@ -76,7 +79,7 @@ def read_parts(
                 except DataError as error:
                     rejected.add(f"{name} {label}", error.message)
                     continue
-                queries = tuple(entry.draw(wordings, split, QUERIES[split], rng))
+                queries = (*entry.draw(wordings, split, QUERIES[split], rng), *map(Query, written.get(label, ())))
                 regions.append(Region(label, kind, mask, None, queries, source))
         if regions:
             yield Record(image=name, size_hw=size_hw, regions=tuple(regions))

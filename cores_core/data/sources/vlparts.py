@@ -11,7 +11,8 @@ category in one image are one region, as in PartImageNet, because a question nam
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cores_core.data.questions.bank import load_training_questions
+from cores_core.data.questions.bank import load_part_wordings
+from cores_core.data.questions.topics import load_written
 from cores_core.data.sources.parts import check_image, load_images, merge_annotations
 from cores_core.data.sources.reading import WHOLE, Rejections, Share
 from cores_core.data.store import Record, Region
@@ -22,8 +23,8 @@ PACO_IMAGES = "coco"
 """Relative to the data root; PACO's file names begin with `train2017/` or `val2017/`."""
 PASCAL_PART_IMAGES = "VOCdevkit/VOC2010/JPEGImages"
 """Relative to the data set's folder."""
-Questions = Mapping[tuple[str, str], tuple[str, ...]]
-"""By raw names of object and part."""
+Questions = Mapping[str, tuple[str, ...]]
+"""By raw category, such as "bird:beak"."""
 _SPELLINGS = {"colied tube": "coiled tube"}
 """Parts that PACO spells in a way that nobody would ask for."""
 
@@ -42,7 +43,9 @@ def read_paco(
         DataError: the JSON is missing or not of this form.
     """
     annotations = folder / f"annotations/paco_lvis_v1_{split}.json"
-    return _read(annotations, data_root / PACO_IMAGES, data_root, rejected, share, _questions("paco", split))
+    return _read(
+        annotations, data_root / PACO_IMAGES, data_root, rejected, share, _questions("paco_lvis", split, data_root)
+    )
 
 
 def read_pascal_part(
@@ -53,13 +56,19 @@ def read_pascal_part(
     Raises:
         DataError: the JSON is missing or not of this form.
     """
-    images, questions = folder / PASCAL_PART_IMAGES, _questions("pascal_part", split)
+    images, questions = folder / PASCAL_PART_IMAGES, _questions("pascal_part", split, data_root)
     return _read(folder / f"{split}.json", images, data_root, rejected, share, questions)
 
 
-def _questions(name: str, split: str) -> Questions:
-    """Questions that need thought are for training alone; evaluations ask for parts by name."""
-    return load_training_questions(name) if split == "train" else {}
+def _questions(name: str, split: str, data_root: Path) -> Questions:
+    """By raw category; they are for training alone, since evaluations ask for parts by name."""
+    if split != "train":
+        return {}
+    written = load_written(data_root, name)
+    bank = {
+        f"{whole}:{part}": wordings.questions["train"] for (whole, part), wordings in load_part_wordings(name).items()
+    }
+    return {label: (*bank.get(label, ()), *written.get(label, ())) for label in bank | written}
 
 
 def _read(
@@ -81,10 +90,9 @@ def _read(
             except DataError as error:
                 rejected.add(f"{name} {label}", error.message)
                 continue
-            whole, _, part = label.partition(":")
             asked = [
                 *(Query(phrase, is_sentence=False) for phrase in phrases),
-                *map(Query, questions.get((whole, part), ())),
+                *map(Query, questions.get(label, ())),
             ]
             regions.append(Region(category, kind, mask, None, tuple(asked), source))
         if regions:

@@ -1,0 +1,74 @@
+"""What `cores prepare-data` does before it prepares: downloads, and questions that a language model writes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from cores_cli import console
+
+
+class QuestionsName(StrEnum):
+    """What to do about questions."""
+
+    generate = "generate"
+
+
+@dataclass(frozen=True)
+class WriterChoice:
+    """Who writes questions, how many for each part, and with which luck."""
+
+    endpoint: str | None
+    llm: str | None
+    per_part: int
+    seed: int
+
+
+def fetch_all(names: Sequence[str], data_root: Path) -> None:
+    """Fetch what may be fetched of these data sets, and say where to get the rest."""
+    from cores_core.data.archives import ARCHIVES
+    from cores_core.data.download import fetch_archive
+
+    from cores_core.data.registry import DATASETS
+
+    for name in names:
+        if name not in ARCHIVES and name in DATASETS:
+            spec = DATASETS[name]
+            console.say(f"{name} cannot be fetched for you: {spec.homepage} ({spec.licence})", style="yellow")
+            console.say(f"    it belongs to: {' '.join(spec.layout)}")
+    for archive in dict.fromkeys(archive for name in names for archive in ARCHIVES.get(name, ())):
+        with console.byte_progress_bar() as progress:
+            task = progress.add_task(archive.name, total=archive.size)
+            fetch_archive(archive, data_root, partial(progress.advance, task))
+
+
+def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoice) -> None:
+    """Have questions written for the part sets among these names; `reasonpart` stands for both of its halves."""
+    from cores_core.data.questions.generate import Assignment
+    from cores_core.data.questions.generate import generate_questions as generate
+    from cores_core.data.questions.topics import SETS, list_examples, list_topics, questions_path
+    from cores_core.data.questions.writers import EndpointWriter, LocalWriter
+
+    if choice.llm is None:
+        raise typer.BadParameter("which model writes them?", param_hint="--llm")
+    wanted = dict.fromkeys(part for name in names for part in (SETS[:2] if name == "reasonpart" else (name,)))
+    unknown = [name for name in wanted if name not in SETS]
+    if unknown:
+        raise typer.BadParameter(f"questions are written for reasonpart, {', '.join(SETS)}, not for {unknown[0]}")
+    key = os.environ.get("OPENAI_API_KEY")
+    writer = EndpointWriter(choice.endpoint, choice.llm, key) if choice.endpoint else LocalWriter(choice.llm)
+    assignment = Assignment(choice.per_part, list_examples(), choice.seed)
+    for name in wanted:
+        topics, path = list_topics(name), questions_path(data_root, name)
+        with console.progress_bar() as progress:
+            task = progress.add_task(f"questions for {name}", total=len(topics) * choice.per_part)
+            report = generate(topics, writer, path, assignment, lambda _, more, task=task: progress.advance(task, more))
+        rows = [("accepted", str(report.accepted)), *((f"refused: {why}", str(n)) for why, n in report.refused.items())]
+        console.show_table(f"{path}", ("questions", "count"), rows)
+        if report.short:
+            console.say(f"{len(report.short)} parts have too few, such as {report.short[0]}: call this again", "yellow")
+        console.say(f"they join the training questions with: cores prepare-data {name} --data-root {data_root}")
