@@ -18,36 +18,50 @@ if TYPE_CHECKING:
 ALL, RENDERED = "all", "partworld"
 
 
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME...", help="Data sets, or all.", show_default=False)
+]
+ListOption = Annotated[bool, typer.Option("--list", help="Show all data sets: what is here, and where to get it.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")]
+PreviewOption = Annotated[
+    int | None, typer.Option("--preview", min=1, help="Write a picture of so many random samples to look at.")
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch what can be fetched without a login; say where the rest is.")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; the result is the same.")]
+ImagesOption = Annotated[int, typer.Option("--images", min=0, help="partworld: training images to render.")]
+ValImagesOption = Annotated[int, typer.Option("--val-images", min=0, help="partworld: validation images.")]
+TestImagesOption = Annotated[int, typer.Option("--test-images", min=0, help="partworld: test images.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="partworld: splits of one seed never share a scene.")]
+QuestionsOption = Annotated[
+    QuestionsName | None, typer.Option("--questions", help="generate: have a language model write more.")
+]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", metavar="URL", help="questions: an OpenAI-compatible server.")
+]
+LlmOption = Annotated[
+    str | None, typer.Option("--llm", metavar="NAME", help="questions: its model; without --endpoint, a local one.")
+]
+PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="questions: how many for each part.")]
+
+
 def prepare_data(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Data sets, or all.", show_default=False)
-    ] = None,
+    names: NamesArgument = None,
     data_root: DataRootOption = Path("data"),
-    show_list: Annotated[
-        bool, typer.Option("--list", help="Show all data sets: what is here, and where to get it.")
-    ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")] = False,
-    preview: Annotated[
-        int | None, typer.Option("--preview", min=1, help="Write a picture of so many random samples to look at.")
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; the result is the same.")] = 2,
-    images: Annotated[int, typer.Option("--images", min=0, help="partworld: training images to render.")] = 14000,
-    val_images: Annotated[int, typer.Option("--val-images", min=0, help="partworld: validation images.")] = 300,
-    test_images: Annotated[int, typer.Option("--test-images", min=0, help="partworld: test images.")] = 500,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="partworld: splits of one seed never share a scene.")] = 0,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch what can be fetched without a login; say where the rest is.")
-    ] = False,
-    questions: Annotated[
-        QuestionsName | None, typer.Option("--questions", help="generate: have a language model write more.")
-    ] = None,
-    endpoint: Annotated[
-        str | None, typer.Option("--endpoint", metavar="URL", help="questions: an OpenAI-compatible server.")
-    ] = None,
-    llm: Annotated[
-        str | None, typer.Option("--llm", metavar="NAME", help="questions: its model; without --endpoint, a local one.")
-    ] = None,
-    per_part: Annotated[int, typer.Option("--per-part", min=1, help="questions: how many for each part.")] = 10,
+    show_list: ListOption = False,
+    check: CheckOption = False,
+    preview: PreviewOption = None,
+    download: DownloadOption = False,
+    workers: WorkersOption = 2,
+    images: ImagesOption = 14000,
+    val_images: ValImagesOption = 300,
+    test_images: TestImagesOption = 500,
+    seed: SeedOption = 0,
+    questions: QuestionsOption = None,
+    endpoint: EndpointOption = None,
+    llm: LlmOption = None,
+    per_part: PerPartOption = 10,
 ) -> None:
     """Prepare data sets.
 

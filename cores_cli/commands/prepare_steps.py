@@ -1,13 +1,14 @@
 """What `cores prepare-data` does before it prepares: downloads, and questions that a language model writes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
 import typer
+from rich.progress import Progress, TaskID
 
 from cores_cli import console
 
@@ -66,9 +67,13 @@ def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoi
         topics, path = list_topics(name), questions_path(data_root, name)
         with console.progress_bar() as progress:
             task = progress.add_task(f"questions for {name}", total=len(topics) * choice.per_part)
-            report = generate(topics, writer, path, assignment, lambda _, more, task=task: progress.advance(task, more))
+            report = generate(topics, writer, path, assignment, _advance(progress, task))
         rows = [("accepted", str(report.accepted)), *((f"refused: {why}", str(n)) for why, n in report.refused.items())]
         console.show_table(f"{path}", ("questions", "count"), rows)
         if report.short:
             console.say(f"{len(report.short)} parts have too few, such as {report.short[0]}: call this again", "yellow")
         console.say(f"they join the training questions with: cores prepare-data {name} --data-root {data_root}")
+
+
+def _advance(progress: Progress, task: TaskID) -> Callable[[str, int], None]:
+    return lambda _, more: progress.advance(task, more)

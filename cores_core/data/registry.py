@@ -70,7 +70,8 @@ class DatasetSpec:
     @property
     def layout(self) -> tuple[str, ...]:
         """All paths below the data root, as one would write them in a shell."""
-        names = "{" + ",".join(map(self.disk_name, self.splits)) + "}"
+        names = ",".join(map(self.disk_name, self.splits))
+        names = f"{{{names}}}" if len(self.splits) > 1 else names
         return tuple(path.replace("{split}", names) for path in (*self.annotations, *self.images))
 
     def annotation_paths(self, data_root: Path, split: str) -> list[Path]:
