@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cores_cli import console
+from cores_cli.commands.eval_contexts import ContextChoice, ContextOption, EndpointOption, LlmOption
 from cores_cli.commands.eval_tables import show_comparison, show_evaluation
 from cores_cli.options import (
     ConversationOption,
@@ -27,11 +28,10 @@ from cores_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob
-    from cores_core.evaluate.targets import Target
     from cores_core.model.source import ModelSource
 
 ABOUT = "Score a model. Every score names its protocol, its number of queries and its interval."
@@ -79,10 +79,9 @@ def _add_benchmark(name: str) -> None:
         data: DataOption = None,
         split: SplitOption = None,
         protocol: ProtocolOption = ProtocolName.generated,
-        context: Annotated[
-            str | None,
-            typer.Option("--context", help="In-context example: fixed, random, none, or a JSONL file of them."),
-        ] = None,
+        context: ContextOption = None,
+        endpoint: EndpointOption = None,
+        llm: LlmOption = None,
         data_root: DataRootOption = Path("data"),
         output: OutputOption = None,
         limit: LimitOption = None,
@@ -109,7 +108,8 @@ def _add_benchmark(name: str) -> None:
         parts = _choose_data(name, data, split)
         job = EvalJob(name, data_root, parts, protocol.value, limit, read_ahead=batch_size)
         devices = [f"cuda:{number}" for number in range(gpus)] or [device.value] * processes
-        _evaluate(source, job, context, devices, output)
+        choice = ContextChoice(context, endpoint, llm, output)
+        _evaluate(source, job, choice, devices, output)
 
     app.command(name, help=HELP[name])(command)
 
@@ -141,7 +141,7 @@ def score(
     with console.progress_bar() as progress:
         task = progress.add_task("scoring", total=len(targets))
         items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
-    about = describe_predictions(name, job, report.warnings, shlex.join(["cores", *sys.argv[1:]]))
+    about = describe_predictions(name, job, report.warnings, _command())
     _finish(Evaluation(tuple(items), about), output)
 
 
@@ -202,26 +202,24 @@ def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[t
 
 
 def _evaluate(
-    source: "ModelSource", job: "EvalJob", context: str | None, devices: "Sequence[str]", output: Path | None
+    source: "ModelSource", job: "EvalJob", context: ContextChoice, devices: "Sequence[str]", output: Path | None
 ) -> None:
     from cores_core.evaluate.about import describe_evaluation
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import list_all_targets, run_evaluation
 
     targets = list_all_targets(job)
-    if context is not None:
-        job = replace(job, examples=_choose_examples(context, targets))
+    if context.name is not None:
+        job = replace(job, examples=context.choose(targets))
     with tempfile.TemporaryDirectory() as scratch, console.progress_bar() as progress:
         task = progress.add_task(f"evaluating ({job.protocol})", total=len(targets))
         items = run_evaluation(source, job, output or Path(scratch), devices, partial(progress.advance, task))
-    about = describe_evaluation(source, job, context or "the model's own", shlex.join(["cores", *sys.argv[1:]]))
+    about = describe_evaluation(source, job, context.name or "the model's own", _command())
     _finish(Evaluation(items, about), output)
 
 
-def _choose_examples(context: str, targets: "Sequence[Target]") -> "Mapping[str, str]":
-    from cores_core.evaluate.contexts import NAMED, load_examples, name_examples
-
-    return name_examples(context, targets, seed=0) if context in NAMED else load_examples(Path(context), targets)
+def _command() -> str:
+    return shlex.join(["cores", *sys.argv[1:]])
 
 
 def _finish(evaluation: "Evaluation", output: Path | None) -> None:

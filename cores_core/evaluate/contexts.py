@@ -4,19 +4,31 @@
 
     {"id": "reasonseg/val/12.0.0", "example": {"question": "What is ...?", "answer": "It is usually found on ..."}}
     {"image": "reason_seg/.../a.jpg", "question": "the question that is asked", "example": {...}}
+
+A language model can write them, as GPT did for the paper.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from cores_core.data.questions.writers import Writer
 from cores_core.errors import DataError
 from cores_core.evaluate.targets import Target
+from cores_core.files import save_text
 from cores_core.prompts import EXAMPLES, render_example
 
 NAMED = ("fixed", "random", "none")
+ATTEMPTS = 5
+"""How often a language model is asked for one example."""
+_REQUEST = (
+    "You help a model that finds things in images. You are given a question about an image that you do not see. Write "
+    "one example of how to think about such a question: ask for something else that is found in a similar place or is "
+    "used in a similar way, and answer in two short sentences, the first of where it is usually found, the second of "
+    'what it looks like. Do not answer the given question. Reply with JSON alone: {"question": "...", "answer": "..."}'
+)
 
 
 def name_examples(context: str, targets: Sequence[Target], seed: int) -> Mapping[str, str]:
@@ -61,3 +73,43 @@ def load_examples(path: Path, targets: Sequence[Target]) -> Mapping[str, str]:
             f"no example for {len(missing)} questions in: {path}", hint=f"the first is that of id {missing[0].id}"
         )
     return {key: example for key, example in examples.items() if example is not None}
+
+
+def write_examples(path: Path, targets: Sequence[Target], writer: Writer, progress: Callable[[int], None]) -> None:
+    """Have a language model write an example for each question that `path` has none for; a row is kept at once.
+
+    Raises:
+        DataError: the writer fails, or does not reply in the form that is asked for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = _written(path)
+    progress(sum(target.id in done for target in targets))
+    for target in targets:
+        if target.id in done:
+            continue
+        row = {"id": target.id, "example": _write_example(target.question, writer), "model": writer.model}
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        progress(1)
+
+
+def _written(path: Path) -> set[str]:
+    """Ids of the rows that are there; a last one that was cut off is removed."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
+    if lines[-1]:
+        save_text("".join(f"{line}\n" for line in lines[:-1]), path)
+    return {json.loads(line)["id"] for line in lines[:-1]}
+
+
+def _write_example(question: str, writer: Writer) -> dict[str, str]:
+    messages = [{"role": "system", "content": _REQUEST}, {"role": "user", "content": question}]
+    for seed in range(ATTEMPTS):
+        reply = writer.write(messages, 1, seed)
+        try:
+            tree = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
+            example = {key: " ".join(tree[key].split()) for key in ("question", "answer")}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+        if all(example.values()):
+            return example
+    raise DataError(f"{writer.model} writes no example for: {question}", hint="try another model, or --context FILE")

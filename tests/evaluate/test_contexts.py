@@ -1,13 +1,14 @@
 """Which in-context example a question is asked with."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from helpers import mask
 
 from cores_core.errors import DataError
-from cores_core.evaluate.contexts import load_examples, name_examples
+from cores_core.evaluate.contexts import load_examples, name_examples, write_examples
 from cores_core.evaluate.targets import Target
 from cores_core.masks import encode_rle
 from cores_core.prompts import EXAMPLE, SEG
@@ -63,3 +64,41 @@ def test_a_file_that_does_not_do_is_named(tmp_path: Path, text: str, message: st
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="relevant"):
         load_examples(tmp_path / "relevant", TARGETS[:1])
+
+
+class _Scripted:
+    """A writer that says what it is told to, in turn."""
+
+    model = "scripted"
+
+    def __init__(self, *replies: str) -> None:
+        self.replies = list(replies)
+        self.asked: list[str] = []
+
+    def write(self, messages: Sequence[Mapping[str, str]], count: int, seed: int) -> str:
+        self.asked.append(messages[-1]["content"])
+        return self.replies.pop(0)
+
+
+GOOD = 'Sure: {"question": "What cuts bread?", "answer": "It is usually in a kitchen. It is long and sharp."}'
+
+
+def test_a_language_model_writes_an_example_for_each_question_once(tmp_path: Path) -> None:
+    path, targets = tmp_path / "written/examples.jsonl", TARGETS[:4:2]
+    write_examples(path, targets[:1], _Scripted("no idea", '{"question": 3}', GOOD), lambda _: None)
+    with path.open("a") as file:
+        file.write('{"id": "d/val/1.0.0", "exa')  # cut off
+    writer, done = _Scripted(GOOD), []
+    write_examples(path, targets, writer, done.append)
+    assert writer.asked == ["what 1?"]
+    assert done == [1, 1]
+    examples = load_examples(path, targets)
+    assert set(examples.values()) == {
+        "USER: What cuts bread? Please output segmentation mask. ASSISTANT: "
+        "It is usually in a kitchen. It is long and sharp. "
+    }
+
+
+def test_a_language_model_that_cannot_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"scripted writes no example for: what 0\?"):
+        write_examples(tmp_path / "examples.jsonl", TARGETS[:1], _Scripted(*["no"] * 5), lambda _: None)

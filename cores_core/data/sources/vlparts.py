@@ -68,7 +68,7 @@ def _questions(name: str, split: str, data_root: Path) -> Questions:
     bank = {
         f"{whole}:{part}": wordings.questions["train"] for (whole, part), wordings in load_part_wordings(name).items()
     }
-    return {label: (*bank.get(label, ()), *written.get(label, ())) for label in bank | written}
+    return {label: (*bank.get(label, ()), *written.get(label, ())) for label in (*bank, *written)}
 
 
 def _read(
