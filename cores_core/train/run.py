@@ -83,7 +83,7 @@ class _Run:
         job: TrainJob,
         checkpoint: Checkpoint,
         concepts: ConceptHead | None,
-        validation: Store,
+        validation: Store | None,
         reporter: Reporter,
         group: Group,
     ) -> None:
@@ -130,8 +130,8 @@ class _Run:
                 last = self.step == self.train.steps
                 if board is not None:
                     self._log(report, board)
-                if last or self.step % self.train.validate_every == 0:
-                    self._validate(board)
+                if self.validation is not None and (last or self.step % self.train.validate_every == 0):
+                    self._validate(self.validation, board)
                 stop = self._is_asked_to_stop()
                 best = self.best[1] == self.step
                 if stop or last or best or self.step % self.train.save_every == 0:
@@ -173,12 +173,12 @@ class _Run:
         wishes = torch.tensor([float(self.reporter.should_stop())], device=self.job.device)
         return self.engine.sum(wishes).item() > 0
 
-    def _validate(self, board: SummaryWriter | None) -> None:
+    def _validate(self, store: Store, board: SummaryWriter | None) -> None:
         """Score the model, the images shared among the processes, and tell the leader's listeners."""
         bf16 = self.train.precision == "bf16"
         with self.engine.whole(), torch.autocast(self.job.device.type, torch.bfloat16, enabled=bf16):
             divided = isinstance(self.engine, ZeroEngine) and self.engine.divides_weights  # then all do the same
-            result = evaluate(self._checkpoint(), self._validation_job(), group=None if divided else self.group)
+            result = evaluate(self._checkpoint(), self._validation_job(store), group=None if divided else self.group)
         summary = {"step": self.step, **result.to_json()}
         self.best = max(self.best, (summary["giou"] or 0.0, self.step))
         if board is None:
@@ -188,8 +188,7 @@ class _Run:
             board.add_scalar(f"validation/{name}", summary[name] or 0.0, self.step)
         self.reporter.on_validation(self.step, result)
 
-    def _validation_job(self) -> EvalJob:
-        store = self.validation
+    def _validation_job(self, store: Store) -> EvalJob:
         limit = self.train.validation_images
         return EvalJob(benchmark_of(store.name), store.data_root, ((store.name, store.split),), "given", limit)
 

@@ -35,7 +35,8 @@ TOKENIZER_IMAGES = 2000
 _SIZES = ("language", "vision", "sam", "wording", "conversation")
 """The settings that weights depend on, and which a model that is trained on keeps."""
 _MODEL_SECTIONS = (*_SIZES, "chain", "context")
-"""The settings that a run that has begun keeps."""
+"""The settings that a run that has begun keeps; those left at their defaults are those of the model it starts from."""
+_DEFAULTS = Config()
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ def resolve_config(job: TrainJob) -> Config:
     start = config.train.start_from
     if start is not None:
         begun = load_model_config(start)
+        left_open = [name for name in _MODEL_SECTIONS if getattr(config, name) == getattr(_DEFAULTS, name)]
         if config.base != BaseConfig():  # a preset that leaves the sizes to its base leaves them to the model
-            return replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in _SIZES})
+            left_open += _SIZES
+        config = replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in left_open})
         _check_same(_SIZES, config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
     elif config.base != BaseConfig():
         return read_base(config, _tokenizer_maker(job), shapes_only=True).config
@@ -159,10 +162,17 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
     }
 
 
-def open_stores(job: TrainJob) -> tuple[list[Store], Store]:
-    """What to train on, and what to validate on."""
+def open_stores(job: TrainJob) -> tuple[list[Store], Store | None]:
+    """What to train on, and what to validate on; one's own data need not have a val split.
+
+    Raises:
+        DataError: one of them is not prepared.
+    """
     stores = [Store(job.data_root, name, "train") for name in job.config.data]
-    return stores, Store(job.data_root, job.config.data[0], "val")
+    first = job.config.data[0]
+    if "val" not in find_dataset(first, job.data_root).splits:
+        return stores, None
+    return stores, Store(job.data_root, first, "val")
 
 
 def newest_checkpoint(output: Path) -> Path | None:
