@@ -88,7 +88,7 @@ def load_benchmark() -> BenchmarkQuestions:
 @cache
 def load_part_wordings(name: str) -> Mapping[tuple[str, str], Wordings]:
     """What to train on for the parts of `pascal_part` or `paco_lvis`, by raw names of object and part."""
-    folder = resources.files("cores_core.data.questions") / "bank" / name
+    folder = resources.files("cores_core.data.questions") / "bank" / name.removesuffix("_lvis")
     found: dict[tuple[str, str], Wordings] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         tree = yaml.load(entry.read_text(encoding="utf-8"), Loader=_LOADER)
