@@ -21,6 +21,10 @@ class DataError(CoresError):
     """A data set, image, mask or question cannot be read or used."""
 
 
+class MissingDataError(DataError):
+    """A raw data set, or a part of it, is not there."""
+
+
 class LossError(CoresError):
     """The loss of a training step is not a number."""
 

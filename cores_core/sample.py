@@ -67,6 +67,7 @@ class Sample:
         categories: what each of the N masks shows.
         scene: all that the image is known to show, asked about or not.
         example: the in-context example that is read before, None for that of the prompt format, "" for none.
+        key: which pixels these are, the same for the same pixels only; "" where nobody asks.
     """
 
     image: RgbImage
@@ -76,3 +77,4 @@ class Sample:
     categories: tuple[str, ...] = ()
     scene: tuple[Thing, ...] = ()
     example: str | None = None
+    key: str = ""

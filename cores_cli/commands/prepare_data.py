@@ -110,7 +110,7 @@ def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, wo
 def _prepare(name: str, data_root: Path, workers: int, quiet: bool) -> int:
     from cores_core.data.prepare import prepare_dataset
     from cores_core.data.registry import find_dataset
-    from cores_core.errors import DataError
+    from cores_core.errors import DataError, MissingDataError
 
     with console.progress_bar() as progress:
         splits = find_dataset(name, data_root).splits
@@ -120,7 +120,7 @@ def _prepare(name: str, data_root: Path, workers: int, quiet: bool) -> int:
     if len(failures) == len(outcomes):
         if quiet:
             return 0
-        raise failures[0]
+        raise min(failures, key=lambda error: isinstance(error, MissingDataError))  # what is there, but wrong, first
     _show_reports(name, data_root, outcomes)
     return len(outcomes) - len(failures)
 

@@ -46,6 +46,10 @@ def train(
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, with --hostfile.")] = 1,
     hostfile: Annotated[Path | None, typer.Option("--hostfile", help="DeepSpeed's list of machines.")] = None,
     zero: Annotated[int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage of DeepSpeed.")] = None,
+    cache_embeddings: Annotated[
+        str | None,
+        typer.Option("--cache-embeddings", metavar="DIR", help="Keep what a frozen SAM sees in each image here."),
+    ] = None,
     device: DeviceOption = DeviceName.auto,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would train, on what, and its memory.")] = False,
 ) -> None:
@@ -62,6 +66,7 @@ def train(
 
     source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
     named = {"train.start_from": start_from, "base.mllm": mllm, "base.sam": sam, "engine.stage": zero}
+    named |= {"train.embedding_cache": cache_embeddings}
     given = [f"{key}={value}" for key, value in named.items() if value is not None]
     config = load_config(source, (*given, *(settings or ())), tuple(variants or ()))
     place = resolve_device("cpu" if plan or gpus == 0 else "cuda" if gpus else device)

@@ -3,8 +3,10 @@
 `(seed, epoch, index)` decides everything, so a resumed run sees the samples that the uninterrupted one would have seen.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +105,7 @@ class Mixture:
             example=render_example(*EXAMPLES[rng.integers(len(EXAMPLES))])
             if self._prompt.context == "random"
             else None,
+            key=shown.key,
         )
 
     def _word(self, query: Query, region: Region, rng: np.random.Generator) -> Turn:
@@ -132,7 +135,8 @@ class Mixture:
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         store = self._stores[which]
         record = store[index - int(self._starts[which])]
-        image, size_hw, longest = load_image(store.image_path(record)), record.size_hw, self._options.longest_side
+        path, size_hw, longest = store.image_path(record), record.size_hw, self._options.longest_side
+        image = load_image(path)
         if longest is not None and longest < max(size_hw):
             size_hw = fit_hw(size_hw, longest)
             image = resize_image(image, size_hw)
@@ -142,6 +146,7 @@ class Mixture:
             image=image,
             masks=tuple(_pack(region.mask, size_hw) for region in regions),
             ignores=tuple(None if region.ignore is None else _pack(region.ignore, size_hw) for region in regions),
+            key=_name_pixels(path, size_hw),
         )
         if self._options.keep:
             self._kept[index] = shown
@@ -177,10 +182,12 @@ class _Shown:
     image: RgbImage
     masks: tuple[NDArray[np.uint8], ...]
     ignores: tuple[NDArray[np.uint8] | None, ...]
+    key: str
     is_mirrored: bool = False
 
     def mirrored(self) -> "_Shown":
-        return _Shown(self.record, np.ascontiguousarray(self.image[:, ::-1]), self.masks, self.ignores, True)
+        image, key = np.ascontiguousarray(self.image[:, ::-1]), f"{self.key} mirrored"
+        return replace(self, image=image, key=key, is_mirrored=True)
 
     def mask(self, region: int) -> BoolMask:
         return self._unpack(self.masks[region])
@@ -203,6 +210,12 @@ def _drop_words(query: Query, share: float, rng: np.random.Generator) -> Query:
     words = query.text.split()
     kept = [word for word, luck in zip(words, rng.random(len(words)), strict=True) if luck >= share]
     return Query(" ".join(kept or words), query.is_sentence, query.answer)
+
+
+def _name_pixels(path: Path, size_hw: tuple[int, int]) -> str:
+    """The key of an image: what its file holds, because the same path may be another image tomorrow; and its size."""
+    with path.open("rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {size_hw[0]}x{size_hw[1]}"
 
 
 def _pack(rle: Rle, size_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from cores_core.data.pieces import Job, read_in_pieces
 from cores_core.data.registry import DatasetSpec, find_dataset
 from cores_core.data.sources.reading import WHOLE, Rejections
 from cores_core.data.store import report_path, store_path
-from cores_core.errors import DataError
+from cores_core.errors import DataError, MissingDataError
 from cores_core.files import save_text
 
 READING = 2
@@ -90,7 +90,7 @@ def prepare_dataset(
     for split in spec.splits:
         missing = spec.missing(data_root, split)
         if missing:
-            outcomes[split] = DataError(f"not there: {missing[0]}", hint=f"get it from {spec.homepage}")
+            outcomes[split] = MissingDataError(f"not there: {missing[0]}", hint=f"get it from {spec.homepage}")
         elif _is_current(name, split, data_root, known):
             outcomes[split] = known[split]
         else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cores_core.model.embeddings import EmbeddingCache, encode_cached
 from cores_core.model.mllm import Mllm
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.refiner import TokenRefiner
@@ -57,7 +58,10 @@ class ChainOutput:
 
 
 class CoresModel(nn.Module):
-    """MLLM, projection and SAM, joined by the tokens of the chain."""
+    """MLLM, projection and SAM, joined by the tokens of the chain.
+
+    `embeddings`, if it is set, keeps what SAM's image encoder makes of images with a key, as long as it is frozen.
+    """
 
     def __init__(self, mllm: Mllm, segmenter: Segmenter, chain_ids: tuple[int, ...], refiner: bool) -> None:
         super().__init__()
@@ -66,6 +70,7 @@ class CoresModel(nn.Module):
         self.chain_ids = chain_ids
         self.projection = build_projection(mllm.width, segmenter.width)
         self.refiner = TokenRefiner(segmenter.width) if refiner and len(chain_ids) > 1 else None
+        self.embeddings: EmbeddingCache | None = None
 
     def forward(self, batch: Batch) -> ChainOutput:
         """Run both chains over questions with their answers.
@@ -73,7 +78,7 @@ class CoresModel(nn.Module):
         Every turn that segments must hold each token of the chain exactly once, and no other turn any.
         """
         text = self.reason(batch)
-        embeddings = self.segmenter.encode(batch.sam_pixels)
+        embeddings = self.encode(batch)
         steps = self.segment(embeddings[batch.image_index], text.prompts)
         return ChainOutput(text=text, steps=steps, image_embeddings=embeddings)
 
@@ -87,6 +92,13 @@ class CoresModel(nn.Module):
             logits=self.mllm.logits(hidden[:, :-1][predicts_label]).float(),
             labels=batch.labels[:, 1:][predicts_label],
         )
+
+    def encode(self, batch: Batch) -> Tensor:
+        """What SAM sees in a batch's images, (B, C, h, w) float32; with `embeddings`, each is rounded to bfloat16."""
+        named = bool(batch.keys) and all(batch.keys)
+        if self.embeddings is None or not named or self._encoder_learns():
+            return self.segmenter.encode(batch.sam_pixels)
+        return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
 
     def segment(self, image_embeddings: Tensor, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the segmenting chain: each step's prompt, refined by and decoded with the mask of the step before.
@@ -114,6 +126,9 @@ class CoresModel(nn.Module):
     def device(self) -> torch.device:
         """Where SAM and the heads are, and batches should be."""
         return next(self.projection.parameters()).device
+
+    def _encoder_learns(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.segmenter.image_encoder.parameters())
 
     @staticmethod
     def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:

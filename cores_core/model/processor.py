@@ -50,6 +50,7 @@ class Batch:
         categories: N names of what the masks show.
         things: for each image the (category, kind) of all it is known to show; `thing_maps` (R, 4h, 4w) uint8 their
             masks in SAM's frame at the decoder's resolution, 0-255. Both empty where the samples tell nothing.
+        keys: B names of the images' pixels, "" for none.
     """
 
     input_ids: Tensor
@@ -65,6 +66,7 @@ class Batch:
     categories: tuple[str, ...] = ()
     things: tuple[tuple[tuple[str, str], ...], ...] = ()
     thing_maps: tuple[Tensor, ...] = ()
+    keys: tuple[str, ...] = ()
 
     @property
     def image_index(self) -> Tensor:
@@ -191,6 +193,7 @@ class Processor:
             "masks": tuple(_stack_masks(sample) for sample in samples) if has_masks else (),
             "ignores": tuple(_stack_ignores(sample) for sample in samples) if has_masks else (),
             "categories": tuple(category for sample in samples for category in sample.categories),
+            "keys": tuple(sample.key for sample in samples),
             "things": tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
             "thing_maps": tuple(
                 thing_maps(sample, size.resized_hw, self.images)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cores_core.config import Config
+from cores_core.config import Config, TrainConfig
 from cores_core.data.mixture import Mixture, SampleOptions, share_out
 from cores_core.data.overlap import without_held_out
 from cores_core.data.registry import find_dataset
@@ -25,6 +25,7 @@ from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.files import save_text
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
+from cores_core.model.embeddings import EmbeddingCache, encoder_identity
 from cores_core.model.processor import batch_tensors
 from cores_core.runtime import Group, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
@@ -95,6 +96,7 @@ class _Run:
         self.model = checkpoint.model.to(job.device).train()
         if self.train.checkpoint_activations:
             self.model.mllm.llava.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.embeddings = _open_embeddings(checkpoint, self.train, group)
         self.concepts = None if concepts is None else concepts.to(job.device)
         learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
         self.group, self.leads = group, group.leads
@@ -217,6 +219,15 @@ class _Run:
         if self.concepts is not None:
             about["categories"] = list(self.concepts.index)
         return Checkpoint(self.model, self.processor, self.config, about)
+
+
+def _open_embeddings(checkpoint: Checkpoint, train: TrainConfig, group: Group) -> EmbeddingCache | None:
+    """The folder of embeddings that a run asks for, with this process's share of its room."""
+    if train.embedding_cache is None:
+        return None
+    encoder, size = checkpoint.model.segmenter.image_encoder, checkpoint.processor.images.sam_size
+    identity = encoder_identity(encoder, size, train.precision)
+    return EmbeddingCache(Path(train.embedding_cache), identity, round(train.embedding_cache_gb * 1e9), group.size)
 
 
 def _build_engine(learning: torch.nn.Module, config: Config, group: Group) -> Engine:

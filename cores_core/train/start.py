@@ -68,6 +68,7 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
         CoresError: the data is not prepared, the folder is taken, there is nothing to resume or to start from.
     """
     open_stores(job)
+    _check_embeddings_stay(job.config)
     started = (job.output / "config.yaml").exists()
     if resume and not started:
         raise CheckpointError(f"nothing to resume in: {job.output}", hint="leave out --resume to start")
@@ -135,6 +136,7 @@ def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPl
     Raises:
         CoresError: as `plan_run`.
     """
+    _check_embeddings_stay(job.config)
     config = resolve_config(job)
     if config.train.start_from is None:
         parts: Parts = read_base(config, _tokenizer_maker(job), shapes_only=True)
@@ -205,6 +207,18 @@ def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
         return tokenizer
 
     return make
+
+
+def _check_embeddings_stay(config: Config) -> None:
+    """What is kept of an image comes from weights that do not learn, and that each process has whole."""
+    if config.train.embedding_cache is None:
+        return
+    if not config.lora.rank:
+        hint = "set lora.rank=8, or leave train.embedding_cache out"
+        raise ConfigError("`train.embedding_cache` is for a frozen SAM, and this one trains", hint=hint)
+    if config.engine.stage == 3 and config.engine.kind != "torch":
+        hint = "set engine.stage=2, or leave train.embedding_cache out"
+        raise ConfigError("with ZeRO 3 all processes encode together, so none can read embeddings", hint=hint)
 
 
 def _check_same(sections: Sequence[str], config: Config, begun: Config) -> None:
