@@ -92,7 +92,7 @@ def test_one_damage_is_named_and_the_rest_is_prepared(cli, root, damage, reason)
     damage(root)
     outcome = cli("prepare-data", "partimagenet", "--data-root", root)
     assert outcome.code == 0
-    assert f"left out 1: {reason}" in outcome.stderr or f": {reason}" in outcome.stderr
+    assert reason in outcome.stderr
     assert len(Store(root, "partimagenet", "val")) == WHOLE - 1
     report = json.loads((root / "prepared/partimagenet/report.json").read_text())
     assert any(reason in found for _, found in report["splits"]["val"]["left_out"])

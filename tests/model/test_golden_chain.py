@@ -21,7 +21,7 @@ from torch.nn import functional
 from cores_core.config import LossWeights, SamConfig
 from cores_core.masks import binarize
 from cores_core.model.cores import CoresModel, TextOutput
-from cores_core.model.losses import compute_losses
+from cores_core.model.losses import Counts, compute_losses
 from cores_core.model.processor import sam_pixels
 from cores_core.model.refiner import TokenRefiner, pool_under_mask
 from cores_core.model.segmenter import Segmenter, build_segmenter
@@ -137,7 +137,8 @@ def test_mask_losses_equal_the_release(release: Release, cases: Path) -> None:
         sizes=release.sizes,
         counts=(3, 3),
     )
-    losses = compute_losses(output, batch, release.segmenter, LossWeights(bce=2.0, dice=0.5, mask=2.0))
+    weights = LossWeights(bce=2.0, dice=0.5, mask=2.0)
+    losses = compute_losses(output, batch, release.segmenter, weights, Counts(tokens=1, masks=6))
     # the release multiplies both mask losses by 2 in this variant, which is our `mask` weight
     assert 2 * 2.0 * losses.bce.item() == pytest.approx(expected["mask_bce_loss"], rel=1e-4)
     assert 2 * 0.5 * losses.dice.item() == pytest.approx(expected["mask_dice_loss"], rel=1e-4)

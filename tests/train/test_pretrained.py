@@ -1,15 +1,17 @@
 """Training that begins with pretrained weights: a LLaVA and a SAM, with adapters or in full, and resumed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from bases import save_hub_llava, save_sam
-from runs import Listener, read_trajectory
+from runs import Listener, read_rows, read_trajectory
+from segment_anything.modeling import ImageEncoderViT
+from torch import nn
 
-from cores_core.config import BaseConfig, Config, LoraConfig
+from cores_core.config import BaseConfig, Config, EngineConfig, LoraConfig
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.model.checkpoint import LoadOptions, load_checkpoint
 from cores_core.model.lora import is_adapter
@@ -129,3 +131,93 @@ def test_adapters_cannot_come_or_go_in_a_run(lora_job: Callable[..., TrainJob]) 
     config = replace(load_config(job.output / "config.yaml"), lora=LoraConfig())
     with pytest.raises(ConfigError, match="`lora` cannot change"):
         run_training(replace(job, config=config), Listener(), resume=True)
+
+
+@pytest.fixture
+def encoded() -> Iterator[list[int]]:
+    """How many images SAM's encoder was given by each call in training, whatever model it is of."""
+    sizes: list[int] = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], _: object) -> None:
+        if isinstance(module, ImageEncoderViT) and module.training:
+            sizes.append(len(inputs[0]))
+
+    hook = nn.modules.module.register_module_forward_hook(note)
+    yield sizes
+    hook.remove()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_finds_embeddings_is_the_run_that_left_them(
+    lora_job: Callable[..., TrainJob], tmp_path: Path, encoded: list[int], precision: str
+) -> None:
+    settings = {"precision": precision, "embedding_cache": str(tmp_path / "embeddings")}
+    cold, warm = (lora_job(name, **settings) for name in ("cold", "warm"))
+    run_training(cold, Listener())
+    assert encoded == [1] * 6  # 4 steps of 2 images, and there are 6 in all
+    run_training(warm, Listener())
+    assert len(encoded) == 6
+    assert read_trajectory(warm.output) == read_trajectory(cold.output)
+    assert read_rows(warm.output, "validation") == read_rows(cold.output, "validation")
+    ours, theirs = (load_checkpoint(newest_checkpoint(job.output)).model.state_dict() for job in (warm, cold))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_full_folder_changes_nothing_but_the_pace(
+    lora_job: Callable[..., TrainJob], tmp_path: Path, encoded: list[int]
+) -> None:
+    folder = tmp_path / "full"
+    roomy = lora_job("roomy", embedding_cache=str(tmp_path / "roomy embeddings"))
+    narrow = lora_job("narrow", embedding_cache=str(folder), embedding_cache_gb=5e-6)
+    run_training(roomy, Listener())
+    encoded.clear()
+    run_training(narrow, Listener())
+    assert read_trajectory(narrow.output) == read_trajectory(roomy.output)
+    assert 6 < len(encoded) <= 8
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 5000
+
+
+def test_embeddings_are_those_of_a_run_without_a_folder_rounded(
+    lora_job: Callable[..., TrainJob], tmp_path: Path
+) -> None:
+    plain, rounded = lora_job("plain"), lora_job("rounded", embedding_cache=str(tmp_path / "embeddings"))
+    for job in (plain, rounded):
+        run_training(job, Listener())
+    for exact, near in zip(read_rows(plain.output), read_rows(rounded.output), strict=True):
+        assert near["loss"] == pytest.approx(exact["loss"], rel=1e-2)
+
+
+def test_mirrored_images_have_embeddings_of_their_own(
+    lora_job: Callable[..., TrainJob], tmp_path: Path, encoded: list[int]
+) -> None:
+    folder = tmp_path / "embeddings"
+    run_training(lora_job("straight", steps=3, embedding_cache=str(folder)), Listener())
+    assert len(encoded) == len(list(folder.rglob("*.safetensors"))) == 6  # an epoch
+    run_training(lora_job("mirrored", steps=12, mirror=True, embedding_cache=str(folder)), Listener())
+    assert len(encoded) == len(list(folder.rglob("*.safetensors"))) > 9
+
+
+def test_another_sam_does_not_read_them(lora_job: Callable[..., TrainJob], tmp_path: Path, encoded: list[int]) -> None:
+    folder = tmp_path / "embeddings"
+    job = lora_job(steps=3, embedding_cache=str(folder))
+    other = save_sam(tmp_path / "other.pth", {"image_encoder.neck.1.bias": torch.ones(16)})
+    run_training(job, Listener())
+    base = replace(job.config.base, sam=str(other))
+    run_training(lora_job("other", base=base, steps=3, embedding_cache=str(folder)), Listener())
+    assert len(encoded) == 12
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_embeddings_of_a_sam_that_learns_are_not_kept(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job(lora=LoraConfig(), embedding_cache="embeddings")
+    for begin in (lambda: plan_memory(job), lambda: run_training(job, Listener())):
+        with pytest.raises(ConfigError, match="frozen"):
+            begin()
+    assert not job.output.exists()
+
+
+def test_processes_that_divide_the_encoder_cannot_leave_it_out(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job(embedding_cache="embeddings")
+    divided = replace(job, config=replace(job.config, engine=EngineConfig(stage=3)))
+    with pytest.raises(ConfigError, match="ZeRO 3"):
+        run_training(divided, Listener())
