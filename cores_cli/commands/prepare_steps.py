@@ -33,18 +33,17 @@ def fetch_all(names: Sequence[str], data_root: Path) -> None:
     """Fetch what may be fetched of these data sets, and say where to get the rest."""
     from cores_core.data.archives import ARCHIVES
     from cores_core.data.download import fetch_archive
-
     from cores_core.data.registry import DATASETS
 
-    for name in names:
-        if name not in ARCHIVES and name in DATASETS:
-            spec = DATASETS[name]
-            console.say(f"{name} cannot be fetched for you: {spec.homepage} ({spec.licence})", style="yellow")
-            console.say(f"    it belongs to: {' '.join(spec.layout)}")
     for archive in dict.fromkeys(archive for name in names for archive in ARCHIVES.get(name, ())):
         with console.byte_progress_bar() as progress:
             task = progress.add_task(archive.name, total=archive.size)
             fetch_archive(archive, data_root, partial(progress.advance, task))
+    for name in names:
+        spec = DATASETS.get(name)
+        if spec is not None and any(spec.missing(data_root, split) for split in spec.splits):
+            console.say(f"the rest of {name} is to be had from {spec.homepage} ({spec.licence})", style="yellow")
+            console.say(f"    it belongs to: {' '.join(spec.layout)}")
 
 
 def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoice) -> None:
