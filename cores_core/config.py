@@ -183,6 +183,7 @@ class TrainConfig:
     images in memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights
     and mask head stay in float32. `checkpoint_activations` computes the language model's activations twice, to hold
     fewer. A sample that cannot be used is skipped; after `most_skipped` of them the run stops.
+    `wandb` is a project of Weights & Biases that gets what TensorBoard gets.
     `embedding_cache` is a folder that keeps what a frozen SAM image encoder makes of each image, in bfloat16, until it
     holds `embedding_cache_gb` (10^9 bytes); processes and runs may share it. SAM with images of 1024 pixels: 2 MB each.
     """
@@ -219,6 +220,7 @@ class TrainConfig:
     validation_images: int = 64
     workers: int = 1
     most_skipped: int = 100
+    wandb: str | None = None
     checkpoint_activations: bool = False
     embedding_cache: str | None = None
     embedding_cache_gb: float = 100.0

@@ -124,6 +124,8 @@ class _Run:
     def loop(self, mixture: Mixture) -> int:
         self.reporter.on_start(self.step, self.train.steps)
         steps = Steps(mixture, self.processor, self.train, self.step, self.group)
+        if self.leads and self.train.wandb is not None:
+            _mirror_board(self.train.wandb, self.job.output)
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1) if self.leads else None
         try:
             for data in load_batches(steps, self.train.workers):
@@ -241,6 +243,14 @@ def uses_deepspeed(config: Config, group: Group) -> bool:
     if config.engine.kind != "auto":
         return config.engine.kind == "deepspeed"
     return group.size > 1 and config.train.optimizer == "adamw" and not config.loss.concept
+
+
+def _mirror_board(project: str, output: Path) -> None:
+    """Send what TensorBoard gets to Weights & Biases, too; a run that is resumed goes on there."""
+    import wandb
+
+    name = output.resolve().name
+    wandb.init(project=project, name=name, id=name, resume="allow", dir=output, sync_tensorboard=True)
 
 
 def _append_row(path: Path, row: dict[str, object]) -> None:

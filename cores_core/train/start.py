@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
         CoresError: the data is not prepared, the folder is taken, there is nothing to resume or to start from.
     """
     open_stores(job)
+    if job.config.train.wandb is not None and find_spec("wandb") is None:
+        raise ConfigError("`train.wandb` needs Weights & Biases", hint="pip install wandb, or leave it out")
     _check_embeddings_stay(job.config)
     started = (job.output / "config.yaml").exists()
     if resume and not started:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,14 @@ def test_a_run_may_give_a_model_another_chain_and_is_resumed(
     assert found.config.chain == chain
     assert len(found.model.chain_ids) == chain.steps
     assert (found.model.refiner is None) == (not chain.refiner)
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="it is installed here")
+def test_a_logger_that_is_not_installed_is_named_before_anything_starts(new_job: Callable[..., TrainJob]) -> None:
+    job = new_job(wandb="project")
+    with pytest.raises(ConfigError, match=r"train\.wandb"):
+        run_training(job, Listener())
+    assert not job.output.exists()
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., TrainJob]) -> None:
