@@ -260,7 +260,14 @@ def start(root: Path, *arguments: object) -> "subprocess.Popen[str]":
     script.write_text(SCRIPT)
     command = [sys.executable, script, root, *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    )
+
+
+def heed_interrupts() -> None:
+    """A job in the background of a shell ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_pieces(root: Path, count: int, process: "subprocess.Popen[str]") -> None:
