@@ -65,17 +65,29 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--show", action="store_true", help="only print what is finished")
     parser.add_argument("--at-once", type=int, default=2, help="runs at a time, each with one thread")
     options = parser.parse_args()
+    if options.show:
+        return show(options)
     jobs = [(arm, seed) for seed in range(options.seeds) for arm in ARMS]
     with ThreadPoolExecutor(options.at_once) as pool:
         list(pool.map(partial(run, options), jobs))
-    print("| arm | gIoU | cIoU | C1 gIoU | well-formed | the paper's gIoU / cIoU |\n|---|---|---|---|---|---|")
+    show(options)
+
+
+def show(options: argparse.Namespace) -> None:
+    """One row an arm, over the seeds that are finished."""
+    print(
+        "| arm | seeds | gIoU | cIoU | C1 gIoU | well-formed | the paper's gIoU / cIoU |\n|---|---|---|---|---|---|---|"
+    )
     for arm, (_, published) in ARMS.items():
-        found = [load(folder_of(options, arm, seed), "given") for seed in range(options.seeds)]
+        folders = [folder_of(options, arm, seed) for seed in range(options.seeds)]
+        folders = [folder for folder in folders if (folder / "generated/results.json").is_file()]
+        found = [load(folder, "given") for folder in folders]
         cells = [spread([100 * row[name] for row in found]) for name in SCORES[:3]]
-        written = [load(folder_of(options, arm, seed), "generated")["well_formed"] for seed in range(options.seeds)]
-        print(f"| {arm} | {' | '.join(cells)} | {spread([100 * share for share in written])} | {published} |")
+        cells.append(spread([100 * load(folder, "generated")["well_formed"] for folder in folders]))
+        print(f"| {arm} | {len(folders)} | {' | '.join(cells)} | {published} |")
 
 
 def run(options: argparse.Namespace, job: tuple[str, int]) -> None:
@@ -129,6 +141,8 @@ def load(folder: Path, protocol: str) -> dict[str, float]:
 
 def spread(values: list[float]) -> str:
     """Mean with the smallest and the largest value."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else "-"
     return f"{statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
 
