@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cores_core import prompts
 from cores_core.model.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ class Segmentation:
     refined: NDArray[np.float32]
 
 
+@torch.no_grad()
 def segment_image(
     checkpoint: Checkpoint,
     image: RgbImage,
@@ -47,7 +49,7 @@ def segment_image(
     protocol: Protocol,
     example: str | None = None,
 ) -> list[Segmentation]:
-    """Answer N questions about one image, which both encoders read once for every 16 of them.
+    """Answer N questions about one image, which SAM's encoder reads once, and the MLLM once for every 16 of them.
 
     Args:
         checkpoint: whose model is asked, in eval mode.
@@ -55,37 +57,40 @@ def segment_image(
         protocol: an answer that is not well-formed gets an empty mask.
         example: the in-context example, None for the one that the model was trained with, "" for none.
     """
+    turns = tuple(prompts.render_turn(query, checkpoint.processor.prompt) for query in queries)
     found: list[Segmentation] = []
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        found += _segment(checkpoint, image, queries[start : start + QUERIES_AT_ONCE], protocol, example)
+    embeddings: Tensor | None = None
+    for start in range(0, len(turns), QUERIES_AT_ONCE):
+        sample = Sample(image=image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
+        some, embeddings = _segment(checkpoint, sample, protocol, embeddings)
+        found += some
     return found
 
 
-@torch.no_grad()
 def _segment(
-    checkpoint: Checkpoint, image: RgbImage, queries: Sequence[Query], protocol: Protocol, example: str | None
-) -> list[Segmentation]:
+    checkpoint: Checkpoint, sample: Sample, protocol: Protocol, embeddings: Tensor | None
+) -> tuple[list[Segmentation], Tensor | None]:
+    """Answer a sample's questions, and tell what SAM saw in its image, (1, C, h, w), once there was need to look."""
     model, processor = checkpoint.model, checkpoint.processor
-    turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
-    sample = Sample(image=image, turns=turns, example=example)
-    answers = [processor.answer_ids(turn) for turn in turns]
+    answers = [processor.answer_ids(turn) for turn in sample.turns]
     if protocol == "generated":
         answers = _write_answers(model, processor, sample, limit=len(answers[0]) + EXTRA_TOKENS)
     texts = [processor.decode(ids) for ids in answers]
     formed = [index for index, ids in enumerate(answers) if _is_well_formed(ids, processor)]
-    empty = np.full(image.shape[:2], NO_MASK, dtype=np.float32)
+    empty = np.full(sample.image.shape[:2], NO_MASK, dtype=np.float32)
     results = [Segmentation(text, False, empty, empty) for text in texts]
     if formed:
-        kept = replace(sample, turns=tuple(turns[i] for i in formed))
+        kept = replace(sample, turns=tuple(sample.turns[i] for i in formed))
         batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(model.device)
-        output = model(batch)
+        text = model.reason(batch)
+        embeddings = model.encode(batch) if embeddings is None else embeddings
+        steps = model.segment(embeddings.repeat_interleave(len(formed), dim=0), text.prompts)
         coarse, refined = (
-            model.segmenter.upsample(logits, batch.sizes[0]).float().cpu().numpy()
-            for logits in (output.coarse, output.refined)
+            model.segmenter.upsample(logits, batch.sizes[0]).float().cpu().numpy() for logits in (steps[0], steps[-1])
         )
         for row, index in enumerate(formed):
             results[index] = Segmentation(texts[index], True, coarse[row], refined[row])
-    return results
+    return results, embeddings
 
 
 def _write_answers(model: CoresModel, processor: Processor, sample: Sample, limit: int) -> list[list[int]]:

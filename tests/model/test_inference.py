@@ -6,7 +6,7 @@ import torch
 from helpers import noise_image
 
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.inference import NO_MASK, Protocol, Segmentation, segment_image
+from cores_core.model.inference import NO_MASK, QUERIES_AT_ONCE, Protocol, Segmentation, segment_image
 from cores_core.prompts import LOC, SEG, render_turn
 from cores_core.sample import Query, Sample
 
@@ -36,6 +36,16 @@ def test_questions_together_equal_each_alone(checkpoint: Checkpoint) -> None:
         (alone,) = _ask(checkpoint, query)
         np.testing.assert_allclose(together.refined, alone.refined, atol=1e-5)
         np.testing.assert_allclose(together.coarse, alone.coarse, atol=1e-5)
+
+
+def test_sams_encoder_reads_an_image_once_however_many_questions_there_are(checkpoint: Checkpoint) -> None:
+    queries = [Query(f"Where is number {number}?") for number in range(QUERIES_AT_ONCE + 1)]
+    readings: list[object] = []
+    with checkpoint.model.segmenter.image_encoder.register_forward_hook(lambda *_: readings.append(1)):
+        *_, last = _ask(checkpoint, *queries)
+    assert len(readings) == 1
+    (alone,) = _ask(checkpoint, queries[-1])
+    assert np.array_equal(last.refined, alone.refined)
 
 
 def test_no_question_is_no_answer(checkpoint: Checkpoint) -> None:
