@@ -1,0 +1,299 @@
+"""What it saves that the questions of an image share its prefix: a packed sequence against one sample a question.
+
+    python benchmarks/speed.py --preset medium
+
+`plain` is the same model on one sample for each question, which repeats the prefix and both encoders; in `plain, SAM
+once`, as in the released code, SAM's encoder alone is not repeated. Every row of a table is measured in a process of
+its own with one thread: the median of some repetitions after a first one that does not count, and the peak of resident
+memory beyond that of the loaded model. Ratios are of seconds of the processor, which other work on the machine moves
+less. Training is LoRA on two images a step, SAM's encoder frozen. Answers are written, and `cores predict` is called,
+with the embedded model, which can write. Prints Markdown.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cores_core.config import Config, LoraConfig
+from cores_core.data.questions.bank import load_bank
+from cores_core.model.build import build_model, build_processor, build_tokenizer
+from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
+from cores_core.model.cores import CoresModel
+from cores_core.model.inference import Protocol, segment_image
+from cores_core.model.lora import add_lora, choose_trainable
+from cores_core.model.processor import Batch
+from cores_core.predict import Predictor
+from cores_core.prompts import render_turn
+from cores_core.runtime import Group, seed_everything
+from cores_core.sample import Query, RgbImage, Sample
+from cores_core.settings import load_config
+from cores_core.train.engine import TorchEngine
+from cores_core.train.loop import Learner, StepData, train_step
+
+PACKED, PLAIN, SAM_ONCE = "packed", "plain", "plain, SAM once"
+SIZE_HW = (480, 640)
+TRAINED_IMAGES = 2
+LORA = LoraConfig(rank=8, alpha=16)
+ROWS = ((1, PACKED), *((questions, form) for questions in (3, 8) for form in (PACKED, PLAIN, SAM_ONCE)))
+"""Numbers of questions an image, and how they are read; one question is the same in every form."""
+BARS = (2.0, 0.6, 4.0)
+"""Of packed against plain: a training step's least gain in speed and largest memory, the least gain of `given`."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table: what is measured, of which model, with so many questions an image, and how they are read."""
+
+    task: str
+    preset: str
+    questions: int
+    form: str = PACKED
+    repetitions: int = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Median seconds on the clock and of the processor, and the peak of memory beyond the loaded model, in MB."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: float
+
+
+Action = Callable[[], object]
+
+
+def main() -> None:
+    """Print the tables and the ratios that are asked for; with --cell, which this script calls itself, one row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="medium", choices=("tiny", "medium"))
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        print(json.dumps(asdict(measure(Cell(**json.loads(options.cell))))))
+        return
+    costs: dict[Cell, Cost] = {}
+    for title, cells in list_tables(options.preset, options.repetitions).items():
+        print(f"\n### {title}\n\n| questions | read | seconds | CPU seconds | peak MB |\n|---|---|---|---|---|")
+        for cell in cells:
+            costs[cell] = cost = run_cell(cell)
+            numbers = f"{cost.seconds:.2f} | {cost.cpu_seconds:.2f} | {cost.memory:.0f}"
+            print(f"| {cell.questions} | {cell.form} | {numbers} |", flush=True)
+    print_ratios({replace(cell, repetitions=0): cost for cell, cost in costs.items()}, options.preset)
+
+
+def list_tables(preset: str, repetitions: int) -> dict[str, list[Cell]]:
+    """All that is measured, table by table."""
+    steps = {
+        f"Training step of `{preset}`, {TRAINED_IMAGES} images": ("train", preset),
+        f"Evaluation of an image by `{preset}`, protocol given": ("given", preset),
+        f"Evaluation of an image by `{EMBEDDED}`, protocol generated": ("generated", EMBEDDED),
+    }
+    tables = {
+        title: [Cell(*what, questions, form, repetitions) for questions, form in ROWS if fits(*what, questions, form)]
+        for title, what in steps.items()
+    }
+    warm = [Cell("predict", EMBEDDED, questions, PACKED, 5 * repetitions) for questions in (1, 2, 8)]
+    cold = [Cell("command", EMBEDDED, 1, PACKED, repetitions)]
+    return tables | {
+        f"Predictor of `{EMBEDDED}`, loaded": warm,
+        "Command `cores predict` from its start, all of its memory": cold,
+    }
+
+
+def fits(task: str, preset: str, questions: int, form: str) -> bool:
+    """Whether 16 GB are enough: a whole image of 1024 pixels takes SAM's encoder 1.2 GB."""
+    return preset == EMBEDDED or (task, questions, form) != ("train", 8, PLAIN)
+
+
+def print_ratios(costs: Mapping[Cell, Cost], preset: str) -> None:
+    """What packing saves, in seconds of the processor; `medium` has bars to pass."""
+
+    def find(task: str, model: str, questions: int, form: str = PACKED) -> Cost:
+        return costs[Cell(task, model, questions, form, repetitions=0)]
+
+    print("\n| ratio | found | bar | |\n|---|---|---|---|")
+    for form in (PLAIN, SAM_ONCE):
+        bars = BARS if form == PLAIN and preset != EMBEDDED else (None, None, None)
+        packed, plain = (find("train", preset, 3, name) for name in (PACKED, form))
+        print_ratio(
+            f"training step, 3 questions: {form} / packed", plain.cpu_seconds / packed.cpu_seconds, least=bars[0]
+        )
+        print_ratio(f"its memory: packed / {form}", packed.memory / plain.memory, most=bars[1])
+        packed, plain = (find("given", preset, 8, name) for name in (PACKED, form))
+        print_ratio(f"given, 8 questions: {form} / packed", plain.cpu_seconds / packed.cpu_seconds, least=bars[2])
+    first, all_8 = (find("predict", EMBEDDED, questions).cpu_seconds for questions in (1, 8))
+    print_ratio("predict: each further question / the first", (all_8 - first) / 7 / first, most=0.1)
+
+
+def print_ratio(name: str, ratio: float, least: float | None = None, most: float | None = None) -> None:
+    """One row, with what the ratio must be at least or at most."""
+    passed = (least is None or ratio >= least) and (most is None or ratio <= most)
+    bar = f">= {least:g}" if least is not None else f"<= {most:g}" if most is not None else ""
+    print(f"| {name} | {ratio:.2f} | {bar} | {'' if not bar else 'pass' if passed else 'fail'} |")
+
+
+def run_cell(cell: Cell) -> Cost:
+    """Measure in a process of its own."""
+    command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(cell: Cell) -> Cost:
+    """Measure in this process, which does nothing else."""
+    torch.set_num_threads(1)
+    action, who = TASKS[cell.task](cell), resource.RUSAGE_SELF
+    loaded = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    if cell.task == "command":
+        loaded, who = 0, resource.RUSAGE_CHILDREN
+    seconds, cpu_seconds = [], []
+    for _ in range(1 + cell.repetitions):
+        started, used = time.perf_counter(), cpu_time(who)
+        action()
+        seconds.append(time.perf_counter() - started)
+        cpu_seconds.append(cpu_time(who) - used)
+    peak = resource.getrusage(who).ru_maxrss * 1024
+    return Cost(statistics.median(seconds[1:]), statistics.median(cpu_seconds[1:]), (peak - loaded) / 1e6)
+
+
+def cpu_time(who: int) -> float:
+    """Seconds of the processor that a process, or its children, have used."""
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def train(cell: Cell) -> Action:
+    """A whole training step: forward, losses, backward, update."""
+    checkpoint = load(cell.preset)
+    model, config = checkpoint.model, checkpoint.config
+    add_lora(model, LORA)
+    choose_trainable(model, LORA)
+    learner = Learner(model.train(), None, TorchEngine(model, config.train, Group()))
+    samples = [new_sample(checkpoint, cell.questions, seed) for seed in range(TRAINED_IMAGES)]
+    if cell.form != PACKED:
+        samples = [alone for sample in samples for alone in split(sample)]
+    if cell.form == SAM_ONCE:
+        encode_once(model, cell.questions)
+    return lambda: train_step(learner, StepData([checkpoint.processor.collate(samples)], []), config)
+
+
+def evaluate(cell: Cell) -> Action:
+    """All questions of an image, answered as its evaluation does."""
+    checkpoint, queries = load(cell.preset), new_queries(cell.questions)
+    protocol: Protocol = "given" if cell.task == "given" else "generated"
+    image, model = new_image(0), checkpoint.model
+    if cell.form == PACKED:
+        return lambda: segment_image(checkpoint, image, queries, protocol)
+
+    def ask_one_by_one() -> None:
+        remembered: list[Tensor] = []
+
+        def encode(batch: Batch) -> Tensor:
+            if not remembered or cell.form == PLAIN:
+                remembered[:] = [CoresModel.encode(model, batch)]
+            return remembered[0]
+
+        model.encode = encode  # type: ignore[method-assign]
+        for query in queries:
+            segment_image(checkpoint, image, [query], protocol)
+
+    return ask_one_by_one
+
+
+def predict(cell: Cell) -> Action:
+    """A loaded predictor's answers."""
+    predictor, image, queries = Predictor(load(cell.preset)), new_image(0), new_queries(cell.questions)
+    return lambda: predictor.predict_many(image, queries)
+
+
+def run_command(cell: Cell) -> Action:
+    """`cores predict`, from the start of Python to its last file."""
+    folder = tempfile.TemporaryDirectory()
+    image = Path(folder.name) / "image.png"
+    Image.fromarray(new_image(0)).save(image)
+    questions = [query.text for query in new_queries(cell.questions)]
+    command = [sys.executable, "-m", "cores_cli.app", "predict", str(image), *questions, "--output"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return lambda: subprocess.run([*command, folder.name], check=True, capture_output=True, env=one_thread)
+
+
+TASKS: Mapping[str, Callable[[Cell], Action]] = {
+    "train": train,
+    "given": evaluate,
+    "generated": evaluate,
+    "predict": predict,
+    "command": run_command,
+}
+
+
+def load(preset: str) -> Checkpoint:
+    """The embedded model, or one of the preset's sizes with random weights."""
+    if preset == EMBEDDED:
+        return load_checkpoint(EMBEDDED)
+    config: Config = load_config(preset)
+    processor = build_processor(config, build_tokenizer(list_questions(), config.language.vocabulary))
+    seed_everything(0)
+    return Checkpoint(build_model(config, processor).eval(), processor, config, about={})
+
+
+def list_questions() -> list[str]:
+    """All questions that the bank has for training."""
+    groups = [group for category in load_bank().values() for group in (category.whole, *category.parts.values())]
+    return [text for group in groups for text in group.questions["train"]]
+
+
+def new_queries(count: int) -> list[Query]:
+    """Questions of the bank, some from each of its corners."""
+    questions = list_questions()
+    spread = islice(questions[:: len(questions) // count], count)
+    return [Query(text.replace("{object}", "animal")) for text in spread]
+
+
+def new_image(seed: int) -> RgbImage:
+    """Noise of the size of a photograph."""
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+
+
+def new_sample(checkpoint: Checkpoint, questions: int, seed: int) -> Sample:
+    """An image with questions about a box in it."""
+    turns = tuple(render_turn(query, checkpoint.processor.prompt) for query in new_queries(questions))
+    mask = np.zeros(SIZE_HW, dtype=np.bool_)
+    mask[100:300, 200:400] = True
+    return Sample(new_image(seed), turns, masks=(mask,) * questions, ignores=(None,) * questions)
+
+
+def split(sample: Sample) -> Sequence[Sample]:
+    """One sample for each question."""
+    turns = zip(sample.turns, sample.masks, strict=True)
+    return [replace(sample, turns=(turn,), masks=(mask,), ignores=(None,)) for turn, mask in turns]
+
+
+def encode_once(model: CoresModel, questions: int) -> None:
+    """Let SAM's encoder read each image of a plain batch once."""
+
+    def encode(batch: Batch) -> Tensor:
+        once = replace(batch, sam_pixels=batch.sam_pixels[::questions])
+        return CoresModel.encode(model, once).repeat_interleave(questions, dim=0)
+
+    model.encode = encode  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()
