@@ -93,7 +93,8 @@ def answer(
     handler.send_header("ETag", etag)
     handler.send_header("Content-Length", str(told or len(body) - start))
     handler.end_headers()
-    web.sent += handler.wfile.write(body[start:stop])
+    web.sent += len(body[start:stop])  # before it goes out: whoever received it may look at once
+    handler.wfile.write(body[start:stop])
     if stalls:
         handler.wfile.flush()
         web.gone.wait(5)
