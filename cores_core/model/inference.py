@@ -1,4 +1,9 @@
-"""Ask one image N questions: let the model answer (or give it the answer), then run the forward that training runs."""
+"""Ask one image N questions: let the model answer (or give it the answer), then run the forward that training runs.
+
+The template is put into the model's mouth in either protocol. In `generated` its own next words are read at every place
+of that one forward: where they are the template's all along, the template is what it would have written, and nothing is
+written again. Only what differs is written token by token.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +16,8 @@ from torch import Tensor
 
 from cores_core import prompts
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.cores import CoresModel
-from cores_core.model.processor import Processor
+from cores_core.model.cores import TextOutput
+from cores_core.model.processor import IGNORED_LABEL, Batch, Processor
 from cores_core.sample import Query, RgbImage, Sample
 
 Protocol = Literal["generated", "given"]
@@ -71,30 +76,66 @@ def _segment(
     checkpoint: Checkpoint, sample: Sample, protocol: Protocol, embeddings: Tensor | None
 ) -> tuple[list[Segmentation], Tensor | None]:
     """Answer a sample's questions, and tell what SAM saw in its image, (1, C, h, w), once there was need to look."""
-    model, processor = checkpoint.model, checkpoint.processor
-    answers = [processor.answer_ids(turn) for turn in sample.turns]
-    if protocol == "generated":
-        answers = _write_answers(model, processor, sample, limit=len(answers[0]) + EXTRA_TOKENS)
-    texts = [processor.decode(ids) for ids in answers]
-    formed = [index for index, ids in enumerate(answers) if _is_well_formed(ids, processor)]
+    model, answers = checkpoint.model, _answer(checkpoint, sample, protocol)
+    texts = [checkpoint.processor.decode(ids) for ids in answers.ids]
     empty = np.full(sample.image.shape[:2], NO_MASK, dtype=np.float32)
     results = [Segmentation(text, False, empty, empty) for text in texts]
-    if formed:
-        kept = replace(sample, turns=tuple(sample.turns[i] for i in formed))
-        batch = processor.collate([kept], answers=[[answers[i] for i in formed]]).to(model.device)
-        text = model.reason(batch)
-        embeddings = model.encode(batch) if embeddings is None else embeddings
-        steps = model.segment(embeddings.repeat_interleave(len(formed), dim=0), text.prompts)
+    if answers.formed:
+        embeddings = model.encode(answers.batch) if embeddings is None else embeddings
+        steps = model.segment(embeddings.repeat_interleave(len(answers.formed), dim=0), answers.text.prompts)
         coarse, refined = (
-            model.segmenter.upsample(logits, batch.sizes[0]).float().cpu().numpy() for logits in (steps[0], steps[-1])
+            model.segmenter.upsample(logits, answers.batch.sizes[0]).float().cpu().numpy()
+            for logits in (steps[0], steps[-1])
         )
-        for row, index in enumerate(formed):
+        for row, index in enumerate(answers.formed):
             results[index] = Segmentation(texts[index], True, coarse[row], refined[row])
     return results, embeddings
 
 
-def _write_answers(model: CoresModel, processor: Processor, sample: Sample, limit: int) -> list[list[int]]:
-    batch = processor.collate([sample], answers=[[[] for _ in sample.turns]]).to(model.device)
+@dataclass(frozen=True)
+class _Answers:
+    """The tokens of each turn's answer; of those that are well-formed their numbers, and what the model makes of them.
+
+    `batch` and `text` mean nothing if none is.
+    """
+
+    ids: list[list[int]]
+    formed: list[int]
+    batch: Batch
+    text: TextOutput
+
+
+def _answer(checkpoint: Checkpoint, sample: Sample, protocol: Protocol) -> _Answers:
+    model, processor = checkpoint.model, checkpoint.processor
+    ids = [processor.answer_ids(turn) for turn in sample.turns]
+    batch = processor.collate([sample]).to(model.device)
+    text = model.reason(batch)
+    differing = _differing_turns(batch, text) if protocol == "generated" else []
+    if not differing:
+        return _Answers(ids, list(range(len(ids))), batch, text)
+    for index, written in zip(differing, _write_answers(checkpoint, sample, differing), strict=True):
+        ids[index] = written
+    formed = [index for index, answer in enumerate(ids) if _is_well_formed(answer, processor)]
+    if formed:
+        kept = replace(sample, turns=tuple(sample.turns[i] for i in formed))
+        batch = processor.collate([kept], answers=[[ids[i] for i in formed]]).to(model.device)
+        text = model.reason(batch)
+    return _Answers(ids, formed, batch, text)
+
+
+def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
+    """The turns of one image whose answer is not what the model would have written, token by token."""
+    branches = batch.branches[:, 1:][batch.labels[:, 1:] != IGNORED_LABEL]
+    differing = branches[text.logits.argmax(dim=-1) != text.labels]
+    return sorted({branch - 1 for branch in differing.tolist()})
+
+
+def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int]) -> list[list[int]]:
+    """What the model writes to some of a sample's questions."""
+    model, processor = checkpoint.model, checkpoint.processor
+    asked = replace(sample, turns=tuple(sample.turns[i] for i in turns))
+    batch = processor.collate([asked], answers=[[[] for _ in turns]]).to(model.device)
+    limit = max(len(processor.answer_ids(turn)) for turn in asked.turns) + EXTRA_TOKENS
     return model.mllm.generate(batch, processor.end_id, limit)
 
 

@@ -1,7 +1,7 @@
 """Stock segment-anything, prompted by embeddings: encode an image, decode a mask from a prompt and a prior.
 
 A text prompt is one more sparse embedding, (N, 1, C); the dense prompt is the prompt encoder's no-mask embedding or its
-embedding of the prior. SAM itself is unchanged (masks are bit-identical to those of the research fork).
+embedding of the prior. SAM itself is unchanged in value; its encoder attends by rows (see `attention.py`).
 Deviation: queries of several images are decoded in one call. The stock decoder repeats one image embedding for all
 prompts, so each prompt's own embedding is passed inside its dense prompt and the repeated one is zero.
 """
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cores_core.config import SamConfig
 from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.attention import attend_by_rows
 from cores_core.model.tensors import Tensors, get_tensor
 from cores_core.sample import ImageSize
 
@@ -95,6 +96,7 @@ def build_segmenter(config: SamConfig) -> Segmenter:
         global_attn_indexes=config.global_blocks,
     )
     _look_nearby(image_encoder)
+    attend_by_rows(image_encoder)
     prompt_encoder = PromptEncoder(
         embed_dim=width,
         image_embedding_size=(grid, grid),

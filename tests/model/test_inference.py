@@ -1,5 +1,7 @@
 """Asking: one reading of the image for all questions, and no mask without a proper answer."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from helpers import noise_image
 
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import NO_MASK, QUERIES_AT_ONCE, Protocol, Segmentation, segment_image
+from cores_core.model.processor import IGNORED_LABEL
 from cores_core.prompts import LOC, SEG, render_turn
 from cores_core.sample import Query, Sample
 
@@ -24,8 +27,7 @@ def test_given_answers_are_the_template_and_have_masks_of_the_images_size(checkp
 
 
 def test_the_mask_is_the_forwards_own(checkpoint: Checkpoint) -> None:
-    turns = tuple(render_turn(query, checkpoint.processor.prompt) for query in QUERIES)
-    batch = checkpoint.processor.collate([Sample(image=IMAGE, turns=turns)])
+    batch = checkpoint.processor.collate([_sample(checkpoint)])
     with torch.no_grad():
         expected = checkpoint.model.segmenter.upsample(checkpoint.model(batch).refined, batch.sizes[0]).numpy()
     assert np.array_equal(np.stack([result.refined for result in _ask(checkpoint, *QUERIES)]), expected)
@@ -80,10 +82,56 @@ def test_an_answer_that_is_not_well_formed_has_no_mask_and_spoils_no_other(
     assert first.answer.replace(" ", "") == f"{SEG}{LOC}"
 
 
+@pytest.fixture(scope="module")
+def taught(checkpoint: Checkpoint) -> Checkpoint:
+    """A model that writes the template to the first and the last of the questions, and nonsense to the second."""
+    taught = copy.deepcopy(checkpoint)
+    processor = taught.processor
+    template = processor.answer_ids(render_turn(QUERIES[0], processor.prompt))
+    answers = [template, [processor.token_id(SEG), *template], template]
+    batch = processor.collate([_sample(taught)], answers=[answers])
+    optimizer = torch.optim.Adam(taught.model.mllm.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        hidden = taught.model.mllm(batch)[:, :-1][batch.labels[:, 1:] != IGNORED_LABEL]
+        labels = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORED_LABEL]
+        torch.nn.functional.cross_entropy(taught.model.mllm.logits(hidden), labels).backward()
+        optimizer.step()
+    return taught
+
+
+def test_only_what_differs_from_the_template_is_written_token_by_token(taught: Checkpoint) -> None:
+    template, nonsense, same = _written_alone(taught)
+    assert template == same == taught.processor.prompt.answer
+    assert nonsense != template
+    readings: list[object] = []
+    with taught.model.mllm.llava.model.register_forward_hook(lambda *_: readings.append(1)):
+        both = _ask(taught, QUERIES[0], QUERIES[2], protocol="generated")
+        assert [result.answer for result in both] == [template, template]
+        assert len(readings) == 1
+        everything = _ask(taught, *QUERIES, protocol="generated")
+        assert len(readings) > 3  # to propose, to write, to read what was written
+    assert [result.answer for result in everything] == [template, nonsense, template]
+    for together, alone in zip((everything[0], everything[2]), both, strict=True):
+        np.testing.assert_allclose(together.refined, alone.refined, atol=1e-5)
+    assert (everything[1].refined == NO_MASK).all()
+
+
 def test_an_untrained_model_may_write_anything(checkpoint: Checkpoint) -> None:
     results = _ask(checkpoint, *QUERIES, protocol="generated")
     assert len(results) == 3
     assert all(result.refined.shape == (30, 45) for result in results)
+
+
+def _sample(checkpoint: Checkpoint) -> Sample:
+    return Sample(image=IMAGE, turns=tuple(render_turn(query, checkpoint.processor.prompt) for query in QUERIES))
+
+
+def _written_alone(checkpoint: Checkpoint) -> list[str]:
+    """What the model writes to each question, token by token."""
+    processor = checkpoint.processor
+    batch = processor.collate([_sample(checkpoint)], answers=[[[] for _ in QUERIES]])
+    return [processor.decode(ids) for ids in checkpoint.model.mllm.generate(batch, processor.end_id, limit=20)]
 
 
 def _ask(checkpoint: Checkpoint, *queries: Query, protocol: Protocol = "given") -> list[Segmentation]:
