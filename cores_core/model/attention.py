@@ -1,8 +1,8 @@
-"""The attention of SAM's image encoder a few rows of queries at a time: equal in value, without its square of scores.
+"""The attention of SAM's image encoder a few rows of queries at a time: equal to the bit, without its square of scores.
 
 The stock one holds a score for every pair of cells, (heads, h*w, h*w), several times over: for ViT-H at 1024 pixels a
-gigabyte each in float32. Here the positions' share of the scores is made for some rows only, which stays in the cache
-of a processor, and `scaled_dot_product_attention` does the rest without keeping the scores.
+gigabyte each in float32. Those of some rows stay in the cache of a processor. Not `scaled_dot_product_attention`: on a
+CPU it is no faster here, and it rounds otherwise, which moves a pixel of a mask now and then.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,8 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import Tensor, nn
-from torch.nn import functional
 
-CPU_QUERIES: Final = 64
+CPU_QUERIES: Final = 128
 """Cells whose scores are made together on a CPU: few enough for its cache (measured: 1024 take twice as long)."""
 QUERIES: Final = 1024
 """The same elsewhere: enough to keep a GPU busy, a quarter of the square of scores at 1024 pixels."""
@@ -25,34 +24,33 @@ class RowAttention(nn.Module):
 
     def __init__(self, stock: Attention) -> None:
         super().__init__()
-        self.num_heads = stock.num_heads
+        self.num_heads, self.scale = stock.num_heads, float(stock.scale)
         self.qkv, self.proj = stock.qkv, stock.proj
         self.rel_pos_h, self.rel_pos_w = stock.rel_pos_h, stock.rel_pos_w
 
     def forward(self, cells: Tensor) -> Tensor:
         """Attend among the cells of each window, (B, h, w, D) to (B, h, w, D)."""
         count, height, width, _ = cells.shape
-        shape = (count, height, width, 3, self.num_heads, -1)
-        queries, keys, values = self.qkv(cells).reshape(shape).permute(3, 0, 4, 1, 2, 5).unbind(0)
-        keys, values = keys.flatten(2, 3), values.flatten(2, 3)  # (B, heads, h*w, d)
-        seen = [
-            functional.scaled_dot_product_attention(some.flatten(2, 3), keys, values, attn_mask=bias)
-            for some, bias in self._rows(queries)
-        ]
-        joined = torch.cat(seen, dim=2).transpose(1, 2)  # (B, h*w, heads, d)
-        mixed: Tensor = self.proj(joined.reshape(count, height, width, -1))
+        split = self.qkv(cells).reshape(count, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        queries, keys, values = split.reshape(3, count * self.num_heads, height * width, -1).unbind(0)
+        seen = [scores.softmax(dim=-1) @ values for scores in self._scores(queries, keys, height, width)]
+        by_head = torch.cat(seen, dim=1).view(count, self.num_heads, height, width, -1)
+        mixed: Tensor = self.proj(by_head.permute(0, 2, 3, 1, 4).reshape(count, height, width, -1))
         return mixed
 
-    def _rows(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Some rows of queries (B, heads, h, w, d), and what positions add to their scores, (B, heads, rows*w, h*w)."""
-        height, width = queries.shape[2:4]
+    def _scores(self, queries: Tensor, keys: Tensor, height: int, width: int) -> Iterator[Tensor]:
+        """Of some rows of queries at a time, how much each looks at every cell, (B*heads, rows*w, h*w)."""
         down, across = get_rel_pos(height, height, self.rel_pos_h), get_rel_pos(width, width, self.rel_pos_w)
+        grid, scaled = (cells.view(-1, height, width, keys.shape[2]) for cells in (queries, queries * self.scale))
         rows = max(1, (CPU_QUERIES if queries.device.type == "cpu" else QUERIES) // width)
-        for some, below in zip(torch.split(queries, rows, dim=2), torch.split(down, rows), strict=True):
-            by_row = torch.einsum("bnhwd,hkd->bnhwk", some, below)
-            by_column = torch.einsum("bnhwd,wkd->bnhwk", some, across)
-            bias = by_row[..., :, None] + by_column[..., None, :]
-            yield some, bias.flatten(4, 5).flatten(2, 3)
+        for start in range(0, height, rows):
+            some = slice(start, start + rows)
+            by_row = torch.einsum("nhwd,hkd->nhwk", grid[:, some], down[some])
+            by_column = torch.einsum("nhwd,wkd->nhwk", grid[:, some], across)
+            scores = scaled[:, some].flatten(1, 2) @ keys.transpose(1, 2)
+            scores = scores.view(len(keys), -1, height, width)
+            scores = scores + by_row.flatten(1, 2)[..., :, None] + by_column.flatten(1, 2)[..., None, :]
+            yield scores.flatten(2)
 
 
 def attend_by_rows(image_encoder: ImageEncoderViT) -> None:

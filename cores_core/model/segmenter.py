@@ -1,7 +1,8 @@
 """Stock segment-anything, prompted by embeddings: encode an image, decode a mask from a prompt and a prior.
 
 A text prompt is one more sparse embedding, (N, 1, C); the dense prompt is the prompt encoder's no-mask embedding or its
-embedding of the prior. SAM itself is unchanged in value; its encoder attends by rows (see `attention.py`).
+embedding of the prior. SAM itself is unchanged (masks are bit-identical to those of the research fork), but its encoder
+attends by rows, which takes less time and memory (see `attention.py`).
 Deviation: queries of several images are decoded in one call. The stock decoder repeats one image embedding for all
 prompts, so each prompt's own embedding is passed inside its dense prompt and the repeated one is zero.
 """
