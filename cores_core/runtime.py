@@ -80,3 +80,8 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed torch, on every device, for one step of one process, so that a run that is resumed anyhow draws the same."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))

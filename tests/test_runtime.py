@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cores_core.errors import ConfigError
-from cores_core.runtime import resolve_device, resolve_dtype, seed_everything
+from cores_core.runtime import resolve_device, resolve_dtype, seed_dropout, seed_everything
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -43,3 +43,12 @@ def test_a_seed_holds_for_every_generator(seed: int) -> None:
         seed_everything(seed)
         drawn.append((random.random(), np.random.random(), torch.rand(1).item()))
     assert drawn[0] == drawn[1]
+
+
+def test_dropout_is_a_function_of_seed_step_and_process() -> None:
+    def draw(*of: int) -> float:
+        seed_dropout(*of)
+        return torch.rand(1).item()
+
+    assert draw(0, 3, 1) == draw(0, 3, 1)
+    assert len({draw(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)}) == 8

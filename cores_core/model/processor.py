@@ -5,7 +5,7 @@ then one branch for each turn; `branches` tells which token belongs to which, an
 where the prefix ends. Ids are built piece by piece, so labels need no counting and no search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -75,13 +75,19 @@ class Batch:
         return torch.arange(len(self.counts), device=device).repeat_interleave(torch.tensor(self.counts, device=device))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
+        """The same batch on another device. Pinned tensors are on their way when this returns."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory from which a GPU copies while it computes; a data loader calls this by its name."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        changes: dict[str, Any] = {name: value.to(device) for name, value in tensors.items() if torch.is_tensor(value)}
-        moved = tuple(mask.to(device) for mask in self.masks)
-        ignores = tuple(None if mask is None else mask.to(device) for mask in self.ignores)
-        maps = tuple(masks.to(device) for masks in self.thing_maps)
-        return replace(self, **changes, masks=moved, ignores=ignores, thing_maps=maps)
+        changes: dict[str, Any] = {name: change(value) for name, value in tensors.items() if torch.is_tensor(value)}
+        masks, maps = (tuple(map(change, values)) for values in (self.masks, self.thing_maps))
+        ignores = tuple(None if mask is None else change(mask) for mask in self.ignores)
+        return replace(self, **changes, masks=masks, ignores=ignores, thing_maps=maps)
 
 
 def batch_tensors(batch: Batch) -> dict[str, Any]:

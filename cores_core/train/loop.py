@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -76,6 +76,10 @@ class StepData:
     batches: list[Batch]
     skipped: list[str]
 
+    def pin_memory(self) -> "StepData":
+        """The same share, its batches pinned."""
+        return replace(self, batches=[batch.pin_memory() for batch in self.batches])
+
 
 class Steps(Dataset[StepData]):
     """The batches of the steps from `first` on; each is a pure function of its number.
@@ -127,11 +131,17 @@ class Steps(Dataset[StepData]):
         raise DataError(f"{ATTEMPTS} samples in a row cannot be used, the last: {skipped[-1]}", hint=hint)
 
 
-def load_batches(steps: Steps, workers: int) -> Iterator[StepData]:
-    """The batches of each step in order, made ahead of time by `workers` processes (0: in this one)."""
-    options: dict[str, Any] = {"worker_init_fn": _start_worker, "prefetch_factor": 4}
+def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
+    """The batches of each step in order, made ahead of time by `workers` processes (0: in this one).
+
+    Args:
+        pin: put them into pinned memory, for a model on a GPU.
+    """
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
+    if workers:
+        options |= {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     own = torch.Generator()  # a loader draws a seed, which would change the dropout of a run that is resumed
-    return iter(DataLoader(steps, batch_size=None, num_workers=workers, generator=own, **(options if workers else {})))
+    return iter(DataLoader(steps, batch_size=None, generator=own, **options))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from cores_core.files import save_text
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
 from cores_core.model.embeddings import EmbeddingCache, encoder_identity
 from cores_core.model.processor import batch_tensors
-from cores_core.runtime import Group, seed_everything
+from cores_core.runtime import Group, seed_dropout, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import Engine, TorchEngine
 from cores_core.train.loop import Learner, Reporter, StepData, StepReport, Steps, load_batches, train_step
@@ -110,7 +110,6 @@ class _Run:
     def resume_from(self, folder: Path) -> None:
         state = load_optimizer(folder)
         self.engine.load_state(state["engine"])
-        torch.set_rng_state(state["rng"])
         self.step = state["engine"]["steps"]
         self.best = (state["best"][0], state["best"][1])
 
@@ -128,7 +127,7 @@ class _Run:
             _mirror_board(self.train.wandb, self.job.output)
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1) if self.leads else None
         try:
-            for data in load_batches(steps, self.train.workers):
+            for data in load_batches(steps, self.train.workers, pin=self.job.device.type == "cuda"):
                 report = self._train_step(data)
                 self.step = report.step
                 last = self.step == self.train.steps
@@ -151,6 +150,7 @@ class _Run:
         """One step; what goes wrong in it is told with what helps."""
         for reason in data.skipped:
             _append_row(self.job.output / f"skipped-{self.group.rank}.jsonl", {"step": self.step + 1, "reason": reason})
+        seed_dropout(self.train.seed, self.step, self.group.rank)
         try:
             report = train_step(self.learner, data, self.job.config)
         except LossError as error:
@@ -199,7 +199,7 @@ class _Run:
     def _save(self) -> None:
         """Write a checkpoint: the leader does, the others give what they hold."""
         folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"
-        state = {"engine": self.engine.state(), "rng": torch.get_rng_state(), "best": list(self.best)}
+        state = {"engine": self.engine.state(), "best": list(self.best)}
         with self.engine.whole():
             if not self.leads:
                 return

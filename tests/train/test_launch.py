@@ -1,4 +1,4 @@
-"""Two processes take the steps that one takes, stop and end together."""
+"""Two processes take the steps that one takes, and end together."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from runs import Listener, read_rows, read_trajectory
+from runs import Listener, read_rows
 
 from cores_core.config import LossWeights
 from cores_core.errors import ConfigError, LaunchError
@@ -35,14 +35,6 @@ def test_two_processes_take_the_steps_of_one(new_job: Callable[..., TrainJob]) -
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
     weights, others = (load_checkpoint(newest_checkpoint(j.output)).model.state_dict() for j in (together, alone))
     assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
-
-
-def test_two_processes_stop_together_and_are_resumed(new_job: Callable[..., TrainJob]) -> None:
-    whole, halves = new_job("whole"), new_job("halves")
-    launch_training(whole, Listener(), resume=False, processes=2)
-    assert launch_training(halves, Listener(stop_after=2), resume=False, processes=2) == 2
-    assert launch_training(halves, Listener(), resume=True, processes=2) == 4
-    assert read_trajectory(halves.output) == read_trajectory(whole.output)
 
 
 def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None:

@@ -16,6 +16,7 @@ from cores_core.errors import CheckpointError, ConfigError
 from cores_core.model.checkpoint import LoadOptions, load_checkpoint
 from cores_core.model.lora import is_adapter
 from cores_core.settings import load_config
+from cores_core.train.launch import launch_training
 from cores_core.train.run import run_training
 from cores_core.train.start import TrainJob, newest_checkpoint, plan_memory, plan_run, start_model
 
@@ -27,11 +28,12 @@ def lora_job(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> Calla
     """Make a job on a LLaVA and a SAM in a thimble; by default with adapters."""
     base = BaseConfig(str(save_hub_llava(tmp_path / "llava")), str(save_sam(tmp_path / "sam.pth")))
 
-    def make(name: str = "run", lora: LoraConfig = LORA, base: BaseConfig = base, **train: object) -> TrainJob:
+    def make(
+        name: str = "run", lora: LoraConfig = LORA, base: BaseConfig = base, engine: str = "auto", **train: object
+    ) -> TrainJob:
         settings = replace(tiny_config.train, **train)
-        return TrainJob(
-            Config(base=base, lora=lora, train=settings), partworld_root, tmp_path / name, torch.device("cpu")
-        )
+        config = Config(base=base, lora=lora, train=settings, engine=EngineConfig(kind=engine))
+        return TrainJob(config, partworld_root, tmp_path / name, torch.device("cpu"))
 
     return make
 
@@ -71,6 +73,17 @@ def test_a_resumed_run_is_the_run_that_never_stopped(lora_job: Callable[..., Tra
     run_training(calm, Listener())
     run_training(rough, Listener(stop_after=2))
     run_training(replace(rough, config=load_config(rough.output / "config.yaml")), Listener(), resume=True)
+    assert read_trajectory(rough.output) == read_trajectory(calm.output)
+
+
+def test_two_processes_stop_together_and_are_resumed_with_the_dropout_they_would_have_had(
+    lora_job: Callable[..., TrainJob],
+) -> None:
+    calm, rough = lora_job("calm", engine="torch"), lora_job("rough", engine="torch")
+    launch_training(calm, Listener(), resume=False, processes=2)
+    assert launch_training(rough, Listener(stop_after=2), resume=False, processes=2) == 2
+    resumed = replace(rough, config=load_config(rough.output / "config.yaml"))
+    assert launch_training(resumed, Listener(), resume=True, processes=2) == 4
     assert read_trajectory(rough.output) == read_trajectory(calm.output)
 
 
