@@ -2,11 +2,13 @@
 
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cores_core.errors import ConfigError
 
@@ -73,6 +75,28 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in dtypes:
         raise ConfigError(f"unknown dtype: {name}", hint=f"choose one of {', '.join(dtypes)}")
     return dtypes[name]
+
+
+def run_beside(device: torch.device, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Start work on a GPU's second stream, to go on with other work meanwhile; for inference.
+
+    Returns:
+        What gives the result. Elsewhere than on a GPU, the work is done only then.
+    """
+    if device.type != "cuda":
+        return work
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        result = work()
+
+    def join() -> Tensor:
+        here = torch.cuda.current_stream(device)
+        here.wait_stream(side)
+        result.record_stream(here)  # its memory is not given away before this stream is done with it
+        return result
+
+    return join
 
 
 def seed_everything(seed: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cores_core.errors import ConfigError
-from cores_core.runtime import resolve_device, resolve_dtype, seed_dropout, seed_everything
+from cores_core.runtime import resolve_device, resolve_dtype, run_beside, seed_dropout, seed_everything
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -34,6 +34,26 @@ def test_dtypes_by_name() -> None:
     assert (resolve_dtype("auto", cpu), resolve_dtype("auto", cuda)) == (torch.float32, torch.bfloat16)
     with pytest.raises(ConfigError, match="int8"):
         resolve_dtype("int8", cpu)
+
+
+def test_on_a_cpu_work_is_done_when_it_is_asked_for() -> None:
+    done: list[int] = []
+
+    def work() -> torch.Tensor:
+        done.append(1)
+        return torch.ones(2)
+
+    result = run_beside(torch.device("cpu"), work)
+    assert done == []
+    assert result().tolist() == [1, 1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_work_is_done_beside_other_work() -> None:
+    device = torch.device("cuda")
+    matrix = torch.randn(2000, 2000, device=device)
+    result = run_beside(device, lambda: matrix @ matrix)
+    torch.testing.assert_close(result(), matrix @ matrix)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**40])

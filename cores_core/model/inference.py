@@ -5,8 +5,9 @@ of that one forward: where they are the template's all along, the template is wh
 written again. Only what differs is written token by token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from cores_core import prompts
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import TextOutput
 from cores_core.model.processor import IGNORED_LABEL, Batch, Processor
+from cores_core.runtime import run_beside
 from cores_core.sample import Query, RgbImage, Sample
 
 Protocol = Literal["generated", "given"]
@@ -62,34 +64,16 @@ def segment_image(
         protocol: an answer that is not well-formed gets an empty mask.
         example: the in-context example, None for the one that the model was trained with, "" for none.
     """
-    turns = tuple(prompts.render_turn(query, checkpoint.processor.prompt) for query in queries)
+    model, processor = checkpoint.model, checkpoint.processor
+    turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
     found: list[Segmentation] = []
-    embeddings: Tensor | None = None
+    encode: Callable[[], Tensor] | None = None
     for start in range(0, len(turns), QUERIES_AT_ONCE):
         sample = Sample(image=image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
-        some, embeddings = _segment(checkpoint, sample, protocol, embeddings)
-        found += some
+        batch = processor.collate([sample]).to(model.device)
+        encode = encode or cache(run_beside(model.device, partial(model.encode, batch)))
+        found += _draw(checkpoint, sample, _answer(checkpoint, sample, batch, protocol), encode)
     return found
-
-
-def _segment(
-    checkpoint: Checkpoint, sample: Sample, protocol: Protocol, embeddings: Tensor | None
-) -> tuple[list[Segmentation], Tensor | None]:
-    """Answer a sample's questions, and tell what SAM saw in its image, (1, C, h, w), once there was need to look."""
-    model, answers = checkpoint.model, _answer(checkpoint, sample, protocol)
-    texts = [checkpoint.processor.decode(ids) for ids in answers.ids]
-    empty = np.full(sample.image.shape[:2], NO_MASK, dtype=np.float32)
-    results = [Segmentation(text, False, empty, empty) for text in texts]
-    if answers.formed:
-        embeddings = model.encode(answers.batch) if embeddings is None else embeddings
-        steps = model.segment(embeddings.repeat_interleave(len(answers.formed), dim=0), answers.text.prompts)
-        coarse, refined = (
-            model.segmenter.upsample(logits, answers.batch.sizes[0]).float().cpu().numpy()
-            for logits in (steps[0], steps[-1])
-        )
-        for row, index in enumerate(answers.formed):
-            results[index] = Segmentation(texts[index], True, coarse[row], refined[row])
-    return results, embeddings
 
 
 @dataclass(frozen=True)
@@ -105,10 +89,10 @@ class _Answers:
     text: TextOutput
 
 
-def _answer(checkpoint: Checkpoint, sample: Sample, protocol: Protocol) -> _Answers:
+def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol) -> _Answers:
+    """Answer a sample's questions; `batch` holds the template as the answer to each."""
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
-    batch = processor.collate([sample]).to(model.device)
     text = model.reason(batch)
     differing = _differing_turns(batch, text) if protocol == "generated" else []
     if not differing:
@@ -137,6 +121,25 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     batch = processor.collate([asked], answers=[[[] for _ in turns]]).to(model.device)
     limit = max(len(processor.answer_ids(turn)) for turn in asked.turns) + EXTRA_TOKENS
     return model.mllm.generate(batch, processor.end_id, limit)
+
+
+def _draw(
+    checkpoint: Checkpoint, sample: Sample, answers: _Answers, encode: Callable[[], Tensor]
+) -> list[Segmentation]:
+    """The masks of the answers; `encode` tells what SAM sees in the image, (1, C, h, w)."""
+    texts = [checkpoint.processor.decode(ids) for ids in answers.ids]
+    empty = np.full(sample.image.shape[:2], NO_MASK, dtype=np.float32)
+    results = [Segmentation(text, False, empty, empty) for text in texts]
+    if answers.formed:
+        model, size = checkpoint.model, answers.batch.sizes[0]
+        embeddings = encode().repeat_interleave(len(answers.formed), dim=0)
+        steps = model.segment(embeddings, answers.text.prompts)
+        coarse, refined = (
+            model.segmenter.upsample(logits, size).float().cpu().numpy() for logits in (steps[0], steps[-1])
+        )
+        for row, index in enumerate(answers.formed):
+            results[index] = Segmentation(texts[index], True, coarse[row], refined[row])
+    return results
 
 
 def _is_well_formed(ids: list[int], processor: Processor) -> bool:

@@ -5,6 +5,7 @@ Source: CoReS (arXiv:2404.05673), appendix A, and its release: LoRA on `q_proj` 
 refiner. Frozen are the vision tower, its projector, SAM's image and prompt encoders.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ def add_lora(model: CoresModel, config: LoraConfig) -> "LoraModel":
     Returns:
         peft's view of the model, which can merge the adapters again.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which peft imports, and which warns of kernels
     from peft.tuners.lora import LoraModel
 
     return LoraModel(model.mllm.llava, {_NAME: _peft_config(config)}, _NAME)
