@@ -170,11 +170,11 @@ class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
     With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`, times
-    `embedding_rate` for tables of embeddings, whose rows are seldom seen. Rates
-    decay over the last `decay_share` of the steps after the warm-up. A model from random weights is trained in phases,
-    each with a warm-up and a decay of its own: the first `pretrain_steps` show SAM `pretrain_images` each, with
-    `pretrain_queries` prompts an image, which are the prototypes of `loss.concept`, and train it alone; the next
-    `align_steps` teach the MLLM alone to give these prompts; the rest, at `joint_rate` of the rates, train all.
+    `embedding_rate` for tables of embeddings, whose rows are seldom seen. Rates decay over the last `decay_share` of
+    the steps after the warm-up. A model from random weights is trained in phases, each with a warm-up and a decay of
+    its own: the first `pretrain_steps` show SAM `pretrain_images` each, with `pretrain_queries` prompts an image, which
+    are the prototypes of `loss.concept`, and train it alone; the next `align_steps` teach the MLLM alone to give these
+    prompts; the rest, at `joint_rate` of the rates, train all.
 
     `start_from` names a checkpoint whose weights a run begins with, in place of random ones. A step shows
     `images_per_step` images in all, shared among processes, each of which reads `images_at_once` (None: all its share)
@@ -182,10 +182,11 @@ class TrainConfig:
     every other one mirrored; `word_dropout` is the share of a question's words that is left out; `keep_images` holds
     images in memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights
     and mask head stay in float32. `checkpoint_activations` computes the language model's activations twice, to hold
-    fewer. A sample that cannot be used is skipped; after `most_skipped` of them the run stops.
-    `wandb` is a project of Weights & Biases that gets what TensorBoard gets.
-    `embedding_cache` is a folder that keeps what a frozen SAM image encoder makes of each image, in bfloat16, until it
-    holds `embedding_cache_gb` (10^9 bytes); processes and runs may share it. SAM with images of 1024 pixels: 2 MB each.
+    fewer; `compile` compiles SAM's image encoder, a minute at the start for less time a step. A sample that cannot be
+    used is skipped; after `most_skipped` of them the run stops. `wandb` is a project of Weights & Biases that gets what
+    TensorBoard gets. `embedding_cache` is a folder that keeps what a frozen SAM image encoder makes of each image, in
+    bfloat16, until it holds `embedding_cache_gb` (10^9 bytes); processes and runs may share it. SAM with images of 1024
+    pixels: 2 MB each.
     """
 
     start_from: str | None = None
@@ -222,6 +223,7 @@ class TrainConfig:
     most_skipped: int = 100
     wandb: str | None = None
     checkpoint_activations: bool = False
+    compile: bool = False
     embedding_cache: str | None = None
     embedding_cache_gb: float = 100.0
 

@@ -15,8 +15,10 @@ from cores_core.config import (
 )
 from cores_core.data.prepare import prepare_partworld
 from cores_core.data.questions.bank import load_bank
+from cores_core.errors import ConfigError
 from cores_core.model.build import build_model, build_processor, build_tokenizer
 from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.placement import check_compiler
 from cores_core.runtime import seed_everything
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -82,3 +84,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the reference data is not beside the repository: {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def compiler() -> None:
+    """Skips where torch.compile cannot work."""
+    try:
+        check_compiler()
+    except ConfigError as error:
+        pytest.skip(error.message)

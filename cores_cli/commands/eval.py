@@ -94,6 +94,9 @@ def _add_benchmark(name: str) -> None:
         dtype: DtypeOption = DtypeName.auto,
         load_in: LoadInOption = None,
         conversation: ConversationOption = None,
+        compiled: Annotated[
+            bool, typer.Option("--compile", help="Compile SAM's encoder: a minute at first, then less an image.")
+        ] = False,
     ) -> None:
         from cores_core.evaluate.run import EvalJob
         from cores_core.model.source import ModelSource
@@ -104,6 +107,7 @@ def _add_benchmark(name: str) -> None:
             dtype.value,
             load_in.value if load_in else None,
             conversation.value if conversation else None,
+            compiled,
         )
         parts = _choose_data(name, data, split)
         job = EvalJob(name, data_root, parts, protocol.value, limit, read_ahead=batch_size)

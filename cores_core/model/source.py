@@ -18,6 +18,7 @@ class ModelSource:
         dtype: float32, bfloat16, float16, or auto (bfloat16 on CUDA, else float32). Mask head: float32.
         load_in: hold the language model in 4bit or 8bit (bitsandbytes, CUDA).
         conversation: how turns are set apart, where a release was trained on another way than llava_v1.
+        compiled: compile SAM's image encoder: a minute at the start, then less time an image.
     """
 
     name: str = EMBEDDED
@@ -25,6 +26,7 @@ class ModelSource:
     dtype: str = "float32"
     load_in: Quantization | None = None
     conversation: Conversation | None = None
+    compiled: bool = False
 
     def load(self) -> Checkpoint:
         """Load it onto its device, ready to be asked.
@@ -35,7 +37,7 @@ class ModelSource:
         """
         spread = self.device == "spread"
         place = resolve_device("cuda" if spread else self.device)
-        placement = Placement(place, self.load_in, spread)
+        placement = Placement(place, self.load_in, spread, self.compiled)
         check_placement(placement)
         options = LoadOptions(dtype=resolve_dtype(self.dtype, place), conversation=self.conversation)
         checkpoint = load_checkpoint(self.name, options)

@@ -26,6 +26,7 @@ from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.files import save_text
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
 from cores_core.model.embeddings import EmbeddingCache, encoder_identity
+from cores_core.model.placement import compile_encoder
 from cores_core.model.processor import batch_tensors
 from cores_core.runtime import Group, seed_dropout, seed_everything
 from cores_core.train.concepts import ConceptHead, collect_categories
@@ -96,6 +97,8 @@ class _Run:
         self.model = checkpoint.model.to(job.device).train()
         if self.train.checkpoint_activations:
             self.model.mllm.llava.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.train.compile:
+            compile_encoder(self.model)
         self.model.embeddings = _open_embeddings(checkpoint, self.train, group)
         self.concepts = None if concepts is None else concepts.to(job.device)
         learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])

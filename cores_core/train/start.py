@@ -27,6 +27,7 @@ from cores_core.model.checkpoint import (
     load_model_config,
 )
 from cores_core.model.lora import add_lora, choose_trainable
+from cores_core.model.placement import check_compiler
 from cores_core.model.plan import MemoryPlan, plan_training
 from cores_core.model.processor import Tokenizer
 from cores_core.settings import load_config, render_config
@@ -71,6 +72,8 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
     open_stores(job)
     if job.config.train.wandb is not None and find_spec("wandb") is None:
         raise ConfigError("`train.wandb` needs Weights & Biases", hint="pip install wandb, or leave it out")
+    if job.config.train.compile:
+        check_compiler()
     _check_embeddings_stay(job.config)
     started = (job.output / "config.yaml").exists()
     if resume and not started:

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import build_checkpoint
@@ -60,3 +61,19 @@ def test_quantised_layers_are_those_of_the_language_model(tiny_config: Config, l
     assert all("language_model.layers" in name for name in quantised)
     prediction = Predictor(own).predict(IMAGE, QUESTION, protocol="given")
     assert prediction.mask.shape == (40, 60)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiled_encoder_gives_the_same_but_for_rounding(checkpoint: Checkpoint, own: Checkpoint) -> None:
+    names = list(own.model.state_dict())
+    place_model(own.model, Placement(CPU, compiled=True))
+    plain, compiled = (Predictor(c).predict(IMAGE, QUESTION, protocol="given").logits for c in (checkpoint, own))
+    np.testing.assert_allclose(compiled, plain, atol=1e-4)
+    assert list(own.model.state_dict()) == names
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="compiler") as caught:
+        check_placement(Placement(CPU, compiled=True))
+    assert "g++" in str(caught.value.hint)

@@ -95,6 +95,16 @@ def test_bf16_holds_the_frozen_part_in_half(lora_job: Callable[..., TrainJob]) -
     assert run_training(job, Listener(), resume=True) == 4
 
 
+@pytest.mark.usefixtures("compiler")
+def test_a_run_may_compile_its_encoder(lora_job: Callable[..., TrainJob]) -> None:
+    plain, compiled = lora_job("plain"), lora_job("compiled", compile=True)
+    for job in (plain, compiled):
+        run_training(job, Listener(stop_after=1))
+    (loss,), (other,) = ([row["loss"] for row in read_rows(job.output)] for job in (plain, compiled))
+    assert other == pytest.approx(loss, rel=1e-5)
+    assert load_checkpoint(newest_checkpoint(compiled.output))
+
+
 def test_a_run_may_put_adapters_on_any_model(lora_job: Callable[..., TrainJob]) -> None:
     """`--from` with a preset whose sizes are its base's: they are the model's now."""
     first = lora_job("first")
