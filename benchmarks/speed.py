@@ -1,19 +1,22 @@
-"""What it saves that the questions of an image share its prefix: a packed sequence against one sample a question.
+"""What a step, an evaluation and an answer cost, and what it saves that the questions of an image share its prefix.
 
     python benchmarks/speed.py --preset medium
 
-`plain` is the same model on one sample for each question, which repeats the prefix and both encoders; in `plain, SAM
-once`, as in the released code, SAM's encoder alone is not repeated. Every row of a table is measured in a process of
-its own with one thread: the median of some repetitions after a first one that does not count, and the peak of resident
-memory beyond that of the loaded model. Ratios are of seconds of the processor, which other work on the machine moves
-less. Training is LoRA on two images a step, SAM's encoder frozen. Answers are written, and `cores predict` is called,
-with the embedded model, which can write. Prints Markdown.
+`packed` is how cores works. `plain` is the same model on one sample for each question, which repeats the prefix and
+both encoders. `as released` is this code made to work as the released code does: one sample for each question, but
+SAM's encoder, with its stock attention, sees an image once. `kept` is `packed` with --cache-embeddings, all found.
+Every row of a table is measured in a process of its own with one thread: the median of some repetitions after a first
+one that does not count, and the peak of resident memory beyond that of the loaded model. Ratios are of seconds of the
+processor, which other work on the machine moves less. Training is LoRA on two images a step, SAM's encoder frozen.
+Answers are written, and `cores predict` is called, with the embedded model, which can write. Prints Markdown.
 """
 
 import argparse
+import atexit
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -27,14 +30,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from segment_anything.modeling.image_encoder import Attention
 from torch import Tensor
 
 from cores_core.config import Config, LoraConfig
 from cores_core.data.questions.bank import load_bank
+from cores_core.model.attention import RowAttention
 from cores_core.model.build import build_model, build_processor, build_tokenizer
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
 from cores_core.model.cores import CoresModel
-from cores_core.model.inference import Protocol, segment_image
+from cores_core.model.embeddings import EmbeddingCache
+from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.processor import Batch
 from cores_core.predict import Predictor
@@ -45,12 +51,16 @@ from cores_core.settings import load_config
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, StepData, train_step
 
-PACKED, PLAIN, SAM_ONCE = "packed", "plain", "plain, SAM once"
+PACKED, PLAIN, RELEASED, KEPT = "packed", "plain", "as released", "kept"
+STOCK, BY_ROWS, COMPILED = "stock attention", "attention by rows", "by rows, compiled"
 SIZE_HW = (480, 640)
 TRAINED_IMAGES = 2
 LORA = LoraConfig(rank=8, alpha=16)
-ROWS = ((1, PACKED), *((questions, form) for questions in (3, 8) for form in (PACKED, PLAIN, SAM_ONCE)))
-"""Numbers of questions an image, and how they are read; one question is the same in every form."""
+FORMS: Mapping[str, Sequence[str]] = {
+    "train": (PACKED, KEPT, PLAIN, RELEASED),
+    "given": (PACKED, PLAIN, RELEASED),
+    "generated": (PACKED, PLAIN),
+}
 BARS = (2.0, 0.6, 4.0)
 """Of packed against plain: a training step's least gain in speed and largest memory, the least gain of `given`."""
 
@@ -106,9 +116,16 @@ def list_tables(preset: str, repetitions: int) -> dict[str, list[Cell]]:
         f"Evaluation of an image by `{EMBEDDED}`, protocol generated": ("generated", EMBEDDED),
     }
     tables = {
-        title: [Cell(*what, questions, form, repetitions) for questions, form in ROWS if fits(*what, questions, form)]
-        for title, what in steps.items()
+        title: [
+            Cell(task, model, questions, form, repetitions)
+            for questions in (1, 3, 8)
+            for form in FORMS[task]
+            if fits(task, model, questions, form)
+        ]
+        for title, (task, model) in steps.items()
     }
+    encoders = [Cell("encode", preset, 1, form, repetitions) for form in (STOCK, BY_ROWS, COMPILED)]
+    tables[f"SAM's image encoder of `{preset}`, an image"] = encoders
     warm = [Cell("predict", EMBEDDED, questions, PACKED, 5 * repetitions) for questions in (1, 2, 8)]
     cold = [Cell("command", EMBEDDED, 1, PACKED, repetitions)]
     return tables | {
@@ -118,8 +135,8 @@ def list_tables(preset: str, repetitions: int) -> dict[str, list[Cell]]:
 
 
 def fits(task: str, preset: str, questions: int, form: str) -> bool:
-    """Whether 16 GB are enough: a whole image of 1024 pixels takes SAM's encoder 1.2 GB."""
-    return preset == EMBEDDED or (task, questions, form) != ("train", 8, PLAIN)
+    """Whether a row tells something (one question is packed and plain), and 16 images of 1024 pixels are too many."""
+    return (questions, form) != (1, PLAIN) and (preset == EMBEDDED or (task, questions, form) != ("train", 8, PLAIN))
 
 
 def print_ratios(costs: Mapping[Cell, Cost], preset: str) -> None:
@@ -129,7 +146,7 @@ def print_ratios(costs: Mapping[Cell, Cost], preset: str) -> None:
         return costs[Cell(task, model, questions, form, repetitions=0)]
 
     print("\n| ratio | found | bar | |\n|---|---|---|---|")
-    for form in (PLAIN, SAM_ONCE):
+    for form in (PLAIN, RELEASED):
         bars = BARS if form == PLAIN and preset != EMBEDDED else (None, None, None)
         packed, plain = (find("train", preset, 3, name) for name in (PACKED, form))
         print_ratio(
@@ -187,10 +204,15 @@ def train(cell: Cell) -> Action:
     choose_trainable(model, LORA)
     learner = Learner(model.train(), None, TorchEngine(model, config.train, Group()))
     samples = [new_sample(checkpoint, cell.questions, seed) for seed in range(TRAINED_IMAGES)]
-    if cell.form != PACKED:
+    if cell.form in (PLAIN, RELEASED):
         samples = [alone for sample in samples for alone in split(sample)]
-    if cell.form == SAM_ONCE:
+    if cell.form == RELEASED:
         encode_once(model, cell.questions)
+        attend_as_released()
+    if cell.form == KEPT:
+        folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder)
+        model.embeddings = EmbeddingCache(Path(folder), "0" * 16, limit_bytes=10**9)
     return lambda: train_step(learner, StepData([checkpoint.processor.collate(samples)], []), config)
 
 
@@ -199,8 +221,10 @@ def evaluate(cell: Cell) -> Action:
     checkpoint, queries = load(cell.preset), new_queries(cell.questions)
     protocol: Protocol = "given" if cell.task == "given" else "generated"
     image, model = new_image(0), checkpoint.model
+    if cell.form == RELEASED:
+        attend_as_released()
     if cell.form == PACKED:
-        return lambda: segment_image(checkpoint, image, queries, protocol)
+        return lambda: pixels(segment_image(checkpoint, image, queries, protocol))
 
     def ask_one_by_one() -> None:
         remembered: list[Tensor] = []
@@ -212,15 +236,32 @@ def evaluate(cell: Cell) -> Action:
 
         model.encode = encode  # type: ignore[method-assign]
         for query in queries:
-            segment_image(checkpoint, image, [query], protocol)
+            pixels(segment_image(checkpoint, image, [query], protocol))
 
     return ask_one_by_one
 
 
+def pixels(found: Sequence[Segmentation]) -> object:
+    """What an evaluation looks at."""
+    return [(answer.coarse, answer.refined) for answer in found]
+
+
+def encode(cell: Cell) -> Action:
+    """What SAM sees in an image."""
+    segmenter = load(cell.preset).model.segmenter
+    if cell.form == STOCK:
+        attend_as_released()
+    if cell.form == COMPILED:
+        segmenter.image_encoder.compile()
+    side = segmenter.image_encoder.img_size
+    image = torch.randn(1, 3, side, side)
+    return torch.no_grad()(lambda: segmenter.encode(image))
+
+
 def predict(cell: Cell) -> Action:
-    """A loaded predictor's answers."""
+    """A loaded predictor's masks."""
     predictor, image, queries = Predictor(load(cell.preset)), new_image(0), new_queries(cell.questions)
-    return lambda: predictor.predict_many(image, queries)
+    return lambda: [answer.mask for answer in predictor.predict_many(image, queries)]
 
 
 def run_command(cell: Cell) -> Action:
@@ -238,6 +279,7 @@ TASKS: Mapping[str, Callable[[Cell], Action]] = {
     "train": train,
     "given": evaluate,
     "generated": evaluate,
+    "encode": encode,
     "predict": predict,
     "command": run_command,
 }
@@ -276,7 +318,8 @@ def new_sample(checkpoint: Checkpoint, questions: int, seed: int) -> Sample:
     turns = tuple(render_turn(query, checkpoint.processor.prompt) for query in new_queries(questions))
     mask = np.zeros(SIZE_HW, dtype=np.bool_)
     mask[100:300, 200:400] = True
-    return Sample(new_image(seed), turns, masks=(mask,) * questions, ignores=(None,) * questions)
+    masks, ignores = (mask,) * questions, (None,) * questions
+    return Sample(new_image(seed), turns, masks=masks, ignores=ignores, key=str(seed))
 
 
 def split(sample: Sample) -> Sequence[Sample]:
@@ -293,6 +336,12 @@ def encode_once(model: CoresModel, questions: int) -> None:
         return CoresModel.encode(model, once).repeat_interleave(questions, dim=0)
 
     model.encode = encode  # type: ignore[method-assign]
+
+
+def attend_as_released() -> None:
+    """Let SAM's encoder attend as segment-anything does, to all cells at once."""
+    RowAttention.use_rel_pos = True
+    RowAttention.forward = Attention.forward
 
 
 if __name__ == "__main__":

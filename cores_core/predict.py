@@ -32,19 +32,27 @@ from cores_core.sample import BoolMask, Query, RgbImage
 FloatMap = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer to one question about one image of H x W pixels (upright).
-
-    Attributes:
-        question, answer: what was asked and what the model wrote.
-        logits, coarse_logits: (H, W) float32, unthresholded: C2, the answer, and C1, the step before.
-    """
+    """The answer to one question about one image of H x W pixels (upright)."""
 
     question: str
-    answer: str
-    logits: FloatMap
-    coarse_logits: FloatMap
+    segmentation: Segmentation
+
+    @property
+    def answer(self) -> str:
+        """What the model wrote."""
+        return self.segmentation.answer
+
+    @property
+    def logits(self) -> FloatMap:
+        """(H, W) float32, unthresholded: C2, the answer."""
+        return self.segmentation.refined
+
+    @property
+    def coarse_logits(self) -> FloatMap:
+        """(H, W) float32, unthresholded: C1, the step before."""
+        return self.segmentation.coarse
 
     @property
     def mask(self) -> BoolMask:
@@ -126,7 +134,7 @@ class Predictor:
         pixels = _check_image(image) if isinstance(image, np.ndarray) else load_image(Path(image))
         queries = [_check_query(question) for question in questions]
         results = segment_image(self.checkpoint, pixels, queries, protocol)
-        return [_prediction(query, result) for query, result in zip(queries, results, strict=True)]
+        return [Prediction(query.text, result) for query, result in zip(queries, results, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,3 @@ def _check_image(image: NDArray[Any]) -> RgbImage:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(f"an image array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
     return cast(RgbImage, image)
-
-
-def _prediction(query: Query, result: Segmentation) -> Prediction:
-    return Prediction(query.text, result.answer, logits=result.refined, coarse_logits=result.coarse)

@@ -7,7 +7,7 @@ written again. Only what differs is written token by token.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -19,8 +19,9 @@ from cores_core import prompts
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import TextOutput
 from cores_core.model.processor import IGNORED_LABEL, Batch, Processor
+from cores_core.model.segmenter import upsample_masks
 from cores_core.runtime import run_beside
-from cores_core.sample import Query, RgbImage, Sample
+from cores_core.sample import ImageSize, Query, RgbImage, Sample
 
 Protocol = Literal["generated", "given"]
 """How the answer comes about: the model writes it, or the template is put into its mouth (teacher-forced)."""
@@ -33,19 +34,43 @@ NO_MASK = -100.0
 """Logit of every pixel where an answer asks for no mask."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What the model says to one question.
+    """What the model says to one question about an image of H x W pixels.
 
     Attributes:
-        answer: the text chain. well_formed: whether it holds the chain's tokens once and in order.
-        coarse, refined: (H, W) float32 logits of C1 and C2 in the image's own pixels; equal with a one-step chain.
+        answer: the text chain.
+        size: of the image; `square` is the side of what SAM saw of it.
+        steps: for each step of the chain its (1, 1, 4h, 4w) logits on the model's device, none if the answer is not
+            well-formed. Their pixels are made when they are first asked for, there.
     """
 
     answer: str
-    well_formed: bool
-    coarse: NDArray[np.float32]
-    refined: NDArray[np.float32]
+    size: ImageSize
+    square: int
+    steps: tuple[Tensor, ...]
+
+    @property
+    def well_formed(self) -> bool:
+        """Whether the answer holds the chain's tokens once and in order."""
+        return bool(self.steps)
+
+    @cached_property
+    def coarse(self) -> NDArray[np.float32]:
+        """(H, W) logits of C1 in the image's own pixels."""
+        return self._pixels(0)
+
+    @cached_property
+    def refined(self) -> NDArray[np.float32]:
+        """(H, W) logits of C2, the answer, in the image's own pixels; with a chain of one step the same as `coarse`."""
+        return self._pixels(-1)
+
+    def _pixels(self, step: int) -> NDArray[np.float32]:
+        if not self.well_formed:
+            return np.full(self.size.original_hw, NO_MASK, dtype=np.float32)
+        logits = upsample_masks(self.steps[step], self.size, self.square)[0]
+        pixels: NDArray[np.float32] = logits.float().cpu().numpy()
+        return pixels
 
 
 @torch.no_grad()
@@ -72,7 +97,7 @@ def segment_image(
         sample = Sample(image=image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
         batch = processor.collate([sample]).to(model.device)
         encode = encode or cache(run_beside(model.device, partial(model.encode, batch)))
-        found += _draw(checkpoint, sample, _answer(checkpoint, sample, batch, protocol), encode)
+        found += _draw(checkpoint, _answer(checkpoint, sample, batch, protocol), encode)
     return found
 
 
@@ -80,7 +105,7 @@ def segment_image(
 class _Answers:
     """The tokens of each turn's answer; of those that are well-formed their numbers, and what the model makes of them.
 
-    `batch` and `text` mean nothing if none is.
+    `text` means nothing if none is.
     """
 
     ids: list[list[int]]
@@ -123,23 +148,18 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     return model.mllm.generate(batch, processor.end_id, limit)
 
 
-def _draw(
-    checkpoint: Checkpoint, sample: Sample, answers: _Answers, encode: Callable[[], Tensor]
-) -> list[Segmentation]:
+def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Tensor]) -> list[Segmentation]:
     """The masks of the answers; `encode` tells what SAM sees in the image, (1, C, h, w)."""
-    texts = [checkpoint.processor.decode(ids) for ids in answers.ids]
-    empty = np.full(sample.image.shape[:2], NO_MASK, dtype=np.float32)
-    results = [Segmentation(text, False, empty, empty) for text in texts]
+    drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.formed:
-        model, size = checkpoint.model, answers.batch.sizes[0]
         embeddings = encode().repeat_interleave(len(answers.formed), dim=0)
-        steps = model.segment(embeddings, answers.text.prompts)
-        coarse, refined = (
-            model.segmenter.upsample(logits, size).float().cpu().numpy() for logits in (steps[0], steps[-1])
-        )
-        for row, index in enumerate(answers.formed):
-            results[index] = Segmentation(texts[index], True, coarse[row], refined[row])
-    return results
+        steps = checkpoint.model.segment(embeddings, answers.text.prompts)
+        drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in steps), strict=True), strict=True))
+    size, square = answers.batch.sizes[0], checkpoint.processor.images.sam_size
+    return [
+        Segmentation(checkpoint.processor.decode(ids), size, square, drawn.get(index, ()))
+        for index, ids in enumerate(answers.ids)
+    ]
 
 
 def _is_well_formed(ids: list[int], processor: Processor) -> bool:

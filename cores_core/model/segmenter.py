@@ -1,8 +1,8 @@
 """Stock segment-anything, prompted by embeddings: encode an image, decode a mask from a prompt and a prior.
 
 A text prompt is one more sparse embedding, (N, 1, C); the dense prompt is the prompt encoder's no-mask embedding or its
-embedding of the prior. SAM itself is unchanged (masks are bit-identical to those of the research fork), but its encoder
-attends by rows, which takes less time and memory (see `attention.py`).
+embedding of the prior. SAM itself is unchanged (masks are those of the research fork to 1e-6), but attends in less time
+and memory (see `attention.py`).
 Deviation: queries of several images are decoded in one call. The stock decoder repeats one image embedding for all
 prompts, so each prompt's own embedding is passed inside its dense prompt and the repeated one is zero.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from cores_core.config import SamConfig
 from cores_core.errors import CheckpointError, ConfigError
-from cores_core.model.attention import attend_by_rows
+from cores_core.model.attention import attend_by_rows, attend_from_cells
 from cores_core.model.tensors import Tensors, get_tensor
 from cores_core.sample import ImageSize
 
@@ -72,12 +72,16 @@ class Segmenter(nn.Module):
 
     def upsample(self, logits: Tensor, size: ImageSize) -> Tensor:
         """Bring (N, 1, 4h, 4w) logits to the image's own pixels, (N, H, W), without the padding."""
-        square = (self.image_encoder.img_size, self.image_encoder.img_size)
-        full = functional.interpolate(logits, square, mode="bilinear", align_corners=False)
-        full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
-        if size.resized_hw == size.original_hw:
-            return full[:, 0]
-        return functional.interpolate(full, size.original_hw, mode="bilinear", align_corners=False)[:, 0]
+        return upsample_masks(logits, size, self.image_encoder.img_size)
+
+
+def upsample_masks(logits: Tensor, size: ImageSize, square: int) -> Tensor:
+    """The same, of a SAM whose images have `square` pixels a side."""
+    full = functional.interpolate(logits, (square, square), mode="bilinear", align_corners=False)
+    full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
+    if size.resized_hw == size.original_hw:
+        return full[:, 0]
+    return functional.interpolate(full, size.original_hw, mode="bilinear", align_corners=False)[:, 0]
 
 
 def build_segmenter(config: SamConfig) -> Segmenter:
@@ -109,6 +113,7 @@ def build_segmenter(config: SamConfig) -> Segmenter:
         transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=8 * width, num_heads=8),
         iou_head_hidden_dim=width,
     )
+    attend_from_cells(mask_decoder.transformer)
     return Segmenter(image_encoder, prompt_encoder, mask_decoder)
 
 

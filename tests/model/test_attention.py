@@ -1,14 +1,15 @@
-"""SAM's attention by rows against the stock one: values, gradients, and rows that do not divide the grid."""
+"""SAM's attention against the stock one: values, gradients, and rows that do not divide the grid."""
 
 import copy
 
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention
+from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
 
 from cores_core.model import attention
-from cores_core.model.attention import RowAttention
+from cores_core.model.attention import CellAttention, RowAttention
 
 WIDTH, HEADS = 24, 3
 
@@ -35,6 +36,14 @@ def test_its_gradients_are_the_stock_ones() -> None:
 def test_it_keeps_the_weights_and_their_names() -> None:
     stock = _stock(8)
     assert dict(RowAttention(stock).named_parameters()).items() == dict(stock.named_parameters()).items()
+
+
+def test_cells_attend_as_in_the_stock_decoder() -> None:
+    stock = DecoderAttention(WIDTH, HEADS, downsample_rate=2).double()
+    cells, tokens, values = (_cells(16).flatten(1, 2)[:, :count] for count in (256, 6, 6))
+    arguments = {"q": cells, "k": tokens, "v": values + 1}
+    torch.testing.assert_close(CellAttention(stock)(**arguments), stock(**arguments), atol=1e-12, rtol=0)
+    assert dict(CellAttention(stock).named_parameters()).items() == dict(stock.named_parameters()).items()
 
 
 def _stock(side: int) -> Attention:
