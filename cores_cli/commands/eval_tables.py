@@ -10,24 +10,6 @@ if TYPE_CHECKING:
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.scores import Scores
 
-NAMES = {
-    "giou": "gIoU",
-    "ciou": "cIoU",
-    "ciou_small": "cIoU small",
-    "ciou_medium": "cIoU medium",
-    "ciou_large": "cIoU large",
-    "miou": "mIoU",
-    "giou_short": "gIoU short",
-    "ciou_short": "cIoU short",
-    "giou_long": "gIoU long",
-    "ciou_long": "cIoU long",
-    **{f"precision_{bound}": f"Pr@{bound}" for bound in (0.5, 0.6, 0.7, 0.8, 0.9)},
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    "coarse_giou": "C1 gIoU",
-    "coarse_ciou": "C1 cIoU",
-    "well_formed": "well-formed answers",
-}
 ALWAYS = ("coarse_giou", "coarse_ciou", "well_formed")
 """Shown with every benchmark."""
 
@@ -55,12 +37,14 @@ def show_evaluation(evaluation: "Evaluation") -> None:
 
 def show_comparison(comparison: "Comparison") -> None:
     """Scores side by side, and how far each is from the first."""
+    from cores_core.evaluate.scores import SCORE_NAMES
+
     first, *others = comparison.names
     rows = []
     for score, values in comparison.values.items():
         if values[first] is None:
             continue
-        cells = [NAMES[score], console.percent(values[first])]
+        cells = [SCORE_NAMES[score], console.percent(values[first])]
         for name in others:
             found = comparison.differences[score][name]
             cells += [console.percent(values[name]), "-" if found is None else _difference_text(found)]
@@ -79,10 +63,12 @@ def _difference_text(difference: "Difference") -> str:
 
 
 def _show_scores(title: str, scores: "Scores", names: Sequence[str]) -> None:
+    from cores_core.evaluate.scores import SCORE_NAMES
+
     rows = []
     for name in names:
         value, interval = scores.values[name], scores.intervals.get(name)
         if value is not None:
             between = "-" if interval is None else f"{100 * interval.low:.1f} - {100 * interval.high:.1f}"
-            rows.append((NAMES[name], console.percent(value), between))
+            rows.append((SCORE_NAMES[name], console.percent(value), between))
     console.show_table(title, ("score", "%", "95 % interval"), rows)

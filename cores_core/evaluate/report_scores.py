@@ -1,29 +1,17 @@
 """The numbers of a report: scores with their intervals, by part, by kind of question, and of both masks of a chain."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from cores_core.evaluate.benchmarks import BENCHMARKS
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.plots import Whisker, plot_intervals
 from cores_core.evaluate.report_markup import Markup, join, table, tag
-from cores_core.evaluate.scores import Scores
-from cores_core.metrics import LARGE_ABOVE, PRECISION_AT, SMALL_BELOW
+from cores_core.evaluate.scores import SCORE_NAMES, Scores
+from cores_core.metrics import LARGE_ABOVE, SMALL_BELOW
 
-SCORE_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "giou": "gIoU",
-        "ciou": "cIoU",
-        "ciou_small": "cIoU small",
-        "ciou_medium": "cIoU medium",
-        "ciou_large": "cIoU large",
-        "miou": "mIoU",
-        **{f"precision_{bound}": f"Pr@{bound}" for bound in PRECISION_AT},
-        "n_acc": "N-acc",
-        "t_acc": "T-acc",
-    }
-)
-"""Scores of all questions by the names that people know; phrases, sentences and C1 have blocks of their own."""
+_APART = ("short", "long", "coarse", "formed")
+"""Parts of the names of scores that have blocks of their own: of phrases, of sentences, of C1, of answers."""
+_TOGETHER = tuple(name for name in SCORE_NAMES if not set(_APART) & set(name.split("_")))
 _MEANINGS = {
     "gIoU": "mean over questions of intersection over union (IoU)",
     "cIoU": "summed intersection over summed union: large targets count more",
@@ -44,13 +32,13 @@ def percent(value: float | None) -> str:
 
 def main_names(scores: Scores, benchmark: str) -> list[str]:
     """The scores that a benchmark is known by, as far as there are any; all scores of an unknown benchmark."""
-    known = BENCHMARKS[benchmark].scores if benchmark in BENCHMARKS else tuple(SCORE_NAMES)
-    return [name for name in known if name in SCORE_NAMES and scores.values[name] is not None]
+    known = BENCHMARKS[benchmark].scores if benchmark in BENCHMARKS else _TOGETHER
+    return [name for name in known if name in _TOGETHER and scores.values[name] is not None]
 
 
 def show_scores(scores: Scores, names: Sequence[str]) -> Markup:
     """The main scores: the first two large, all in a table beside their plot, the others and all meanings folded."""
-    others = [name for name in SCORE_NAMES if name not in names and scores.values[name] is not None]
+    others = [name for name in _TOGETHER if name not in names and scores.values[name] is not None]
     rows = [
         Whisker(SCORE_NAMES[name], value, scores.intervals.get(name))
         for name in names

@@ -2,13 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cores_core.evaluate.items import Item
-from cores_core.metrics import category_ratio, overlap_ratios
+from cores_core.metrics import PRECISION_AT, category_ratio, overlap_ratios
 from cores_core.statistics import Interval, Ratio, bootstrap, interval_of, mean_of
+
+SCORE_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "giou": "gIoU",
+        "ciou": "cIoU",
+        "ciou_small": "cIoU small",
+        "ciou_medium": "cIoU medium",
+        "ciou_large": "cIoU large",
+        "miou": "mIoU",
+        **{f"precision_{bound}": f"Pr@{bound}" for bound in PRECISION_AT},
+        "n_acc": "N-acc",
+        "t_acc": "T-acc",
+        "giou_short": "gIoU short",
+        "ciou_short": "cIoU short",
+        "giou_long": "gIoU long",
+        "ciou_long": "cIoU long",
+        "coarse_giou": "C1 gIoU",
+        "coarse_ciou": "C1 cIoU",
+        "well_formed": "well-formed answers",
+    }
+)
+"""All scores by the names that people know."""
 
 
 @dataclass(frozen=True)

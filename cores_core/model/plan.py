@@ -12,6 +12,7 @@ from torch import nn
 
 from cores_core import prompts
 from cores_core.config import Config
+from cores_core.model.attention import QUERIES
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
 from cores_core.model.placement import BITS, QUANTIZED, Quantization
@@ -20,7 +21,7 @@ from cores_core.sample import Query, Sample
 QUESTION = "Which part of it would one use to change direction when it moves fast?"
 """Stands for the length of a question."""
 ATTENTION_COPIES = 3
-"""How often stock SAM holds its attention matrix at once: the product, the sum with positions, the softmax."""
+"""How often SAM holds the scores of its attention at once: the product, the sum with positions, the softmax."""
 _HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
 """The names of the parts that `cores.HALVED` speaks of."""
 
@@ -141,7 +142,7 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
         sam = checkpoint.config.sam
         grid = (sam.image_size // sam.patch_size) ** 2
         blocks = len(sam.global_blocks) if sam.window else sam.depth
-        kept_by_sam = grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint.config)
+        kept_by_sam = grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint.config, grid)
     per_image = max(tokens * kept + kept_by_sam, _sam_attention(checkpoint.config))
     images = min(train.images_at_once or train.images_per_step, -(-train.images_per_step // processes))
     gradients = learning // processes if stage >= 2 else learning
@@ -156,10 +157,10 @@ def _tokens(checkpoint: Checkpoint, questions: int) -> int:
     return int(checkpoint.processor.collate([sample]).input_ids.shape[1])
 
 
-def _sam_attention(config: Config) -> int:
-    """Numbers that SAM's image encoder holds for one global attention."""
+def _sam_attention(config: Config, queries: int = QUERIES) -> int:
+    """Numbers that SAM's image encoder holds for one global attention, with the scores of so many cells at a time."""
     cells = (config.sam.image_size // config.sam.patch_size) ** 2
-    return ATTENTION_COPIES * config.sam.heads * cells**2
+    return ATTENTION_COPIES * config.sam.heads * cells * min(queries, cells)
 
 
 def _count(module: nn.Module) -> int:
