@@ -28,8 +28,8 @@ Protocol = Literal["generated", "given"]
 
 QUERIES_AT_ONCE = 16
 """Questions of one image that are read together, to bound memory. Fixed, so that no setting moves a pixel of a mask."""
-EXTRA_TOKENS = 8
-"""How many tokens a written answer may have beyond the template's."""
+EXTRA_TOKENS, REASON_TOKENS = 8, 64
+"""How many tokens a written answer may have beyond the template's, and one that reasons in words first."""
 NO_MASK = -100.0
 """Logit of every pixel where an answer asks for no mask."""
 
@@ -144,7 +144,8 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     model, processor = checkpoint.model, checkpoint.processor
     asked = replace(sample, turns=tuple(sample.turns[i] for i in turns))
     batch = processor.collate([asked], answers=[[[] for _ in turns]]).to(model.device)
-    limit = max(len(processor.answer_ids(turn)) for turn in asked.turns) + EXTRA_TOKENS
+    extra = REASON_TOKENS if processor.prompt.reasons else EXTRA_TOKENS
+    limit = max(len(processor.answer_ids(turn)) for turn in asked.turns) + extra
     return model.mllm.generate(batch, processor.end_id, limit)
 
 
