@@ -1,6 +1,7 @@
 """Asking: one reading of the image for all questions, and no mask without a proper answer."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,16 @@ import torch
 from helpers import noise_image
 
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.inference import NO_MASK, QUERIES_AT_ONCE, Protocol, Segmentation, segment_image
-from cores_core.model.processor import IGNORED_LABEL
+from cores_core.model.inference import (
+    EXTRA_TOKENS,
+    NO_MASK,
+    QUERIES_AT_ONCE,
+    REASON_TOKENS,
+    Protocol,
+    Segmentation,
+    segment_image,
+)
+from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.prompts import LOC, SEG, render_turn
 from cores_core.sample import Query, Sample
 
@@ -115,6 +124,26 @@ def test_only_what_differs_from_the_template_is_written_token_by_token(taught: C
     for together, alone in zip((everything[0], everything[2]), both, strict=True):
         np.testing.assert_allclose(together.refined, alone.refined, atol=1e-5)
     assert (everything[1].refined == NO_MASK).all()
+
+
+@pytest.mark.parametrize("reasons", [False, True])
+def test_an_answer_that_reasons_in_words_may_be_longer(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, reasons: bool
+) -> None:
+    processor = copy.copy(checkpoint.processor)
+    processor.prompt = replace(processor.prompt, reasons=reasons)
+    lengths: list[int] = []
+    write = checkpoint.model.mllm.generate
+
+    def listen(batch: Batch, end_id: int, limit: int) -> list[list[int]]:
+        answers = write(batch, end_id=-1, limit=limit)  # which nothing ends
+        lengths.extend(map(len, answers))
+        return answers
+
+    monkeypatch.setattr(checkpoint.model.mllm, "generate", listen)
+    _ask(replace(checkpoint, processor=processor), QUERIES[0], protocol="generated")
+    template = len(processor.answer_ids(render_turn(QUERIES[0], processor.prompt)))
+    assert lengths == [template + (REASON_TOKENS if reasons else EXTRA_TOKENS)]
 
 
 def test_an_untrained_model_may_write_anything(checkpoint: Checkpoint) -> None:
