@@ -2,7 +2,7 @@
 
 `RowAttention`, of the image encoder, takes a few rows of queries at a time. The stock one holds a score for every pair
 of cells, (heads, h*w, h*w), several times over: for ViT-H at 1024 pixels a gigabyte each in float32. Those of some rows
-stay in the cache of a processor. Its values are equal to the bit. `scaled_dot_product_attention` is no faster here on a
+stay in the cache of a processor. Its values are equal to the bit. `scaled_dot_product_attention` is hardly faster on a
 CPU, and it rounds otherwise, which moves a pixel of a mask now and then.
 
 `CellAttention`, of the mask decoder, lets every cell look at the six tokens. A CPU's softmax over so short a last axis
