@@ -65,9 +65,8 @@ class CellAttention(nn.Module):
     def __init__(self, stock: DecoderAttention) -> None:
         super().__init__()
         self.num_heads = stock.num_heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            stock.q_proj, stock.k_proj, stock.v_proj, stock.out_proj,
-        )  # fmt: skip
+        self.q_proj, self.k_proj = stock.q_proj, stock.k_proj
+        self.v_proj, self.out_proj = stock.v_proj, stock.out_proj
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from (N, h*w, C) cells to (N, K, C) tokens; gives (N, h*w, C)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cores_core.model.embeddings import EmbeddingCache, encode_cached
 from cores_core.model.mllm import Mllm
-from cores_core.model.processor import IGNORED_LABEL, Batch
+from cores_core.model.processor import Batch
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Segmenter
 
@@ -86,7 +86,7 @@ class CoresModel(nn.Module):
         """Run the chain of reasoning alone."""
         hidden = self.mllm(batch)
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
-        predicts_label = batch.labels[:, 1:] != IGNORED_LABEL
+        predicts_label = batch.predicts_label
         return TextOutput(
             prompts=tuple(self.projection(state).float() for state in states),
             logits=self.mllm.logits(hidden[:, :-1][predicts_label]).float(),

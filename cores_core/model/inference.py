@@ -18,7 +18,7 @@ from torch import Tensor
 from cores_core import prompts
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import TextOutput
-from cores_core.model.processor import IGNORED_LABEL, Batch, Processor
+from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import upsample_masks
 from cores_core.runtime import run_beside
 from cores_core.sample import ImageSize, Query, RgbImage, Sample
@@ -134,7 +134,7 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
 
 def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
     """The turns of one image whose answer is not what the model would have written, token by token."""
-    branches = batch.branches[:, 1:][batch.labels[:, 1:] != IGNORED_LABEL]
+    branches = batch.branches[:, 1:][batch.predicts_label]
     differing = branches[text.logits.argmax(dim=-1) != text.labels]
     return sorted({branch - 1 for branch in differing.tolist()})
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from cores_core.config import LossWeights
 from cores_core.model.cores import ChainOutput, TextOutput
-from cores_core.model.processor import IGNORED_LABEL, Batch
+from cores_core.model.processor import Batch
 from cores_core.model.segmenter import Segmenter
 
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
@@ -45,8 +45,7 @@ class Counts:
 
 def count_terms(batch: Batch) -> Counts:
     """The counts of one batch."""
-    tokens = int((batch.labels[:, 1:] != IGNORED_LABEL).sum())
-    return Counts(tokens=tokens, masks=sum(len(target) for target in batch.masks))
+    return Counts(tokens=int(batch.predicts_label.sum()), masks=sum(len(target) for target in batch.masks))
 
 
 def compute_losses(

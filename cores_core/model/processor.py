@@ -74,9 +74,14 @@ class Batch:
         device = self.sam_pixels.device
         return torch.arange(len(self.counts), device=device).repeat_interleave(torch.tensor(self.counts, device=device))
 
+    @property
+    def predicts_label(self) -> Tensor:
+        """(B, T-1) bool: the tokens whose next one belongs to an answer."""
+        return self.labels[:, 1:] != IGNORED_LABEL
+
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device. Pinned tensors are on their way when this returns."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch on another device. On CUDA, pinned tensors are on their way when this returns."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pin_memory(self) -> "Batch":
         """The same batch in memory from which a GPU copies while it computes; a data loader calls this by its name."""

@@ -140,7 +140,7 @@ def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
     if workers:
         options |= {"worker_init_fn": _start_worker, "prefetch_factor": 4}
-    own = torch.Generator()  # a loader draws a seed, which would change the dropout of a run that is resumed
+    own = torch.Generator()  # a loader draws a seed, but not from the generator that everybody shares
     return iter(DataLoader(steps, batch_size=None, generator=own, **options))
 
 

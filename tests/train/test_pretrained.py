@@ -28,12 +28,11 @@ def lora_job(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> Calla
     """Make a job on a LLaVA and a SAM in a thimble; by default with adapters."""
     base = BaseConfig(str(save_hub_llava(tmp_path / "llava")), str(save_sam(tmp_path / "sam.pth")))
 
-    def make(
-        name: str = "run", lora: LoraConfig = LORA, base: BaseConfig = base, engine: str = "auto", **train: object
-    ) -> TrainJob:
+    def make(name: str = "run", lora: LoraConfig = LORA, base: BaseConfig = base, **train: object) -> TrainJob:
         settings = replace(tiny_config.train, **train)
-        config = Config(base=base, lora=lora, train=settings, engine=EngineConfig(kind=engine))
-        return TrainJob(config, partworld_root, tmp_path / name, torch.device("cpu"))
+        return TrainJob(
+            Config(base=base, lora=lora, train=settings), partworld_root, tmp_path / name, torch.device("cpu")
+        )
 
     return make
 
@@ -79,7 +78,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(lora_job: Callable[..., Tra
 def test_two_processes_stop_together_and_are_resumed_with_the_dropout_they_would_have_had(
     lora_job: Callable[..., TrainJob],
 ) -> None:
-    calm, rough = lora_job("calm", engine="torch"), lora_job("rough", engine="torch")
+    calm, rough = lora_job("calm"), lora_job("rough")
     launch_training(calm, Listener(), resume=False, processes=2)
     assert launch_training(rough, Listener(stop_after=2), resume=False, processes=2) == 2
     resumed = replace(rough, config=load_config(rough.output / "config.yaml"))
