@@ -19,7 +19,7 @@ from PIL import Image
 
 from cores_core.errors import DataError
 from cores_core.files import replacing, save_text
-from cores_core.images import load_image
+from cores_core.images import load_image, to_rgb
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
@@ -30,6 +30,8 @@ from cores_core.prompts import Conversation
 from cores_core.sample import BoolMask, Query, RgbImage
 
 FloatMap = NDArray[np.float32]
+ImageInput = str | Path | Image.Image | RgbImage
+"""A path, a PIL image of any mode, or (H, W, 3) uint8 RGB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,26 +114,24 @@ class Predictor:
         """
         return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
 
-    def predict(
-        self, image: str | Path | RgbImage, question: str | Query, protocol: Protocol = "generated"
-    ) -> Prediction:
+    def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generated") -> Prediction:
         """Answer one question; see `predict_many`."""
         return self.predict_many(image, [question], protocol)[0]
 
     def predict_many(
-        self, image: str | Path | RgbImage, questions: Sequence[str | Query], protocol: Protocol = "generated"
+        self, image: ImageInput, questions: Sequence[str | Query], protocol: Protocol = "generated"
     ) -> list[Prediction]:
         """Answer N questions about one image, which is encoded once.
 
         Args:
-            image: a path, or (H, W, 3) uint8 RGB.
+            image: a path, a PIL image, or (H, W, 3) uint8 RGB.
             questions: sentences, or `Query(text, is_sentence=False)` for a bare phrase such as "tail of the fish".
             protocol: `generated` lets the model write its answer, `given` puts it into its mouth.
 
         Raises:
             DataError: the image cannot be read, or a question is empty or too long.
         """
-        pixels = _check_image(image) if isinstance(image, np.ndarray) else load_image(Path(image))
+        pixels = _load_pixels(image)
         queries = [_check_query(question) for question in questions]
         results = segment_image(self.checkpoint, pixels, queries, protocol)
         return [Prediction(query.text, result) for query, result in zip(queries, results, strict=True)]
@@ -182,6 +182,12 @@ def _check_query(question: str | Query) -> Query:
     if not query.text.strip():
         raise DataError("the question is empty")
     return query
+
+
+def _load_pixels(image: ImageInput) -> RgbImage:
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    return _check_image(image) if isinstance(image, np.ndarray) else load_image(Path(image))
 
 
 def _check_image(image: NDArray[Any]) -> RgbImage:

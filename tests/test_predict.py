@@ -36,6 +36,13 @@ def test_half_precision_is_near_and_its_mask_head_is_whole(folder: Path, dtype: 
     assert np.abs(ours - exact).max() < tolerance * max(1.0, np.abs(exact).max())
 
 
+def test_a_pil_image_of_another_mode_equals_its_pixels(folder: Path) -> None:
+    predictor = Predictor.from_checkpoint(folder, device="cpu")
+    image = Image.fromarray(IMAGE).convert("RGBA")
+    masks = [predictor.predict(given, QUESTION, "given").logits for given in (IMAGE, image)]
+    assert np.array_equal(masks[0], masks[1])
+
+
 def test_a_path_and_its_pixels_are_the_same_image(folder: Path, tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(tmp_path / "image.png")
     predictor = Predictor.from_checkpoint(folder, device="cpu")

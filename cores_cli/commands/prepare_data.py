@@ -122,6 +122,10 @@ def _prepare(name: str, data_root: Path, workers: int, quiet: bool) -> int:
             return 0
         raise min(failures, key=lambda error: isinstance(error, MissingDataError))  # what is there, but wrong, first
     _show_reports(name, data_root, outcomes)
+    usable = sum(outcome.images for outcome in outcomes.values() if not isinstance(outcome, DataError))
+    if not usable and not quiet:
+        hint = "the reasons are above; every item that was left out is listed in report.json"
+        raise DataError(f"nothing in {name} under {data_root} could be used", hint=hint)
     return len(outcomes) - len(failures)
 
 

@@ -27,7 +27,7 @@ from cores_core.data.store import report_path, store_path
 from cores_core.errors import DataError, MissingDataError
 from cores_core.files import save_text
 
-READING = 2
+READING = 3
 """Raise this when readers begin to give other records for the same files."""
 Progress = Callable[[str, int], None]
 """Called with what is being done and how many images more are done."""

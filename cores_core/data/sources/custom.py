@@ -4,9 +4,9 @@
     {"image": "images/fish.jpg", "phrases": ["head of the fish"], "mask": [[10, 10, 60, 10, 60, 40]]}
     {"image": "images/boat.jpg", "questions": ["What catches the wind?"], "mask": {"size": [480, 640], "counts": "..."}}
 
-Paths are relative to the JSONL file. A mask is a PNG, a list of polygons, or a COCO RLE. In a PNG, 1 is inside and 255
-counts nowhere; without any 1, all above 127 is inside. Lines about the same image become one record. `category` is
-optional.
+Paths are relative to the JSONL file. A mask is an image (see `mask_images.py` for its values), a list of polygons, or a
+COCO RLE. `questions` and `phrases` hold one text or a list. Lines about the same image become one record. `category`
+is optional.
 """
 
 import json
@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
 from cores_core.data.sources.reading import WHOLE, Rejections, Share, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
-from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
+from cores_core.mask_images import load_mask_image
+from cores_core.masks import Rle, encode_rle, segmentation_rle
 from cores_core.sample import Query
 
 _Row = tuple[str, dict[str, Any]]
@@ -86,7 +84,7 @@ def _regions(rows: list[_Row], folder: Path, size_hw: tuple[int, int], rejected:
 
 
 def _region(row: dict[str, Any], folder: Path, size_hw: tuple[int, int], source: str) -> Region:
-    questions, phrases = row.get("questions", []), row.get("phrases", [])
+    questions, phrases = _texts(row, "questions", "question"), _texts(row, "phrases", "phrase")
     texts = [*((text, True) for text in questions), *((text, False) for text in phrases)]
     if not texts or not all(isinstance(text, str) and text.strip() for text, _ in texts):
         raise DataError("no question and no phrase, or an empty one")
@@ -95,17 +93,16 @@ def _region(row: dict[str, Any], folder: Path, size_hw: tuple[int, int], source:
     return Region(str(row.get("category", "")), "object", mask, ignore, queries, source)
 
 
+def _texts(row: dict[str, Any], key: str, other: str) -> list[Any]:
+    """The texts under a key, which may hold one text or a list of them."""
+    if other in row:
+        raise DataError(f"unknown key `{other}`, did you mean `{key}`?")
+    given = row.get(key, [])
+    return [given] if isinstance(given, str) else list(given)
+
+
 def _mask(given: Any, folder: Path, size_hw: tuple[int, int]) -> tuple[Rle, Rle | None]:
     if not isinstance(given, str):
         return segmentation_rle(given, size_hw), None
-    try:
-        with Image.open(folder / given) as image:
-            values = np.asarray(image if image.mode in ("1", "P") else image.convert("L")).astype(np.uint8)
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError("its mask cannot be read") from error
-    if values.shape != size_hw:
-        raise DataError("its mask is of another size than its image")
-    if (values == 1).any():
-        ignored = values == IGNORE_VALUE
-        return encode_rle(values == 1), encode_rle(ignored) if ignored.any() else None
-    return encode_rle(values > IGNORE_VALUE // 2), None
+    mask = load_mask_image(folder / given, size_hw)
+    return encode_rle(mask.target), None if mask.ignore is None else encode_rle(mask.ignore)

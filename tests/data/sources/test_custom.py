@@ -133,3 +133,19 @@ def test_damaged_files_never_crash(folder: Path) -> None:
         write(folder, "".join(text))
         records, _ = read(folder)
         assert all(region.mask["size"] == [3, 4] for record in records for region in record.regions)
+
+
+@pytest.mark.parametrize("key", ["questions", "phrases"])
+def test_one_text_may_stand_in_place_of_a_list(folder: Path, key: str) -> None:
+    write(folder, row(questions=[]) | {key: "the dog"})
+    (record,), rejected = read(folder)
+    assert not rejected.items
+    assert [query.text for query in record.regions[0].queries] == ["the dog"]
+
+
+@pytest.mark.parametrize(("key", "meant"), [("question", "questions"), ("phrase", "phrases")])
+def test_a_misspelled_key_is_named_with_the_one_that_was_meant(folder: Path, key: str, meant: str) -> None:
+    write(folder, row() | {key: "What?"})
+    records, rejected = read(folder)
+    assert not records
+    assert f"`{key}`, did you mean `{meant}`" in rejected.items[0][1]

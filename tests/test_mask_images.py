@@ -1,0 +1,92 @@
+"""Mask images: which pixels are inside, outside, ignored, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from cores_core.errors import DataError
+from cores_core.mask_images import load_mask_image
+
+SIZE_HW = (120, 160)
+BOX = (10, 10, 149, 109)
+"""140 x 100 pixels: 14,000."""
+
+
+def box(mode: str, outside: object, inside: object) -> Image.Image:
+    image = Image.new(mode, SIZE_HW[::-1], outside)  # type: ignore[arg-type]
+    ImageDraw.Draw(image).rectangle(BOX, fill=inside)  # type: ignore[arg-type]
+    return image
+
+
+def inverted_palette() -> Image.Image:
+    image = box("P", 1, 0)
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    return image
+
+
+def high_palette_index() -> Image.Image:
+    image = box("P", 0, 15)
+    image.putpalette([0, 0, 0] + [200, 30, 30] * 255)
+    return image
+
+
+EXACT = {
+    "0 and 255": lambda: box("L", 0, 255),
+    "0 and 1": lambda: box("L", 0, 1),
+    "0 and 2": lambda: box("L", 0, 2),
+    "0 and 100": lambda: box("L", 0, 100),
+    "one bit": lambda: box("1", 0, 1),
+    "pure red": lambda: box("RGB", (0, 0, 0), (255, 0, 0)),
+    "pure blue": lambda: box("RGB", (0, 0, 0), (0, 0, 255)),
+    "white RGBA": lambda: box("RGBA", (255, 255, 255, 0), (255, 255, 255, 255)),
+    "black RGBA": lambda: box("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)),
+    "white LA": lambda: box("LA", (255, 0), (255, 255)),
+    "opaque RGBA": lambda: box("RGBA", (0, 0, 0, 255), (255, 255, 255, 255)),
+    "inverted palette": inverted_palette,
+    "palette index 15": high_palette_index,
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_masks_of_two_values_are_read_to_the_pixel(tmp_path: Path, kind: str) -> None:
+    EXACT[kind]().save(tmp_path / "mask.png")
+    mask = load_mask_image(tmp_path / "mask.png", SIZE_HW)
+    assert mask.ignore is None
+    assert mask.target.sum() == 14_000
+    assert mask.target[10:110, 10:150].all()
+
+
+def test_blended_edges_and_jpeg_noise_are_thresholded_and_nothing_is_ignored(tmp_path: Path) -> None:
+    box("L", 0, 255).filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "soft.png")
+    box("L", 0, 255).save(tmp_path / "mask.jpg")
+    for name in ("soft.png", "mask.jpg"):
+        mask = load_mask_image(tmp_path / name, SIZE_HW)
+        assert mask.ignore is None
+        assert abs(int(mask.target.sum()) - 14_000) < 300
+
+
+def test_255_is_ignored_only_beside_1(tmp_path: Path) -> None:
+    image = box("L", 0, 1)
+    image.paste(255, (0, 0, 160, 5))
+    image.save(tmp_path / "mask.png")
+    mask = load_mask_image(tmp_path / "mask.png", SIZE_HW)
+    assert mask.target.sum() == 14_000
+    assert mask.ignore is not None
+    assert mask.ignore.sum() == 800
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (Image.fromarray(np.arange(120 * 160, dtype=np.uint8).reshape(SIZE_HW)), "more than two values"),
+        (Image.new("L", (4, 3)), "another size"),
+        (Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 4), dtype=np.uint8)), "transparent"),
+    ],
+    ids=["ramp", "size", "photo with alpha"],
+)
+def test_ambiguous_masks_are_refused_with_a_reason(tmp_path: Path, image: Image.Image, reason: str) -> None:
+    image.save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match=reason):
+        load_mask_image(tmp_path / "mask.png", SIZE_HW)
