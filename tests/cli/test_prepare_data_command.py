@@ -48,6 +48,16 @@ def test_own_data_is_prepared_and_what_is_wrong_is_named(cli, own):
     assert report["splits"]["train"]["left_out"][0][0] == "train.jsonl:2"
 
 
+def test_a_data_set_of_which_nothing_can_be_used_exits_with_1(cli, tmp_path):
+    folder = tmp_path / "custom/fish"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(json.dumps({"image": "gone.png", "questions": ["What?"], "mask": []}))
+    outcome = cli("prepare-data", "custom/fish", "--data-root", tmp_path)
+    assert outcome.code == 1
+    assert "left out 1: image is missing" in outcome.stderr
+    assert "nothing in custom/fish" in outcome.stderr
+
+
 def test_a_check_writes_nothing(cli, own):
     outcome = cli("prepare-data", "custom/fish", "--check", "--data-root", own)
     assert outcome.code == 0
