@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -52,6 +53,9 @@ def main(argv: list[str] | None = None) -> None:
 
     Tests and the `cores` command both enter here.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # text that the terminal cannot encode is escaped
     gc.set_threshold(COLLECT_AFTER)
     atexit.register(gc.freeze)  # or it looks through them all once more at the end, for a second
     try:

@@ -41,8 +41,10 @@ def show_error(error: CoresError) -> None:
 
 
 def show_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout."""
-    out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """One JSON object on one line of stdout: UTF-8, or escaped ASCII where stdout has another encoding."""
+    encoding = (getattr(out.file, "encoding", None) or "ascii").lower().replace("-", "")
+    text = json.dumps(value, ensure_ascii=encoding != "utf8")
+    out.file.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -26,9 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def save_text(text: str, path: Path) -> None:
-    """Write a UTF-8 file, whole or not at all."""
+    """Write a UTF-8 file, whole or not at all. Bytes of a file name that are not UTF-8 (surrogates) become \\udcXX."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _remove(path: Path) -> None:

@@ -181,6 +181,10 @@ def _check_query(question: str | Query) -> Query:
     query = Query(question) if isinstance(question, str) else question
     if not query.text.strip():
         raise DataError("the question is empty")
+    try:
+        query.text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError("the question is not Unicode text", hint="type it in UTF-8") from error
     return query
 
 
