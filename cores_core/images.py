@@ -11,6 +11,16 @@ from cores_core.sample import RgbImage
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused: they would need more than 600 MB uncompressed."""
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""All exceptions that Pillow raises for a file that it cannot decode."""
 
 
 def load_image(path: Path) -> RgbImage:
@@ -32,14 +42,7 @@ def load_image(path: Path) -> RgbImage:
         raise DataError(f"image too large: {path} ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(f"not an image that can be read: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        LookupError,
-        RuntimeError,
-        struct.error,
-    ) as error:  # as Pillow's decoders please
+    except DECODE_ERRORS as error:
         raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
 
 

@@ -9,7 +9,6 @@
 Everything else is refused, because it does not say where the target ends.
 """
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores_core.errors import DataError
+from cores_core.images import DECODE_ERRORS
 from cores_core.masks import IGNORE_VALUE
 from cores_core.sample import BoolMask
 
@@ -25,15 +25,6 @@ _THRESHOLD = 127
 _NEAR = 32
 """Distance from black or white, of 255, within which blended greyscale values count as near."""
 _NEAR_SHARE = 0.95
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    LookupError,
-    RuntimeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ def load_mask_image(path: Path, size_hw: tuple[int, int]) -> MaskImage:
             return _interpret(image)
     except FileNotFoundError as error:
         raise DataError("its mask is missing") from error
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise DataError(f"its mask cannot be read ({type(error).__name__})") from error
 
 

@@ -16,7 +16,6 @@ Deviation: pixels without a class count nowhere, where LISA takes them for backg
 "unlabeled". Stuff with "-" stays background here as there: LISA writes 255 over it, but its losses look at no 255.
 """
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json,
 from cores_core.data.sources.semantic_classes import ADE20K_CLASSES, COCOSTUFF_CLASSES
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
+from cores_core.images import DECODE_ERRORS
 from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, merge_rles
 from cores_core.sample import Query
 
@@ -40,8 +40,6 @@ MAPILLARY_VOID = "unlabeled"
 """What Mapillary calls pixels without a class, which have a value of their own."""
 _PNG = ["PNG"]
 """No other form, for a JPEG smears the values."""
-_UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, RuntimeError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged PNG files."""
 _Labels = NDArray[np.uint8]
 """(H, W), the value of each pixel's class. In Fortran order, in which masks are encoded fastest."""
 
@@ -173,7 +171,7 @@ def _load_label(path: Path, size_hw: tuple[int, int]) -> _Labels:
             if label.mode not in ("L", "P"):
                 raise DataError("label is not of one 8-bit channel")
             return np.asfortranarray(label, dtype=np.uint8)
-    except _UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise DataError("label cannot be read") from error
 
 
