@@ -4,15 +4,16 @@ import atexit
 import gc
 import io
 import sys
+import warnings
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from cores_cli import console
 from cores_cli.commands import checkpoint, predict, prepare_data, train
 from cores_cli.commands import eval as evaluation
-from cores_core.errors import CoresError
+from cores_core.errors import CoresError, CoresWarning
 
 COLLECT_AFTER = 200_000
 """New objects after which Python looks for garbage. With its own 700 that is a fifth of the time to import torch and
@@ -48,6 +49,20 @@ def root(
     """Reasoning segmentation with CoReS: a language model reasons, SAM segments, coarse then fine."""
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, CoresWarning):
+        console.say(f"note: {message}", style="yellow")
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
 def main(argv: list[str] | None = None) -> None:
     """The one boundary between mistakes and people: no traceback for what a user can mend.
 
@@ -56,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # text that the terminal cannot encode is escaped
+    warnings.showwarning = _show_warning
     gc.set_threshold(COLLECT_AFTER)
     atexit.register(gc.freeze)  # or it looks through them all once more at the end, for a second
     try:

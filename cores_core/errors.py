@@ -33,5 +33,9 @@ class LaunchError(CoresError):
     """A process that trains or scores cannot be started, or has died."""
 
 
+class CoresWarning(UserWarning):
+    """Something was read by an assumption that may be wrong; the text says which."""
+
+
 class CheckpointError(CoresError):
     """A checkpoint is missing, incomplete or does not fit."""

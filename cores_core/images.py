@@ -1,12 +1,16 @@
 """Read any still image as upright 8-bit RGB, or say in one sentence why not; and fit sizes to a square."""
 
 import struct
+import warnings
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cores_core.errors import DataError
+from cores_core.errors import CoresWarning, DataError
 from cores_core.sample import RgbImage
 
 MAX_PIXELS = 200_000_000
@@ -21,13 +25,22 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """All exceptions that Pillow raises for a file that it cannot decode."""
+_BIT_DEPTHS = (8, 10, 12, 14)
+"""Of the values that sensors store in 16 bits."""
+_CERTAIN_BITS = 16
+_ROWS_AT_ONCE = 256
+"""Bounds the memory in which an image of more than 8 bits is scaled."""
 
 
 def load_image(path: Path) -> RgbImage:
-    """Read a file as (H, W, 3) uint8 RGB, EXIF rotation applied, transparency on white, 16 bit scaled to 8.
+    """Read a file as (H, W, 3) uint8 RGB, EXIF rotation applied, transparency on white, scaled to 8 bits.
+
+    Floats in 0 to 1 and 16-bit values that use more than 14 bits are scaled by their type. Others are scaled by their
+    own range, with a `CoresWarning`: integers by the smallest of 8, 10, 12 and 14 bits that holds them, or else from
+    0 (or a negative minimum) to the maximum.
 
     Raises:
-        DataError: missing, a folder, no image, truncated or too large.
+        DataError: missing, a folder, no image, truncated, too large, or with values that are not finite.
     """
     if path.is_dir():
         raise DataError(f"this is a folder, not an image: {path}")
@@ -36,8 +49,10 @@ def load_image(path: Path) -> RgbImage:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"image too large: {path} has {image.width} x {image.height} pixels")
-            return to_rgb(image)
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            return to_rgb(_read_deep_colours(image, path))
+    except DataError as error:
+        raise DataError(f"{error.message}: {path}", error.hint) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"image too large: {path} ({error})") from error
     except UnidentifiedImageError as error:
@@ -59,14 +74,63 @@ def resize_image(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
 
 
 def to_rgb(image: Image.Image) -> RgbImage:
-    """Turn any PIL image upright and into 8-bit RGB; see `load_image`."""
+    """Turn any PIL image upright and into 8-bit RGB; see `load_image`.
+
+    Raises:
+        DataError: it has values that are not finite.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        scale = 255 / 65535 if values.max() > 255 else 1.0
-        image = Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8))
+        image = Image.fromarray(_scale_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _read_deep_colours(image: Image.Image, path: Path) -> Image.Image:
+    """The same image, or where its colours use less than 14 of 16 bits, of which Pillow keeps the upper 8, scaled."""
+    if image.mode.startswith("I") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        return image
+    upper = np.asarray(image.convert("RGB"))
+    if upper.max() >> (_BIT_DEPTHS[-1] - 8):
+        return image
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise DataError("image of 16 bits that is nearly black", hint="save it with 8 bits")
+    scaled = Image.fromarray(_scale_to_8_bits(values[..., 2::-1]))  # OpenCV's order is blue, green, red, alpha
+    if values.shape[2] == 4:
+        scaled.putalpha(Image.fromarray((values[..., 3] >> 8).astype(np.uint8)))
+    scaled.info["exif"] = image.getexif().tobytes()
+    return scaled
+
+
+def _scale_to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError("the image has values that are not finite numbers", hint="replace NaN and infinity")
+    bottom, top = _find_range(low, high, is_float=values.dtype.kind == "f")
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        scaled[rows] = np.rint((values[rows].astype(np.float64) - bottom) * (255 / (top - bottom)))
+    return scaled
+
+
+def _find_range(low: float, high: float, is_float: bool) -> tuple[float, float]:
+    """The values that become 0 and 255, with a warning where they are assumed from the data."""
+    if is_float and low >= 0 and high <= 1:
+        return 0.0, 1.0
+    if not is_float and low >= 0 and high < 1 << _CERTAIN_BITS:
+        bits = next((depth for depth in _BIT_DEPTHS if high < 1 << depth), _CERTAIN_BITS)
+        if bits < _CERTAIN_BITS and high:
+            _warn(f"the values of an image of 16 or 32 bits fit in {bits} bits: it was scaled by that range")
+        return 0.0, float((1 << bits) - 1)
+    _warn(f"the values of {'a float' if is_float else 'a 32-bit'} image were scaled by their own range")
+    bottom = min(low, 0.0)
+    return bottom, high if high > bottom else bottom + 1
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CoresWarning, stacklevel=2)

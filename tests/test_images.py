@@ -2,14 +2,17 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from helpers import noise_image
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
 from cores_core import images
-from cores_core.errors import DataError
+from cores_core.errors import CoresWarning, DataError
 from cores_core.images import load_image
 from cores_core.sample import RgbImage
 
@@ -197,3 +200,56 @@ def _save_and_load(image: Image.Image, folder: Path) -> RgbImage:
     assert loaded.dtype == np.uint8
     assert loaded.shape == (image.height, image.width, 3)
     return loaded
+
+
+def test_floats_in_0_to_1_are_scaled_by_their_type(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    levels = np.array([[0, 1, 100, 255]], dtype=np.uint8)
+    Image.fromarray(levels.astype(np.float32) / 255).save(tmp_path / "image.tif")
+    assert load_image(tmp_path / "image.tif")[0, :, 0].tolist() == [0, 1, 100, 255]
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 2048, 4095]], dtype=np.uint16), [0, 128, 255]),
+        (np.array([[0, 128, 255]], dtype=np.uint16), [0, 128, 255]),
+        (np.array([[0, 2048, 4095]], dtype=np.int32), [0, 128, 255]),
+        (np.array([[0, 100_000, 200_000]], dtype=np.int32), [0, 128, 255]),
+        (np.array([[-100, 0, 155]], dtype=np.int32), [0, 100, 255]),
+        (np.array([[0, 500, 1000]], dtype=np.float32), [0, 128, 255]),
+        (np.array([[-1, 0, 1]], dtype=np.float32), [0, 128, 255]),
+    ],
+    ids=["12 of 16 bits", "8 of 16 bits", "12 of 32 bits", "32 bits", "negative", "floats to 1000", "floats from -1"],
+)
+def test_other_values_are_scaled_by_their_own_range_and_a_warning_says_so(
+    tmp_path: Path, values: NDArray[Any], expected: list[int]
+) -> None:
+    Image.fromarray(values).save(tmp_path / "image.tif")
+    with pytest.warns(CoresWarning, match="range"):
+        assert load_image(tmp_path / "image.tif")[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_12_bits_of_a_16_bit_colour_image_are_scaled_too(tmp_path: Path, suffix: str) -> None:
+    colours = np.array([[[0, 2048, 4095], [4095, 0, 16]]], dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / f"image.{suffix}"), colours[..., ::-1])
+    with pytest.warns(CoresWarning, match="12 bits"):
+        assert load_image(tmp_path / f"image.{suffix}").tolist() == [[[0, 128, 255], [255, 0, 1]]]
+
+
+def test_a_16_bit_colour_image_that_uses_its_range_is_not_scaled_by_its_own(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), np.array([[[0, 257, 65535], [32896, 0, 0]]], dtype=np.uint16)[..., ::-1])
+    assert load_image(tmp_path / "image.png").tolist() == [[[0, 1, 255], [128, 0, 0]]]
+    assert not recwarn
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.array([[0, 0.5, value]], dtype=np.float32)).save(path)
+    with pytest.raises(DataError, match=rf"not finite numbers: {path}") as caught:
+        load_image(path)
+    assert caught.value.hint

@@ -90,6 +90,13 @@ def test_every_kind_of_image_works(cli, model_folder, tmp_path, mode):
     assert ask(cli, path, "Which one?", model=model_folder, out=tmp_path).code == 0
 
 
+def test_an_image_that_was_scaled_by_its_own_range_is_noted(cli, model_folder, tmp_path):
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "deep.png")
+    outcome = cli("predict", tmp_path / "deep.png", "What?", "--model", model_folder, "--output", tmp_path)
+    assert outcome.code == 0
+    assert "note: the values of an image of 16 or 32 bits fit in 12 bits" in outcome.stderr
+
+
 def test_missing_image(cli, model_folder, tmp_path):
     out = tmp_path / "out"
     assert_one_clear_error(ask(cli, "no/fish.jpg", "Which?", model=model_folder, out=out), "no/fish.jpg", out=out)
