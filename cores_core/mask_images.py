@@ -4,7 +4,10 @@
 - Two values, one of them 0 (black): 0 is outside, the other value or colour is inside. A palette means its colours.
 - One value: black is an empty mask, anything else covers the whole image.
 - Partly transparent, and the visible pixels have one colour: opaque pixels (alpha above 127) are inside.
-- Greyscale with blended edges or JPEG noise, at least 95 % of it near black or white: values above 127 are inside.
+- Greyscale with blended edges or JPEG noise, at most 5 % of it between near black and near white: values above half
+  are inside.
+
+A mask with blended values has a note that says so.
 
 Everything else is refused, because it does not say where the target ends.
 """
@@ -22,17 +25,27 @@ from cores_core.masks import IGNORE_VALUE
 from cores_core.sample import BoolMask
 
 _THRESHOLD = 127
+_DEEP_WHITE = 65535
 _NEAR = 32
 """Distance from black or white, of 255, within which blended greyscale values count as near."""
-_NEAR_SHARE = 0.95
+_BLENDED_SHARE = 0.05
+_GREY_SPREAD = 16
+"""Difference, of 255, up to which the channels of a JPEG count as one grey."""
+_BLENDED = "its mask has blended edges: values above half are inside"
 
 
 @dataclass(frozen=True)
 class MaskImage:
-    """Target pixels, (H, W) bool, and ignored ones; `ignore` is None if there are none. The two are disjoint."""
+    """What a mask image says.
+
+    Attributes:
+        target: (H, W) bool. ignore: (H, W) bool, disjoint with the target; None if no pixel is ignored.
+        note: what was assumed to read it, None for nothing.
+    """
 
     target: BoolMask
     ignore: BoolMask | None = None
+    note: str | None = None
 
 
 def load_mask_image(path: Path, size_hw: tuple[int, int]) -> MaskImage:
@@ -61,7 +74,8 @@ def _interpret(image: Image.Image) -> MaskImage:
             visible = rgba[..., :3][alpha > _THRESHOLD]
             if len(np.unique(visible, axis=0)) > 1:
                 raise DataError("its mask is partly transparent and of several colours, so where it ends is not clear")
-            return MaskImage(alpha > _THRESHOLD)
+            is_blended = ((alpha > 0) & (alpha < IGNORE_VALUE)).any()
+            return MaskImage(alpha > _THRESHOLD, note=_BLENDED if is_blended else None)
     values = _values(image)
     shown = np.unique(values)
     if 1 in shown and set(shown.tolist()) <= {0, 1, IGNORE_VALUE}:
@@ -69,23 +83,27 @@ def _interpret(image: Image.Image) -> MaskImage:
         return MaskImage(values == 1, ignored if ignored.any() else None)
     if len(shown) == 1 or (len(shown) == 2 and shown[0] == 0):
         return MaskImage(values != 0)
-    is_grey = shown[0] >= 0 and shown[-1] <= IGNORE_VALUE
-    near = (values <= _NEAR) | (values >= IGNORE_VALUE - _NEAR)
-    if is_grey and near.mean() >= _NEAR_SHARE:
-        return MaskImage(values > _THRESHOLD)
+    top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _DEEP_WHITE
+    is_grey = shown[0] >= 0 and shown[-1] <= top
+    dark, bright = values * IGNORE_VALUE <= _NEAR * top, values * IGNORE_VALUE >= (IGNORE_VALUE - _NEAR) * top
+    between = 1 - dark.mean() - bright.mean()  # none in a map of class numbers
+    if is_grey and dark.any() and bright.any() and 0 < between <= _BLENDED_SHARE:
+        return MaskImage(values > top // 2, note=_BLENDED)
     raise DataError("its mask has more than two values, so where it ends is not clear")
 
 
 def _values(image: Image.Image) -> NDArray[np.int64]:
-    """(H, W) the value of each pixel: a grey value, or for other colours a number above 255. Black is 0."""
-    if image.mode in ("1", "L"):
+    """(H, W) the value of each pixel: a grey value, or for other colours a number above 65535. Black is 0."""
+    if image.mode in ("1", "L") or image.mode.startswith("I"):
         return np.asarray(image.convert("L") if image.mode == "1" else image).astype(np.int64)
-    if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.int64)
     if image.mode == "F":
-        raise DataError("its mask holds fractions, and 8 or 16 bits are needed")
+        fractions = np.asarray(image)
+        if not (np.isfinite(fractions).all() and (fractions == np.rint(fractions)).all()):
+            raise DataError("its mask holds fractions, and whole numbers are needed")
+        return fractions.astype(np.int64)
     colours = np.asarray(image.convert("RGB")).astype(np.int64)
-    if (colours[..., 0] == colours[..., 1]).all() and (colours[..., 0] == colours[..., 2]).all():
-        return colours[..., 0]
-    numbers: NDArray[np.int64] = colours @ np.array([1 << 32, 1 << 16, 1]) << 8
+    numbers: NDArray[np.int64] = colours @ np.array([1 << 32, 1 << 16, 1]) << 16
+    spread = np.ptp(colours, axis=2).max()
+    if spread == 0 or (spread <= _GREY_SPREAD and len(np.unique(numbers)) > 2):
+        return np.asarray(image.convert("RGB").convert("L")).astype(np.int64)
     return numbers

@@ -71,16 +71,28 @@ def segmentation_rle(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
 
 
 def _check_polygons(polygons: Any, size_hw: tuple[int, int]) -> list[list[float]]:
+    if isinstance(polygons, list) and polygons and all(isinstance(number, int | float) for number in polygons):
+        raise DataError("one flat polygon: write a list of polygons, [[x, y, x, y, ...]]")
+    if isinstance(polygons, list) and any(_is_list_of_points(polygon) for polygon in (polygons, *polygons)):
+        raise DataError("polygons of [x, y] points: write each polygon as one flat list, [[x, y, x, y, ...]]")
     kept = [[float(number) for number in polygon] for polygon in polygons if len(polygon) >= 6]
     if not kept:
         raise DataError("it has no polygon of three points")
     reach = POLYGON_REACH * max(size_hw)
     for polygon in kept:
+        if not np.isfinite(polygon).all():
+            raise DataError("a coordinate is not a finite number")
         if len(polygon) % 2:
             raise DataError("a polygon has an odd number of coordinates")
         if not all(-reach <= number <= reach for number in polygon):
             raise DataError("a polygon lies far outside its image")
     return kept
+
+
+def _is_list_of_points(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) > 2 and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    )
 
 
 def _read_runs(text: str | bytes) -> NDArray[np.int64]:

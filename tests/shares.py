@@ -29,6 +29,7 @@ def _attempt(read: Read, shares: list[Share]) -> tuple[list[Record], Rejections]
         except DataError as error:
             errors.append(error)
         rejected.items += of_share.items
+        rejected.notes += of_share.notes
     assert len({str(error) for error in errors}) <= 1
     assert len(errors) in (0, len(shares))
     return errors[0] if errors else (records, rejected)
@@ -39,4 +40,4 @@ def _comparable(outcome: tuple[list[Record], Rejections] | DataError) -> object:
     if isinstance(outcome, DataError):
         return outcome.message
     records, rejected = outcome
-    return records, sorted(rejected.items)
+    return records, sorted(rejected.items), sorted(rejected.notes)

@@ -32,11 +32,16 @@ def high_palette_index() -> Image.Image:
     return image
 
 
+def class_numbers(*numbers: int) -> Image.Image:
+    return Image.fromarray(np.resize(np.array(numbers, dtype=np.uint8), SIZE_HW))
+
+
 EXACT = {
     "0 and 255": lambda: box("L", 0, 255),
     "0 and 1": lambda: box("L", 0, 1),
     "0 and 2": lambda: box("L", 0, 2),
     "0 and 100": lambda: box("L", 0, 100),
+    "16 bits": lambda: box("I;16", 0, 65535),
     "one bit": lambda: box("1", 0, 1),
     "pure red": lambda: box("RGB", (0, 0, 0), (255, 0, 0)),
     "pure blue": lambda: box("RGB", (0, 0, 0), (0, 0, 255)),
@@ -53,18 +58,34 @@ EXACT = {
 def test_masks_of_two_values_are_read_to_the_pixel(tmp_path: Path, kind: str) -> None:
     EXACT[kind]().save(tmp_path / "mask.png")
     mask = load_mask_image(tmp_path / "mask.png", SIZE_HW)
-    assert mask.ignore is None
+    assert (mask.ignore, mask.note) == (None, None)
     assert mask.target.sum() == 14_000
     assert mask.target[10:110, 10:150].all()
 
 
-def test_blended_edges_and_jpeg_noise_are_thresholded_and_nothing_is_ignored(tmp_path: Path) -> None:
-    box("L", 0, 255).filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "soft.png")
-    box("L", 0, 255).save(tmp_path / "mask.jpg")
-    for name in ("soft.png", "mask.jpg"):
-        mask = load_mask_image(tmp_path / name, SIZE_HW)
-        assert mask.ignore is None
-        assert abs(int(mask.target.sum()) - 14_000) < 300
+def test_whole_numbers_in_a_float_tiff_are_read_to_the_pixel(tmp_path: Path) -> None:
+    box("F", 0, 1).save(tmp_path / "mask.tif")
+    assert load_mask_image(tmp_path / "mask.tif", SIZE_HW).target.sum() == 14_000
+
+
+@pytest.mark.parametrize("name", ["soft.png", "deep.png", "grey.jpg", "colour.jpg", "alpha.png"])
+def test_blended_edges_and_jpeg_noise_are_cut_at_half_with_a_note_and_nothing_is_ignored(
+    tmp_path: Path, name: str
+) -> None:
+    soft = box("L", 0, 255).filter(ImageFilter.GaussianBlur(1))
+    images = {
+        "soft.png": soft,
+        "deep.png": Image.fromarray(np.asarray(soft).astype(np.uint16) * 257),
+        "grey.jpg": box("L", 0, 255),
+        "colour.jpg": box("RGB", (0, 0, 0), (255, 255, 255)),
+        "alpha.png": Image.merge("LA", (Image.new("L", soft.size, 255), soft)),
+    }
+    images[name].save(tmp_path / name)
+    mask = load_mask_image(tmp_path / name, SIZE_HW)
+    assert mask.ignore is None
+    assert mask.note is not None
+    assert "half" in mask.note
+    assert abs(int(mask.target.sum()) - 14_000) < 300
 
 
 def test_255_is_ignored_only_beside_1(tmp_path: Path) -> None:
@@ -81,12 +102,16 @@ def test_255_is_ignored_only_beside_1(tmp_path: Path) -> None:
     ("image", "reason"),
     [
         (Image.fromarray(np.arange(120 * 160, dtype=np.uint8).reshape(SIZE_HW)), "more than two values"),
+        (Image.fromarray(np.arange(120 * 160, dtype=np.uint16).reshape(SIZE_HW)), "more than two values"),
+        (Image.fromarray(np.random.default_rng(0).random(SIZE_HW, dtype=np.float32)), "fractions"),
+        (class_numbers(0, 1, 2), "more than two values"),
+        (class_numbers(0, 1, 2, 255), "more than two values"),
         (Image.new("L", (4, 3)), "another size"),
         (Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 4), dtype=np.uint8)), "transparent"),
     ],
-    ids=["ramp", "size", "photo with alpha"],
+    ids=["ramp", "deep ramp", "fractions", "classes", "classes with 255", "size", "photo with alpha"],
 )
 def test_ambiguous_masks_are_refused_with_a_reason(tmp_path: Path, image: Image.Image, reason: str) -> None:
-    image.save(tmp_path / "mask.png")
+    image.save(tmp_path / "mask", format="TIFF")
     with pytest.raises(DataError, match=reason):
-        load_mask_image(tmp_path / "mask.png", SIZE_HW)
+        load_mask_image(tmp_path / "mask", SIZE_HW)

@@ -10,12 +10,18 @@ import typer
 from cores_cli import console
 from cores_cli.commands.prepare_steps import QuestionsName, WriterChoice, fetch_all, generate_questions
 from cores_cli.options import DataRootOption
+from cores_core.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cores_core.data.prepare import SplitReport
-    from cores_core.errors import DataError
+
+    Outcomes = Mapping[str, SplitReport | DataError]
 
 ALL, RENDERED = "all", "partworld"
+NAMED = 3
+"""How many items are named for each reason; `report.json` has all."""
 
 
 NamesArgument = Annotated[
@@ -81,57 +87,65 @@ def prepare_data(
     if download:
         fetch_all(wanted, data_root)
     counts = {split: count for split, count in (("train", images), ("val", val_images), ("test", test_images)) if count}
-    prepared = 0
+    left_out = 0
+    some = False
     for name in wanted:
         if check:
-            _check(name, data_root)
+            outcomes = _check(name, data_root)
         elif name == RENDERED:
-            prepared += _prepare_partworld(data_root, counts, seed, workers)
+            outcomes = _prepare_partworld(data_root, counts, seed, workers)
         else:
-            prepared += _prepare(name, data_root, workers, quiet=names == [ALL])
+            outcomes = _prepare(name, data_root, workers)
+        some |= _show_outcomes(name, data_root, outcomes, is_optional=names == [ALL])
+        left_out += sum(len(outcome.left_out) for outcome in outcomes.values() if not isinstance(outcome, DataError))
         if preview is not None:
             _preview(name, data_root, preview, seed)
-    if names == [ALL] and not prepared and not check:
+    if not some:
         _show_list(data_root)
+        raise DataError(f"no data set under {data_root} could be used", hint="put one where the list above says")
+    if left_out:
+        where = "" if check else f", every item in {data_root}/prepared/NAME/report.json"
+        console.say(f"left out {left_out} in all; the reasons are above{where}", style="yellow")
 
 
-def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> int:
+def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> "Outcomes":
     from cores_core.data.prepare import prepare_partworld
 
     with console.progress_bar() as progress:
         tasks = {what: progress.add_task(what, total=sum(counts.values())) for what in ("rendering", "preparing")}
-        reports = prepare_partworld(
+        return prepare_partworld(
             data_root, counts, seed, workers, lambda what, done: progress.advance(tasks[what], done)
         )
-    _show_reports(RENDERED, data_root, reports)
-    return len(reports)
 
 
-def _prepare(name: str, data_root: Path, workers: int, quiet: bool) -> int:
+def _prepare(name: str, data_root: Path, workers: int) -> "Outcomes":
     from cores_core.data.prepare import prepare_dataset
     from cores_core.data.registry import find_dataset
-    from cores_core.errors import DataError, MissingDataError
 
     with console.progress_bar() as progress:
         splits = find_dataset(name, data_root).splits
         tasks = {split: progress.add_task(f"{name} {split}", total=count) for split, count in splits.items()}
-        outcomes = prepare_dataset(name, data_root, workers, lambda split, done: progress.advance(tasks[split], done))
+        return prepare_dataset(name, data_root, workers, lambda split, done: progress.advance(tasks[split], done))
+
+
+def _show_outcomes(name: str, data_root: Path, outcomes: "Outcomes", is_optional: bool) -> bool:
+    """Show what became of a data set; returns whether anything of it can be used, which one of `all` need not be."""
+    from cores_core.errors import MissingDataError
+
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, DataError)]
     if len(failures) == len(outcomes):
-        if quiet:
-            return 0
+        if is_optional:
+            return False
         raise min(failures, key=lambda error: isinstance(error, MissingDataError))  # what is there, but wrong, first
     _show_reports(name, data_root, outcomes)
-    usable = sum(outcome.images for outcome in outcomes.values() if not isinstance(outcome, DataError))
-    if not usable and not quiet:
-        hint = "the reasons are above; every item that was left out is listed in report.json"
-        raise DataError(f"nothing in {name} under {data_root} could be used", hint=hint)
-    return len(outcomes) - len(failures)
+    if any(outcome.images for outcome in outcomes.values() if not isinstance(outcome, DataError)):
+        return True
+    if is_optional:
+        return False
+    raise DataError(f"nothing in {name} under {data_root} could be used", hint="the reasons are above")
 
 
-def _show_reports(name: str, data_root: Path, outcomes: "Mapping[str, SplitReport | DataError]") -> None:
-    from cores_core.errors import DataError
-
+def _show_reports(name: str, data_root: Path, outcomes: "Outcomes") -> None:
     rows = []
     for split, outcome in outcomes.items():
         if isinstance(outcome, DataError):
@@ -140,22 +154,30 @@ def _show_reports(name: str, data_root: Path, outcomes: "Mapping[str, SplitRepor
             continue
         official = "-" if outcome.expected is None else str(outcome.expected)
         rows.append((split, str(outcome.images), official, str(outcome.regions), str(len(outcome.left_out))))
-        for reason, count in sorted(outcome.reasons.items(), key=lambda pair: -pair[1]):
-            console.say(f"{name} {split}: left out {count}: {reason}")
+        _say_groups(f"{name} {split}: left out", outcome.left_out)
+        _say_groups(f"{name} {split}: note on", outcome.notes)
     console.show_table(f"{name} in {data_root}", ("split", "images", "official", "regions", "left out"), rows)
 
 
-def _check(name: str, data_root: Path) -> None:
+def _say_groups(start: str, pairs: "Sequence[tuple[str, str]]") -> None:
+    """A line for each text: how many items it is said of, and the first ones."""
+    from cores_core.data.sources.reading import group_items
+
+    for text, items in sorted(group_items(pairs).items(), key=lambda group: -len(group[1])):
+        first = ", ".join(items[:NAMED]) + (", ..." if len(items) > NAMED else "")
+        console.say(f"{start} {len(items)}: {text} ({first})")
+
+
+def _check(name: str, data_root: Path) -> "Outcomes":
     from cores_core.data.prepare import check_split
     from cores_core.data.registry import find_dataset
-    from cores_core.errors import DataError
 
     outcomes: dict[str, SplitReport | DataError] = {}
     with console.progress_bar() as progress:
         for split, count in find_dataset(name, data_root).splits.items():
             task = progress.add_task(f"{name} {split}", total=count)
             outcomes[split] = check_split(name, split, data_root, partial(progress.advance, task))
-    _show_reports(name, data_root, outcomes)
+    return outcomes
 
 
 def _preview(name: str, data_root: Path, count: int, seed: int) -> None:

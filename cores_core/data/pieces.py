@@ -37,11 +37,16 @@ TELL_EVERY = 0.1
 
 @dataclass(frozen=True)
 class Tally:
-    """How many images and regions were read, and what was left out: each item with its reason."""
+    """How many images and regions were read.
+
+    Attributes:
+        left_out: each item that was left out, with its reason. notes: items read by an assumption, and which.
+    """
 
     images: int
     regions: int
     left_out: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
         images=sum(tally.images for tally in ordered),
         regions=sum(tally.regions for tally in ordered),
         left_out=tuple(chain.from_iterable(tally.left_out for tally in ordered)),
+        notes=tuple(chain.from_iterable(tally.notes for tally in ordered)),
     )
 
 
@@ -140,7 +146,8 @@ def _load_piece(job: Job, index: int) -> Tally | None:
         job.open(index)
     except (OSError, ValueError, DataError):
         return None
-    return Tally(told["images"], told["regions"], tuple((item, reason) for item, reason in told["left_out"]))
+    left_out, notes = (tuple((item, text) for item, text in told[key]) for key in ("left_out", "notes"))
+    return Tally(told["images"], told["regions"], left_out, notes)
 
 
 def _digest(path: Path) -> str:
@@ -160,7 +167,7 @@ def _read_piece(job: Job, index: int, tell: Callable[[], None]) -> Tally:
 
     path = job.path(index)
     images = save_store(counted(), path)
-    tally = Tally(images, regions, tuple(rejected.items))
+    tally = Tally(images, regions, tuple(rejected.items), tuple(rejected.notes))
     save_text(json.dumps(asdict(tally) | {"sha256": _digest(path)}), path.with_suffix(".json"))
     return tally
 

@@ -27,7 +27,7 @@ from cores_core.data.store import report_path, store_path
 from cores_core.errors import DataError, MissingDataError
 from cores_core.files import save_text
 
-READING = 3
+READING = 4
 """Raise this when readers begin to give other records for the same files."""
 Progress = Callable[[str, int], None]
 """Called with what is being done and how many images more are done."""
@@ -40,6 +40,7 @@ class SplitReport:
     Attributes:
         images, regions: how many there are. expected: the official number of images, or None.
         left_out: for each item its name and the reason.
+        notes: for each item that was read by an assumption its name and the assumption.
         fingerprint: of the annotations that were read.
     """
 
@@ -47,6 +48,7 @@ class SplitReport:
     regions: int
     expected: int | None
     left_out: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...]
     fingerprint: str
 
     @property
@@ -113,7 +115,9 @@ def check_split(name: str, split: str, data_root: Path, progress: Callable[[int]
             progress(1)
     except DataError as error:
         return error
-    return SplitReport(images, regions, spec.splits[split], tuple(rejected.items), fingerprint="")
+    return SplitReport(
+        images, regions, spec.splits[split], tuple(rejected.items), tuple(rejected.notes), fingerprint=""
+    )
 
 
 def prepare_split(name: str, split: str, data_root: Path, workers: int, progress: Callable[[int], None]) -> SplitReport:
@@ -136,6 +140,7 @@ def prepare_split(name: str, split: str, data_root: Path, workers: int, progress
         regions=tally.regions,
         expected=spec.splits[split],
         left_out=tally.left_out,
+        notes=tally.notes,
         fingerprint=annotations,
     )
 
@@ -151,7 +156,8 @@ def load_reports(name: str, data_root: Path) -> Mapping[str, SplitReport]:
     reports = {}
     for split, entry in tree["splits"].items():
         known = {key: value for key, value in entry.items() if key != "reasons"}
-        reports[split] = SplitReport(**(known | {"left_out": tuple(map(tuple, entry["left_out"]))}))
+        pairs = {key: tuple(map(tuple, entry[key])) for key in ("left_out", "notes")}
+        reports[split] = SplitReport(**(known | pairs))
     return reports
 
 

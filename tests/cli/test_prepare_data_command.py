@@ -28,9 +28,11 @@ def test_the_list_tells_where_everything_belongs(cli, tmp_path):
     assert "partworld" in outcome.stdout
 
 
-def test_all_on_an_empty_root_tells_what_to_do_next(cli, tmp_path):
-    outcome = cli("prepare-data", "all", "--data-root", tmp_path)
-    assert outcome.code == 0
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_all_on_an_empty_root_tells_what_to_do_next(cli, tmp_path, options):
+    outcome = cli("prepare-data", "all", "--data-root", tmp_path, *options)
+    assert outcome.code == 1
+    assert f"no data set under {tmp_path} could be used" in outcome.stderr
     assert "refcoco: https://github.com/lichengunc/refer" in outcome.stdout
     assert "refer_seg/refcoco/refs(unc).p" in outcome.stdout
     assert "cores prepare-data NAME" in outcome.stderr
@@ -40,7 +42,8 @@ def test_all_on_an_empty_root_tells_what_to_do_next(cli, tmp_path):
 def test_own_data_is_prepared_and_what_is_wrong_is_named(cli, own):
     outcome = cli("prepare-data", "custom/fish", "--data-root", own)
     assert outcome.code == 0
-    assert "left out 1: image is missing" in outcome.stderr
+    assert "left out 1: image is missing (train.jsonl:2)" in outcome.stderr
+    assert outcome.stderr.splitlines()[-1].startswith("left out 1 in all")
     store = Store(own, "custom/fish", "train")
     assert len(store) == 1
     assert [query.text for query in store[0].regions[1].queries] == ["What steers it?", "the tail"]
@@ -48,11 +51,12 @@ def test_own_data_is_prepared_and_what_is_wrong_is_named(cli, own):
     assert report["splits"]["train"]["left_out"][0][0] == "train.jsonl:2"
 
 
-def test_a_data_set_of_which_nothing_can_be_used_exits_with_1(cli, tmp_path):
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_a_data_set_of_which_nothing_can_be_used_exits_with_1(cli, tmp_path, options):
     folder = tmp_path / "custom/fish"
     folder.mkdir(parents=True)
     (folder / "train.jsonl").write_text(json.dumps({"image": "gone.png", "questions": ["What?"], "mask": []}))
-    outcome = cli("prepare-data", "custom/fish", "--data-root", tmp_path)
+    outcome = cli("prepare-data", "custom/fish", "--data-root", tmp_path, *options)
     assert outcome.code == 1
     assert "left out 1: image is missing" in outcome.stderr
     assert "nothing in custom/fish" in outcome.stderr

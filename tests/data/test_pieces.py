@@ -73,7 +73,7 @@ def read_whole(root: Path, name: str, path: Path) -> tuple[bytes, Tally]:
     records = list(spec.read(root, spec.disk_name("train"), rejected, WHOLE))
     save_store(records, path)
     regions = sum(len(record.regions) for record in records)
-    return path.read_bytes(), Tally(len(records), regions, tuple(sorted(rejected.items)))
+    return path.read_bytes(), Tally(len(records), regions, tuple(sorted(rejected.items)), ())
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 6, 7, 100])
@@ -120,7 +120,7 @@ def test_a_set_without_a_number_of_pieces_has_one_for_each_worker(tmp_path: Path
 def test_nothing_to_read_gives_an_empty_store(tmp_path: Path) -> None:
     (tmp_path / "custom/mine").mkdir(parents=True)
     (tmp_path / "custom/mine/train.jsonl").write_text("")
-    assert read_in_pieces(Job("custom/mine", "train", tmp_path, "key", 3), 1, lambda done: None) == Tally(0, 0, ())
+    assert read_in_pieces(Job("custom/mine", "train", tmp_path, "key", 3), 1, lambda done: None) == Tally(0, 0, (), ())
     assert len(Store(tmp_path, "custom/mine", "train")) == 0
 
 

@@ -4,25 +4,37 @@
     {"image": "images/fish.jpg", "phrases": ["head of the fish"], "mask": [[10, 10, 60, 10, 60, 40]]}
     {"image": "images/boat.jpg", "questions": ["What catches the wind?"], "mask": {"size": [480, 640], "counts": "..."}}
 
-Paths are relative to the JSONL file. A mask is an image (see `mask_images.py` for its values), a list of polygons, or a
-COCO RLE. `questions` and `phrases` hold one text or a list. Lines about the same image become one record. `category`
-is optional.
+Paths are relative to the JSONL file, or absolute, and lie below the data root. A mask is an image (see `mask_images.py`
+for its values), a list of polygons, or a COCO RLE; `null` or `[]` says that the image does not show what is asked for,
+and any other mask must have a pixel inside. `questions` and `phrases` hold one text or a list. Lines about the same
+image become one record. `category` is optional. Other keys are not read.
 """
 
 import json
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cores_core.data.sources.reading import WHOLE, Rejections, Share, read_size
+import numpy as np
+
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, find_inside, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.mask_images import load_mask_image
-from cores_core.masks import Rle, encode_rle, segmentation_rle
+from cores_core.masks import Rle, encode_rle, rle_area, segmentation_rle
 from cores_core.sample import Query
 
 _Row = tuple[str, dict[str, Any]]
 """The name of the file with the number of a line, and what stands there."""
+_KEYS = ("image", "questions", "phrases", "mask", "category")
+_OTHER_NAMES = {
+    "image": ("img", "image_path", "file_name", "path"),
+    "questions": ("query", "queries", "prompt", "text", "sentence"),
+    "mask": ("segmentation", "rle", "polygon", "polygons", "mask_path"),
+}
+"""Keys of other formats that stand in place of ours."""
+_LONGEST_KEY = 40
 _MISFORMED = (KeyError, TypeError, ValueError, RecursionError)
 """What a line of another form raises."""
 
@@ -41,22 +53,31 @@ def read_custom(
     """
     path = folder / f"{split}.jsonl"
     by_image: dict[str, list[_Row]] = {}
+    unread: dict[str, str] = {}
     for number, line in _lines(path):
         source = f"{path.name}:{number}"
         try:
             row = json.loads(line)
-            name = (folder / row["image"]).relative_to(data_root).as_posix()
+            _check_keys(row)
+            name = find_inside(row["image"], folder, data_root).as_posix()
+        except DataError as error:
+            share.once(rejected).add(source, error.message)
+            continue
         except _MISFORMED as error:
             share.once(rejected).add(source, _tell(error))
             continue
         by_image.setdefault(name, []).append((source, row))
+        for key in row.keys() - set(_KEYS):
+            unread.setdefault(key[:_LONGEST_KEY], source)
+    for key, source in sorted(unread.items()):
+        share.once(rejected).note(source, f"the key `{key}` is not read")
     for name, rows in share.of(list(by_image.items())):
         try:
             size_hw = read_size(data_root / name)
         except DataError as error:
             rejected.items += [(source, error.message) for source, _ in rows]
             continue
-        regions = tuple(_regions(rows, folder, size_hw, rejected))
+        regions = tuple(_regions(rows, folder, data_root, size_hw, rejected))
         if regions:
             yield Record(image=name, size_hw=size_hw, regions=regions)
 
@@ -73,36 +94,65 @@ def _tell(error: Exception) -> str:
     return f"not a line of this form ({type(error).__name__}: {error})"
 
 
-def _regions(rows: list[_Row], folder: Path, size_hw: tuple[int, int], rejected: Rejections) -> Iterator[Region]:
+def _check_keys(row: Any) -> None:
+    """Raises DataError if a key is missing, or an unknown one stands in place of a known one."""
+    if not isinstance(row, dict):
+        raise DataError("not a line of this form: a JSON object with `image`, `questions` or `phrases`, and `mask`")
+    for key in sorted(row.keys() - set(_KEYS)):
+        for meant in get_close_matches(key[:_LONGEST_KEY].lower(), _KEYS, n=1, cutoff=0.8):
+            raise DataError(f"unknown key `{key[:_LONGEST_KEY]}`, did you mean `{meant}`?")
+    for key in ("image", "questions", "mask"):
+        if key in row or (key == "questions" and "phrases" in row):
+            continue
+        for other in _OTHER_NAMES[key]:
+            if other in row:
+                raise DataError(f"unknown key `{other}`, did you mean `{key}`?")
+        raise DataError("no question and no phrase" if key == "questions" else f"it has no `{key}`")
+    if not isinstance(row["image"], str):
+        raise DataError("`image` must be a path")
+
+
+def _regions(
+    rows: list[_Row], folder: Path, data_root: Path, size_hw: tuple[int, int], rejected: Rejections
+) -> Iterator[Region]:
     for source, row in rows:
         try:
-            yield _region(row, folder, size_hw, source)
+            mask, ignore, note = _mask(row["mask"], folder, data_root, size_hw)
+            region = Region(str(row.get("category", "")), "object", mask, ignore, _queries(row), source)
         except DataError as error:
             rejected.add(source, error.message)
         except _MISFORMED as error:
             rejected.add(source, _tell(error))
+        else:
+            if note is not None:
+                rejected.note(source, note)
+            yield region
 
 
-def _region(row: dict[str, Any], folder: Path, size_hw: tuple[int, int], source: str) -> Region:
-    questions, phrases = _texts(row, "questions", "question"), _texts(row, "phrases", "phrase")
-    texts = [*((text, True) for text in questions), *((text, False) for text in phrases)]
+def _queries(row: dict[str, Any]) -> tuple[Query, ...]:
+    texts = [*((text, True) for text in _texts(row, "questions")), *((text, False) for text in _texts(row, "phrases"))]
     if not texts or not all(isinstance(text, str) and text.strip() for text, _ in texts):
         raise DataError("no question and no phrase, or an empty one")
-    queries = tuple(dict.fromkeys(Query(" ".join(text.split()), is_sentence) for text, is_sentence in texts))
-    mask, ignore = _mask(row["mask"], folder, size_hw)
-    return Region(str(row.get("category", "")), "object", mask, ignore, queries, source)
+    return tuple(dict.fromkeys(Query(" ".join(text.split()), is_sentence) for text, is_sentence in texts))
 
 
-def _texts(row: dict[str, Any], key: str, other: str) -> list[Any]:
+def _texts(row: dict[str, Any], key: str) -> list[Any]:
     """The texts under a key, which may hold one text or a list of them."""
-    if other in row:
-        raise DataError(f"unknown key `{other}`, did you mean `{key}`?")
     given = row.get(key, [])
     return [given] if isinstance(given, str) else list(given)
 
 
-def _mask(given: Any, folder: Path, size_hw: tuple[int, int]) -> tuple[Rle, Rle | None]:
-    if not isinstance(given, str):
-        return segmentation_rle(given, size_hw), None
-    mask = load_mask_image(folder / given, size_hw)
-    return encode_rle(mask.target), None if mask.ignore is None else encode_rle(mask.ignore)
+def _mask(given: Any, folder: Path, data_root: Path, size_hw: tuple[int, int]) -> tuple[Rle, Rle | None, str | None]:
+    """The mask, the pixels that are ignored, and what was assumed."""
+    if given is None or given == []:
+        return encode_rle(np.zeros(size_hw, dtype=bool)), None, None
+    ignore, note = None, None
+    if isinstance(given, str):
+        image = load_mask_image(data_root / find_inside(given, folder, data_root), size_hw)
+        mask, note = encode_rle(image.target), image.note
+        ignore = None if image.ignore is None else encode_rle(image.ignore)
+    else:
+        mask = segmentation_rle(given, size_hw)
+    if not rle_area(mask):
+        raise DataError("empty mask: write null if the image does not show what is asked for")
+    return mask, ignore, note

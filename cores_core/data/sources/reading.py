@@ -1,10 +1,10 @@
 """What all readers share: files that may be damaged, sizes of images, what was left out and why, and who reads what."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from PIL import ExifTags, Image
@@ -18,18 +18,35 @@ _Entry = TypeVar("_Entry")
 
 @dataclass
 class Rejections:
-    """What was left out, item by item, each with its reason."""
+    """What was left out, item by item, each with its reason; and what was read by an assumption.
+
+    Attributes:
+        items: name and reason of what was left out. notes: name and assumption of what was read.
+    """
 
     items: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, item: str, reason: str) -> None:
         """Leave out one item: a file or an id, and in a few words that repeat, why."""
         self.items.append((item, reason))
 
+    def note(self, item: str, assumption: str) -> None:
+        """Say how an item that is kept was read, in a few words that repeat."""
+        self.notes.append((item, assumption))
+
     @property
     def counts(self) -> Mapping[str, int]:
         """How many were left out for each reason."""
-        return Counter(reason for _, reason in self.items)
+        return {reason: len(items) for reason, items in group_items(self.items).items()}
+
+
+def group_items(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """The items of (item, text) pairs by their text."""
+    groups: dict[str, list[str]] = {}
+    for item, text in pairs:
+        groups.setdefault(text, []).append(item)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,25 @@ def load_json(path: Path) -> Any:
         except (ValueError, RecursionError) as error:  # numbers of 5,000 digits are no JSONDecodeError
             raise DataError(f"not valid JSON: {path} ({error})") from error
     raise DataError(f"neither UTF-8 nor cp1252: {path}")
+
+
+def find_inside(given: str, folder: Path, data_root: Path) -> Path:
+    """The path that a line of a data set names, relative to the data root.
+
+    Args:
+        given: an absolute path, or one relative to `folder`, which lies in the data root. Links are not followed.
+
+    Raises:
+        DataError: it is a URL or a Windows path, or leaves the data root; the message is a reason that repeats.
+    """
+    if "://" in given:
+        raise DataError("a URL stands in place of a path: download it and name the file")
+    if os.sep == "/" and ("\\" in given or PureWindowsPath(given).drive) and not (folder / given).exists():
+        raise DataError("a Windows path: write it with / and relative to the JSONL file")
+    root, path = (Path(os.path.normpath(place.absolute())) for place in (data_root, folder / given))
+    if not path.is_relative_to(root):
+        raise DataError("a path leaves the data root: move the file below it")
+    return path.relative_to(root)
 
 
 def read_size(path: Path) -> tuple[int, int]:

@@ -91,6 +91,25 @@ def test_lines_about_one_image_are_one_record(folder: Path) -> None:
     [
         ("{", "not a line"),
         ("[]", "not a line"),
+        (row(image=7), "must be a path"),
+        ({"img": "images/a.png", "questions": ["What?"], "mask": POLYGON}, "`img`, did you mean `image`"),
+        ({"image": "images/a.png", "query": "What?", "mask": POLYGON}, "`query`, did you mean `questions`"),
+        ({"image": "images/a.png", "questions": ["What?"], "rle": {}}, "`rle`, did you mean `mask`"),
+        (row() | {"Question": "What?"}, "`Question`, did you mean `questions`"),
+        (row(image="https://host/a.png"), "URL"),
+        (row(image="images\\a.png"), "Windows path"),
+        (row(image="C:/photos/a.png"), "Windows path"),
+        (row(image="../../../a.png"), "leaves the data root"),
+        (row(image="/etc/a.png"), "leaves the data root"),
+        (row(mask="../../../mask.png"), "leaves the data root"),
+        (row(mask=[1, 1, 3, 1, 3, 3]), "one flat polygon"),
+        (row(mask=[[1, 1], [3, 1], [3, 3]]), "of [x, y] points"),
+        (row(mask=[[[1, 1], [3, 1], [3, 3]]]), "of [x, y] points"),
+        (row(mask=[[1, 1, 3, float("nan"), 3, 3]]), "not a finite number"),
+        (row(mask=[[-9, -9, -5, -9, -5, -5]]), "empty mask"),
+        (row(mask=[[1, 1, 1, 1, 1, 1]]), "empty mask"),
+        (row(mask={"size": [3, 4], "counts": [12]}), "empty mask"),
+        (row(mask="images/black.png"), "empty mask"),
         (row(image="images/b.png"), "image is missing"),
         (row(questions=[]), "no question"),
         (row(questions=["  "]), "no question"),
@@ -98,10 +117,11 @@ def test_lines_about_one_image_are_one_record(folder: Path) -> None:
         (row(mask={"size": [4, 3], "counts": "04"}), "of size"),
         (row(mask="images/a.png/x"), "cannot be read"),
         (row(mask="images"), "cannot be read"),
-        ({"image": "images/a.png", "questions": ["What?"]}, "not a line"),
+        ({"image": "images/a.png", "questions": ["What?"]}, "no `mask`"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_left_out_by_its_number(folder: Path, broken: Any, reason: str) -> None:
+    Image.new("L", (4, 3)).save(folder / "images/black.png")
     write(folder, row(), broken)
     records, rejected = read(folder)
     assert len(records) == 1
@@ -149,3 +169,41 @@ def test_a_misspelled_key_is_named_with_the_one_that_was_meant(folder: Path, key
     records, rejected = read(folder)
     assert not records
     assert f"`{key}`, did you mean `{meant}`" in rejected.items[0][1]
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_mask_of_null_or_an_empty_list_means_that_the_target_is_not_in_the_image(folder: Path, nothing: Any) -> None:
+    write(folder, row(mask=nothing))
+    (record,), rejected = read(folder)
+    assert not rejected.items
+    assert not decode_rle(record.regions[0].mask).any()
+
+
+def test_an_absolute_path_below_a_relative_data_root_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parents[1])
+    write(folder, row(image=str(folder / "images/a.png")))
+    records = list(read_custom(Path("custom/mine"), Path(), "train", Rejections()))
+    assert [record.image for record in records] == ["custom/mine/images/a.png"]
+
+
+def test_links_below_the_data_root_may_lead_out_of_it(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("photos")
+    Image.fromarray(noise_image(3, 4)).save(elsewhere / "b.png")
+    (folder / "photos").symlink_to(elsewhere)
+    write(folder, row(image="photos/b.png"))
+    (record,), _ = read(folder)
+    assert record.image == "custom/mine/photos/b.png"
+
+
+def test_what_was_assumed_and_keys_that_are_not_read_are_noted(folder: Path) -> None:
+    soft = np.array([[0] * 20, [0] * 9 + [128] + [255] * 10, [255] * 20], dtype=np.uint8)
+    Image.fromarray(noise_image(3, 20)).save(folder / "images/wide.png")
+    Image.fromarray(soft).save(folder / "soft.png")
+    write(folder, row() | {"author": "me"}, row(image="images/wide.png", mask="soft.png") | {"author": "me"})
+    records, rejected = read(folder)
+    assert len(records) == 2
+    assert not rejected.items
+    (key, (item, assumption)) = rejected.notes
+    assert key == ("train.jsonl:1", "the key `author` is not read")
+    assert item == "train.jsonl:2"
+    assert "half" in assumption
