@@ -1,5 +1,8 @@
 """LabelMe shapes become masks, pixel for pixel as ReasonSeg's code draws them under OpenCV 4.8 to 4.10.
 
+Polygons, rectangles, circles and masks are read; a shape without a type is a polygon, as in ReasonSeg. A circle is
+drawn as LabelMe draws it, by Pillow. Lines and points cover no area and are refused, like types that are not known.
+
 Points are truncated to integers, not rounded. A label with "ignore" in it marks pixels that count nowhere, "flag" marks
 nothing, every other label is the target; the case of letters does not matter. The largest shape is painted first, so
 that a small target in a large ignored area stays a target, and an ignored hole in a target stays a hole.
@@ -9,15 +12,20 @@ what OpenCV 4.8 fills (modules/imgproc/src/drawing.cpp). We fill ourselves becau
 from 4.11 on (opencv/opencv#26187), and the ground truth of a benchmark must not depend on the installed version.
 """
 
+import base64
+import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from cores_core.errors import DataError
-from cores_core.masks import IGNORE_VALUE
+from cores_core.images import DECODE_ERRORS
+from cores_core.masks import IGNORE_VALUE, POLYGON_REACH
 from cores_core.sample import BoolMask
 
 Ints = NDArray[np.int64]
@@ -31,10 +39,25 @@ _FEW = 16
 
 @dataclass(frozen=True)
 class LabelmeShape:
-    """One shape: its label and its (N, 2) points, x before y, truncated to integers."""
+    """One shape.
+
+    Attributes:
+        label: says whether it is the target or ignored.
+        points: (N, 2) x before y, truncated to integers: the corners of a polygon, or of the box of another shape.
+        radius: of a circle around the exact `centre` (x, y), in pixels; None for other shapes.
+        pixels: (h, w) bool, what a mask shape covers of its box; None for other shapes.
+    """
 
     label: str
     points: Ints
+    radius: float | None = None
+    centre: tuple[float, float] = (0.0, 0.0)
+    pixels: BoolMask | None = None
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether it marks pixels that count nowhere."""
+        return "ignore" in self.label.lower()
 
 
 @dataclass(frozen=True)
@@ -72,16 +95,44 @@ def parse_shapes(entries: Any) -> list[LabelmeShape]:
 
 
 def draw_shapes(shapes: Sequence[LabelmeShape], size_hw: tuple[int, int]) -> LabelmeMasks:
-    """Paint the shapes of one image; those of one or two points are dots and lines, as in the original."""
-    values = [IGNORE_VALUE if "ignore" in shape.label.lower() else _TARGET_VALUE for shape in shapes]
+    """Paint the shapes of one image; polygons of one or two points are dots and lines, as in the original.
+
+    Raises:
+        DataError: there is a target, but outside of the image, or a circle is too large.
+    """
+    values = [IGNORE_VALUE if shape.is_ignored else _TARGET_VALUE for shape in shapes]
     order = list(range(len(shapes)))
     if len(set(values)) > 1:  # in one colour, the order does not show
-        areas = [int(draw_polygon(shape.points, size_hw).mask.sum()) for shape in shapes]
+        areas = [int(draw_shape(shape, size_hw).mask.sum()) for shape in shapes]
         order = _unstable_order(areas)[::-1]
     canvas = np.zeros(size_hw, dtype=np.uint8)
+    is_outside = _TARGET_VALUE in values
     for index in order:
-        draw_polygon(shapes[index].points, size_hw).paint(canvas, values[index])
+        patch = draw_shape(shapes[index], size_hw)
+        patch.paint(canvas, values[index])
+        is_outside &= values[index] != _TARGET_VALUE or not patch.mask.any()
+    if is_outside:
+        raise DataError("its target lies outside its image")
     return LabelmeMasks(target=canvas == _TARGET_VALUE, ignore=canvas == IGNORE_VALUE)
+
+
+def check_drawn_size(tree: Any, size_hw: tuple[int, int]) -> None:
+    """Raises DataError if a LabelMe file says that it was drawn on an image of another size."""
+    for key, side in zip(("imageHeight", "imageWidth"), size_hw, strict=True):
+        if tree.get(key) not in (None, side):
+            raise DataError("shapes drawn on an image of another size (imageWidth, imageHeight)")
+
+
+def draw_shape(shape: LabelmeShape, size_hw: tuple[int, int]) -> Patch:
+    """The pixels of one shape in an image of this height and width."""
+    if shape.radius is not None:
+        return _draw_circle(shape.centre, shape.radius, size_hw)
+    if shape.pixels is not None:
+        left, top = shape.points[0].tolist()
+        x, y = max(left, 0), max(top, 0)
+        height, width = size_hw
+        return Patch(y, x, shape.pixels[y - top : max(height - top, 0), x - left : max(width - left, 0)])
+    return draw_polygon(shape.points, size_hw)
 
 
 def draw_polygon(points: Ints, size_hw: tuple[int, int]) -> Patch:
@@ -123,7 +174,41 @@ def _parse_shape(entry: Any) -> LabelmeShape | None:
         raise DataError("points are not pairs of numbers")
     if not (np.abs(points) < 2**31).all():  # nor is NaN
         raise DataError("a point lies far outside its image")
-    return LabelmeShape(label, points.astype(np.int64))
+    kind = entry.get("shape_type") or "polygon"
+    corners = points.astype(np.int64)
+    if kind == "polygon" or (kind == "rectangle" and len(points) == 4):
+        return LabelmeShape(label, corners)
+    if kind not in ("rectangle", "circle", "mask"):
+        raise DataError(f"a shape of type {str(kind)[:20]}, which is not polygon, rectangle, circle or mask")
+    if len(points) != 2:
+        raise DataError(f"a {kind} of {len(points)} points, not two")
+    if kind == "circle":
+        centre, rim = points.tolist()
+        return LabelmeShape(label, corners, radius=math.dist(centre, rim), centre=(centre[0], centre[1]))
+    if kind == "mask":
+        return LabelmeShape(label, corners, pixels=_decode_pixels(entry.get("mask"), corners))
+    (left, top), (right, bottom) = corners.tolist()
+    return LabelmeShape(label, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+
+
+def _decode_pixels(given: Any, corners: Ints) -> BoolMask:
+    """The pixels of a mask shape, an image in base64 as large as the box between its corners, both included."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(given))) as image:
+            if image.size != tuple(corners[1] - corners[0] + 1):
+                raise DataError("the pixels of a mask shape do not fit its points")
+            return np.asarray(image.convert("L")) > 0
+    except (TypeError, *DECODE_ERRORS) as error:
+        raise DataError("the pixels of a mask shape cannot be read") from error
+
+
+def _draw_circle(centre: tuple[float, float], radius: float, size_hw: tuple[int, int]) -> Patch:
+    if radius > POLYGON_REACH * max(size_hw):
+        raise DataError("a circle reaches far outside its image")
+    canvas = Image.new("1", size_hw[::-1])
+    (x, y) = centre
+    ImageDraw.Draw(canvas).ellipse((x - radius, y - radius, x + radius, y + radius), fill=1, outline=1)
+    return Patch(0, 0, np.asarray(canvas))
 
 
 def _unstable_order(areas: Sequence[int]) -> list[int]:

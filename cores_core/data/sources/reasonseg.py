@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cores_core.data.sources.labelme import draw_shapes, parse_shapes
+from cores_core.data.sources.labelme import check_drawn_size, draw_shapes, parse_shapes
 from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
@@ -109,6 +109,7 @@ def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections,
     shapes = parse_shapes(_get(tree, "shapes"))
     queries = tuple(_explain(query, explained) for query in _read_queries(tree, annotation, rejected))
     size_hw = read_size(image)
+    check_drawn_size(tree, size_hw)
     masks = draw_shapes(shapes, size_hw)
     ignore = encode_rle(masks.ignore) if masks.ignore.any() else None
     source = f"{annotation.parent.name}/{annotation.name}"

@@ -1,5 +1,7 @@
 """Shapes become masks exactly as the original code draws them under OpenCV 4.8, whatever version is installed."""
 
+import base64
+import io
 import json
 import time
 from pathlib import Path
@@ -11,8 +13,15 @@ import numpy as np
 import pytest
 from helpers import mask
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from cores_core.data.sources.labelme import LabelmeMasks, draw_polygon, draw_shapes, parse_shapes
+from cores_core.data.sources.labelme import (
+    LabelmeMasks,
+    check_drawn_size,
+    draw_polygon,
+    draw_shapes,
+    parse_shapes,
+)
 from cores_core.errors import DataError
 from cores_core.sample import BoolMask
 
@@ -79,6 +88,17 @@ DRAWN_BY_OPENCV_4_8: dict[str, tuple[list[list[int]], tuple[str, ...]]] = {
     "wholly around the image": ([[-2, -2], [7, -2], [7, 7], [-2, 7]], ("######",) * 6),
     "wholly beside the image": ([[-3, -3], [-1, 2], [-2, 9]], ("......",) * 4),
 }
+
+
+def _shape(label: str, points: list[Any]) -> dict[str, Any]:
+    return {"label": label, "labels": [label], "shape_type": "polygon", "points": points, "group_id": None, "flags": {}}
+
+
+def _encode(pixels: NDArray[Any]) -> str:
+    """Pixels as LabelMe stores a mask shape: a PNG in base64."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @pytest.mark.parametrize("case", DRAWN_BY_OPENCV_4_8)
@@ -176,6 +196,71 @@ def test_equal_shapes_are_painted_in_the_order_of_numpy_1_24(count: int, wins: s
     assert bool(masks.target[0, 1]) == (wins == "target")
 
 
+@pytest.mark.parametrize("corners", [[[10.6, 10.2], [149.9, 109.1]], [[149.9, 10.2], [10.6, 109.1]]])
+def test_a_rectangle_covers_its_corners_and_all_between(corners: list[list[float]]) -> None:
+    masks = draw_shapes(parse_shapes([_shape("target", corners) | {"shape_type": "rectangle"}]), (120, 160))
+    assert masks.target.sum() == 140 * 100
+    assert masks.target[10:110, 10:150].all()
+
+
+def test_a_rectangle_of_four_points_is_their_polygon() -> None:
+    masks = draw_shapes(parse_shapes([_shape("target", SQUARE) | {"shape_type": "rectangle"}]), (5, 5))
+    assert np.array_equal(masks.target, _draw(SQUARE, (5, 5)))
+
+
+@pytest.mark.parametrize("points", [[[80.5, 60.0], [80.5, 30.0]], [[3, 4], [30, 40]]])
+def test_a_circle_is_drawn_as_by_labelme(points: list[list[float]]) -> None:
+    """As `shape_to_mask` of labelme.utils: an ellipse of Pillow around the first point, through the second."""
+    (x, y), (rim_x, rim_y) = points
+    radius = ((x - rim_x) ** 2 + (y - rim_y) ** 2) ** 0.5
+    expected = Image.new("L", (160, 120))
+    ImageDraw.Draw(expected).ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
+    masks = draw_shapes(parse_shapes([_shape("target", points) | {"shape_type": "circle"}]), (120, 160))
+    assert np.array_equal(masks.target, np.asarray(expected) > 0)
+
+
+@pytest.mark.parametrize(("left", "top"), [(2, 1), (-1, -1), (4, 3)])
+def test_a_mask_shape_covers_its_pixels_even_if_its_box_leaves_the_image(left: int, top: int) -> None:
+    pixels = mask("##.", ".##", "#..")
+    box = [[left, top], [left + 2, top + 2]]
+    shape = _shape("target", box) | {"shape_type": "mask", "mask": _encode(pixels)}
+    around = np.zeros((12, 12), dtype=bool)
+    around[top + 4 : top + 7, left + 4 : left + 7] = pixels
+    masks = draw_shapes(parse_shapes([shape]), (5, 6))
+    assert np.array_equal(masks.target, around[4:9, 4:10])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        _shape("target", [[-9, -9], [-5, -9], [-5, -5]]),
+        _shape("target", [[70, 70], [72, 72]]) | {"shape_type": "rectangle"},
+        _shape("target", [[70, 70], [72, 72]]) | {"shape_type": "circle"},
+        _shape("target", [[70, 70], [72, 72]]) | {"shape_type": "mask", "mask": _encode(np.ones((3, 3)))},
+    ],
+    ids=["polygon", "rectangle", "circle", "mask"],
+)
+def test_a_target_outside_its_image_is_refused(shape: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="outside its image"):
+        draw_shapes(parse_shapes([shape]), (5, 5))
+
+
+def test_a_circle_that_reaches_far_outside_is_refused() -> None:
+    with pytest.raises(DataError, match="far outside"):
+        draw_shapes(parse_shapes([_shape("target", [[0, 0], [1e9, 0]]) | {"shape_type": "circle"}]), (5, 5))
+
+
+@pytest.mark.parametrize("tree", [{}, {"imageWidth": None}, {"imageHeight": 5, "imageWidth": 7}])
+def test_the_size_that_shapes_were_drawn_on_may_be_left_out(tree: dict[str, Any]) -> None:
+    check_drawn_size(tree, (5, 7))
+
+
+@pytest.mark.parametrize("tree", [{"imageHeight": 7, "imageWidth": 5}, {"imageWidth": 14}, {"imageHeight": "5"}])
+def test_shapes_that_were_drawn_on_another_size_are_refused(tree: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="another size"):
+        check_drawn_size(tree, (5, 7))
+
+
 def test_no_shape_is_an_empty_mask() -> None:
     masks = draw_shapes(parse_shapes([]), (3, 4))
     assert masks.target.shape == masks.ignore.shape == (3, 4)
@@ -188,6 +273,16 @@ def test_no_shape_is_an_empty_mask() -> None:
         (None, "shapes are not a list"),
         ({}, "shapes are not a list"),
         ([None], "shape without a label or points"),
+        ([_shape("target", SQUARE) | {"shape_type": "linestrip"}], "a shape of type linestrip"),
+        ([_shape("target", SQUARE[:2]) | {"shape_type": "line"}], "a shape of type line"),
+        ([_shape("target", SQUARE[:1]) | {"shape_type": "point"}], "a shape of type point"),
+        ([_shape("target", SQUARE) | {"shape_type": "points"}], "a shape of type points"),
+        ([_shape("target", SQUARE) | {"shape_type": ["circle"]}], "a shape of type"),
+        ([_shape("target", SQUARE[:3]) | {"shape_type": "rectangle"}], "a rectangle of 3 points"),
+        ([_shape("target", SQUARE[:1]) | {"shape_type": "circle"}], "a circle of 1 points"),
+        ([_shape("target", SQUARE[::2]) | {"shape_type": "mask"}], "cannot be read"),
+        ([_shape("target", SQUARE[::2]) | {"shape_type": "mask", "mask": "AAAA"}], "cannot be read"),
+        ([_shape("target", [[0, 0], [5, 5]]) | {"shape_type": "mask", "mask": _encode(np.ones((3, 3)))}], "do not fit"),
         ([{"label": "target"}], "shape without a label or points"),
         ([{"label": 1, "points": SQUARE}], "shape without a label or points"),
         ([{"label": "target", "points": []}], "shape without a label or points"),
@@ -232,10 +327,6 @@ def _draw(points: Any, size_hw: tuple[int, int]) -> BoolMask:
 
 def _paint(shapes: list[tuple[str, list[list[int]]]], size_hw: tuple[int, int] = (5, 5)) -> LabelmeMasks:
     return draw_shapes(parse_shapes([_shape(label, points) for label, points in shapes]), size_hw)
-
-
-def _shape(label: str, points: list[Any]) -> dict[str, Any]:
-    return {"label": label, "labels": [label], "shape_type": "polygon", "points": points, "group_id": None, "flags": {}}
 
 
 def _values(masks: LabelmeMasks) -> NDArray[np.uint8]:
