@@ -26,6 +26,7 @@ from cores_cli.options import (
     ProtocolName,
     ProtocolOption,
 )
+from cores_core.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +135,10 @@ def score(
     name: Annotated[str, typer.Option("--name", help="What the system is called in tables.")] = "predictions",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used.")] = False,
 ) -> None:
-    """Score masks from any system, so that it can stand in the same table."""
+    """Score masks from any system, so that it can stand in the same table.
+
+    Exits with 1 if more rows were left out than scored and queries lack a mask.
+    """
     from cores_core.evaluate.about import describe_predictions
     from cores_core.evaluate.foreign import score_predictions
     from cores_core.evaluate.results import Evaluation
@@ -147,6 +151,12 @@ def score(
         items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
     about = describe_predictions(name, job, report.warnings, _command())
     _finish(Evaluation(tuple(items), about), output)
+    if report.is_mostly_left_out:
+        first = report.problems[0]
+        message = f"{len(report.problems)} rows of {predictions} were left out, line {first.line} first: {first.reason}"
+        raise DataError(message, hint="the scores above count their queries as empty masks; mend the rows")
+    if report.problems:
+        console.say(f"left out {len(report.problems)} rows of {predictions}; the reasons are above", style="yellow")
 
 
 @app.command()

@@ -5,13 +5,13 @@
     {"image": "a.jpg", "question": "what steers the fish?", "mask": "masks/a.png"}
 
 A row names its query by id, or by image and question; an image by its path in the data root, or by its file name where
-no other has it. A mask is a COCO RLE, a list of polygons (`[]` for nothing), or a PNG beside the file: of two values,
-of which 0 is outside. `answer` and `seconds` are optional. A query without a mask is scored as an empty one and listed.
+no other has it. A mask is a COCO RLE, a list of polygons (`[]` for nothing), or the path of a mask image (see
+`mask_images.py` for its values). `answer` and `seconds` are optional. A query without a mask is scored as an empty one
+and listed.
 """
 
 import json
 import math
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,14 +19,13 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.targets import Target
+from cores_core.mask_images import load_mask_image
 from cores_core.masks import Rle, decode_rle, encode_rle, segmentation_rle
 from cores_core.metrics import measure_overlap
-from cores_core.sample import BoolMask
 
 Progress = Callable[[int], None]
 """Called with how many queries more are scored."""
@@ -35,7 +34,7 @@ _MOST_CHARACTERS = 200  # of a reason, which may repeat what a row says
 
 @dataclass(frozen=True)
 class Problem:
-    """A row that cannot be used: its line in the file, from 1, and why."""
+    """What is wrong with a row, or was assumed to read it; its line in the file counts from 1."""
 
     line: int
     reason: str
@@ -47,12 +46,13 @@ class ForeignReport:
 
     Attributes:
         count: queries. missing: ids of those without a mask that can be used; they are scored as an empty mask.
-        problems: rows that were left out.
+        problems: rows that were left out. notes: rows that were read by an assumption.
     """
 
     count: int
     missing: tuple[str, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -66,7 +66,15 @@ class ForeignReport:
         if self.problems:
             first = self.problems[0]
             found.append(f"{len(self.problems)} rows were left out, line {first.line} first: {first.reason}.")
+        if self.notes:
+            first = self.notes[0]
+            found.append(f"{len(self.notes)} masks rest on an assumption, line {first.line} first: {first.reason}.")
         return found
+
+    @property
+    def is_mostly_left_out(self) -> bool:
+        """Whether more rows were left out than scored, and queries have no mask for it."""
+        return bool(self.missing) and len(self.problems) > self.count - len(self.missing)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -96,7 +104,7 @@ def score_predictions(
     """Score a file of predictions against all that was asked.
 
     Args:
-        targets: every query that counts. path: the JSONL file; PNG paths in it are relative to its folder.
+        targets: every query that counts. path: the JSONL file; paths of masks in it are relative to its folder.
         strict: refuse the file for the first row that cannot be used, and for a query without a mask.
 
     Returns:
@@ -109,6 +117,7 @@ def score_predictions(
     items: dict[str, Item] = {}
     lines: dict[str, int] = {}
     problems: list[Problem] = []
+    notes: list[Problem] = []
     for number, line in _read_lines(path):
         try:
             prediction = parse_prediction(line)
@@ -116,7 +125,10 @@ def score_predictions(
             if target.id in lines:
                 raise DataError(f"a second row for {target.id}, after line {lines[target.id]}")
             lines[target.id] = number
-            items[target.id] = _score(target, _read_mask(prediction.mask, path.parent, target), prediction)
+            mask, note = _read_mask(prediction.mask, path.parent, target)
+            items[target.id] = _score(target, mask, prediction)
+            if note is not None:
+                notes.append(Problem(number, note))
         except DataError as error:
             reason = shorten(error.message, _MOST_CHARACTERS, placeholder=" ...")
             if strict:
@@ -125,9 +137,8 @@ def score_predictions(
         else:
             if progress is not None:
                 progress(1)
-    report = ForeignReport(
-        len(queries.targets), tuple(t.id for t in queries.targets if t.id not in items), tuple(problems)
-    )
+    missing = tuple(target.id for target in queries.targets if target.id not in items)
+    report = ForeignReport(len(queries.targets), missing, tuple(problems), tuple(notes))
     _check_use(report, path, strict)
     if progress is not None:
         progress(len(report.missing))
@@ -227,30 +238,20 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"cannot read: {path} ({error.strerror or error})", hint=hint) from error
 
 
-def _read_mask(given: Any, folder: Path, target: Target) -> Rle:
-    """The mask of a row in the size of its target."""
+def _read_mask(given: Any, folder: Path, target: Target) -> tuple[Rle, str | None]:
+    """The mask of a row in the size of its target, and what was assumed to read it."""
     height, width = target.target["size"]
     if given == []:
-        return encode_rle(np.zeros((height, width), dtype=bool))
-    if isinstance(given, str):
-        return encode_rle(_read_png(folder / given, (height, width)))
-    return segmentation_rle(given, (height, width))
-
-
-def _read_png(path: Path, size_hw: tuple[int, int]) -> BoolMask:
+        return encode_rle(np.zeros((height, width), dtype=bool)), None
+    if not isinstance(given, str):
+        return segmentation_rle(given, (height, width)), None
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.size != size_hw[::-1]:
-                raise DataError(f"its mask is of size {[image.height, image.width]}, not {list(size_hw)}")
-            is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
-            values = np.asarray(image.convert("RGB") if is_colour else image).reshape(*size_hw, -1).astype(np.int64)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"its mask cannot be read as PNG: {path.name} ({type(error).__name__})") from error
-    values = values @ (1 << 16 * np.arange(values.shape[2]))  # one number for each colour, 0 for black
-    inside: BoolMask = values != 0
-    if len(np.unique(values[inside])) > 1:
-        raise DataError(f"its mask has more than two values, so where it ends is not clear: {path.name}")
-    return inside
+        image = load_mask_image(folder / given, (height, width))
+    except DataError as error:
+        raise DataError(f"{error.message}: {given}") from error
+    if image.ignore is not None:
+        raise DataError(f"its mask marks pixels as ignored, which a prediction cannot: {given}")
+    return encode_rle(image.target), image.note
 
 
 def _score(target: Target, mask: Rle, prediction: Prediction) -> Item:

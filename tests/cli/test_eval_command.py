@@ -103,6 +103,21 @@ def test_masks_from_elsewhere_are_scored_and_compared(cli, evaluated, partworld_
         assert sheet.width > 900
 
 
+@pytest.mark.parametrize(("good", "code"), [(1, 1), (4, 0)], ids=["most", "some"])
+def test_rows_that_were_left_out_are_counted_and_most_of_them_exit_with_1(
+    cli, evaluated, partworld_root, tmp_path, good, code
+):
+    rows = [json.loads(line) for line in (evaluated / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    usable = [json.dumps({"id": row["id"], "mask": row["target"]}) for row in rows[:good]]
+    unusable = [json.dumps({"id": row["id"], "mask": "gone.png"}) for row in rows[good : good + 2]]
+    (tmp_path / "theirs.jsonl").write_text("\n".join([*usable, *unusable]))
+    arguments = ("--benchmark", "reasonpart", *PART, "--data-root", partworld_root)
+    outcome = cli("eval", "score", tmp_path / "theirs.jsonl", *arguments)
+    assert outcome.code == code
+    assert "giou" in outcome.stdout.lower()
+    assert any("2 rows" in line for line in outcome.stderr.splitlines()[-2:])
+
+
 def test_a_folder_without_an_evaluation_is_named(cli, evaluated, tmp_path):
     outcome = cli("eval", "compare", evaluated, tmp_path / "nowhere")
     assert outcome.code == 1
