@@ -12,8 +12,10 @@ A mask with blended values has a note that says so.
 Everything else is refused, because it does not say where the target ends.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from PIL import Image
 
 from cores_core.errors import DataError
 from cores_core.images import DECODE_ERRORS
-from cores_core.masks import IGNORE_VALUE
+from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
 from cores_core.sample import BoolMask
 
 _THRESHOLD = 127
@@ -46,6 +48,37 @@ class MaskImage:
     target: BoolMask
     ignore: BoolMask | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True)
+class RowMask:
+    """The mask of a row of JSONL.
+
+    Attributes:
+        mask: what is inside. ignore: what counts nowhere, None for nothing. note: as of `MaskImage`.
+    """
+
+    mask: Rle
+    ignore: Rle | None = None
+    note: str | None = None
+
+
+def read_row_mask(given: Any, locate: Callable[[str], Path], size_hw: tuple[int, int]) -> RowMask:
+    """Read the mask of a row.
+
+    Args:
+        given: `[]` for nothing, the path of a mask image, a list of polygons, or a COCO RLE.
+        locate: finds the file of a path. size_hw: height and width of the upright image.
+
+    Raises:
+        DataError: it is none of these, or cannot be read.
+    """
+    if given == []:
+        return RowMask(encode_rle(np.zeros(size_hw, dtype=bool)))
+    if not isinstance(given, str):
+        return RowMask(segmentation_rle(given, size_hw))
+    image = load_mask_image(locate(given), size_hw)
+    return RowMask(encode_rle(image.target), None if image.ignore is None else encode_rle(image.ignore), image.note)
 
 
 def load_mask_image(path: Path, size_hw: tuple[int, int]) -> MaskImage:

@@ -23,8 +23,8 @@ import numpy as np
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.targets import Target
-from cores_core.mask_images import load_mask_image
-from cores_core.masks import Rle, decode_rle, encode_rle, segmentation_rle
+from cores_core.mask_images import RowMask, read_row_mask
+from cores_core.masks import Rle, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
 
 Progress = Callable[[int], None]
@@ -125,10 +125,10 @@ def score_predictions(
             if target.id in lines:
                 raise DataError(f"a second row for {target.id}, after line {lines[target.id]}")
             lines[target.id] = number
-            mask, note = _read_mask(prediction.mask, path.parent, target)
-            items[target.id] = _score(target, mask, prediction)
-            if note is not None:
-                notes.append(Problem(number, note))
+            found = _read_mask(prediction.mask, path.parent, target)
+            items[target.id] = _score(target, found.mask, prediction)
+            if found.note is not None:
+                notes.append(Problem(number, found.note))
         except DataError as error:
             reason = shorten(error.message, _MOST_CHARACTERS, placeholder=" ...")
             if strict:
@@ -238,20 +238,16 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"cannot read: {path} ({error.strerror or error})", hint=hint) from error
 
 
-def _read_mask(given: Any, folder: Path, target: Target) -> tuple[Rle, str | None]:
-    """The mask of a row in the size of its target, and what was assumed to read it."""
+def _read_mask(given: Any, folder: Path, target: Target) -> RowMask:
+    """The mask of a row in the size of its target."""
     height, width = target.target["size"]
-    if given == []:
-        return encode_rle(np.zeros((height, width), dtype=bool)), None
-    if not isinstance(given, str):
-        return segmentation_rle(given, (height, width)), None
     try:
-        image = load_mask_image(folder / given, (height, width))
+        found = read_row_mask(given, folder.joinpath, (height, width))
     except DataError as error:
-        raise DataError(f"{error.message}: {given}") from error
-    if image.ignore is not None:
+        raise DataError(f"{error.message}: {given}" if isinstance(given, str) else error.message) from error
+    if found.ignore is not None:
         raise DataError(f"its mask marks pixels as ignored, which a prediction cannot: {given}")
-    return encode_rle(image.target), image.note
+    return found
 
 
 def _score(target: Target, mask: Rle, prediction: Prediction) -> Item:

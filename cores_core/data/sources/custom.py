@@ -16,13 +16,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cores_core.data.sources.reading import WHOLE, Rejections, Share, find_inside, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
-from cores_core.mask_images import load_mask_image
-from cores_core.masks import Rle, encode_rle, rle_area, segmentation_rle
+from cores_core.mask_images import RowMask, read_row_mask
+from cores_core.masks import rle_area
 from cores_core.sample import Query
 
 _Row = tuple[str, dict[str, Any]]
@@ -117,15 +115,16 @@ def _regions(
 ) -> Iterator[Region]:
     for source, row in rows:
         try:
-            mask, ignore, note = _mask(row["mask"], folder, data_root, size_hw)
-            region = Region(str(row.get("category", "")), "object", mask, ignore, _queries(row), source)
+            found = _mask(row["mask"], folder, data_root, size_hw)
+            category = str(row.get("category", ""))
+            region = Region(category, "object", found.mask, found.ignore, _queries(row), source)
         except DataError as error:
             rejected.add(source, error.message)
         except _MISFORMED as error:
             rejected.add(source, _tell(error))
         else:
-            if note is not None:
-                rejected.note(source, note)
+            if found.note is not None:
+                rejected.note(source, found.note)
             yield region
 
 
@@ -142,17 +141,10 @@ def _texts(row: dict[str, Any], key: str) -> list[Any]:
     return [given] if isinstance(given, str) else list(given)
 
 
-def _mask(given: Any, folder: Path, data_root: Path, size_hw: tuple[int, int]) -> tuple[Rle, Rle | None, str | None]:
-    """The mask, the pixels that are ignored, and what was assumed."""
+def _mask(given: Any, folder: Path, data_root: Path, size_hw: tuple[int, int]) -> RowMask:
     if given is None or given == []:
-        return encode_rle(np.zeros(size_hw, dtype=bool)), None, None
-    ignore, note = None, None
-    if isinstance(given, str):
-        image = load_mask_image(data_root / find_inside(given, folder, data_root), size_hw)
-        mask, note = encode_rle(image.target), image.note
-        ignore = None if image.ignore is None else encode_rle(image.ignore)
-    else:
-        mask = segmentation_rle(given, size_hw)
-    if not rle_area(mask):
+        return read_row_mask([], Path, size_hw)
+    found = read_row_mask(given, lambda path: data_root / find_inside(path, folder, data_root), size_hw)
+    if not rle_area(found.mask):
         raise DataError("empty mask: write null if the image does not show what is asked for")
-    return mask, ignore, note
+    return found
