@@ -3,7 +3,7 @@
 - Values 0, 1 and 255 only, with a 1: 1 is inside, 255 is ignored, 0 is outside.
 - Two values, one of them 0 (black): 0 is outside, the other value or colour is inside. A palette means its colours.
 - One value: black is an empty mask, anything else covers the whole image.
-- Partly transparent, and the visible pixels have one colour: opaque pixels (alpha above 127) are inside.
+- An alpha channel of several values: it is the mask, by the rules of grey values, if what is inside has one colour.
 - Greyscale with blended edges or JPEG noise, at most 5 % of it between near black and near white: values above half
   are inside.
 
@@ -26,7 +26,6 @@ from cores_core.images import DECODE_ERRORS
 from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
 from cores_core.sample import BoolMask
 
-_THRESHOLD = 127
 _DEEP_WHITE = 65535
 _NEAR = 32
 """Distance from black or white, of 255, within which blended greyscale values count as near."""
@@ -103,17 +102,22 @@ def _interpret(image: Image.Image) -> MaskImage:
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         alpha = rgba[..., 3]
-        if alpha.min() < IGNORE_VALUE:
-            visible = rgba[..., :3][alpha > _THRESHOLD]
-            if len(np.unique(visible, axis=0)) > 1:
+        if alpha.min() < alpha.max():
+            shape = _split(alpha.astype(np.int64))
+            if len(np.unique(rgba[..., :3][shape.target], axis=0)) > 1:
                 raise DataError("its mask is partly transparent and of several colours, so where it ends is not clear")
-            is_blended = ((alpha > 0) & (alpha < IGNORE_VALUE)).any()
-            return MaskImage(alpha > _THRESHOLD, note=_BLENDED if is_blended else None)
+            return shape
     values = _values(image)
     shown = np.unique(values)
     if 1 in shown and set(shown.tolist()) <= {0, 1, IGNORE_VALUE}:
         ignored = values == IGNORE_VALUE
         return MaskImage(values == 1, ignored if ignored.any() else None)
+    return _split(values)
+
+
+def _split(values: NDArray[np.int64]) -> MaskImage:
+    """The mask of two values, or of blended ones."""
+    shown = np.unique(values)
     if len(shown) == 1 or (len(shown) == 2 and shown[0] == 0):
         return MaskImage(values != 0)
     top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _DEEP_WHITE

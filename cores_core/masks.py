@@ -54,6 +54,10 @@ def segmentation_rle(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
         DataError: it is none of these, of another size, or without a polygon.
     """
     height, width = size_hw
+    if not isinstance(segmentation, dict | list | tuple):
+        raise DataError("not a segmentation (a list of polygons or a COCO RLE)")
+    if any(isinstance(part, dict) for part in segmentation):
+        raise DataError("a list of RLEs in place of one")
     try:
         if not isinstance(segmentation, dict):
             coded = coco.merge(coco.frPyObjects(_check_polygons(segmentation, size_hw), height, width))

@@ -36,6 +36,10 @@ def class_numbers(*numbers: int) -> Image.Image:
     return Image.fromarray(np.resize(np.array(numbers, dtype=np.uint8), SIZE_HW))
 
 
+def alpha_ramp() -> Image.Image:
+    return Image.merge("LA", (Image.new("L", SIZE_HW[::-1], 255), Image.linear_gradient("L").resize(SIZE_HW[::-1])))
+
+
 EXACT = {
     "0 and 255": lambda: box("L", 0, 255),
     "0 and 1": lambda: box("L", 0, 1),
@@ -48,6 +52,8 @@ EXACT = {
     "white RGBA": lambda: box("RGBA", (255, 255, 255, 0), (255, 255, 255, 255)),
     "black RGBA": lambda: box("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)),
     "white LA": lambda: box("LA", (255, 0), (255, 255)),
+    "faint RGBA": lambda: box("RGBA", (0, 0, 0, 0), (255, 0, 0, 60)),
+    "RGBA of one alpha": lambda: box("RGBA", (0, 0, 0, 90), (255, 255, 255, 90)),
     "opaque RGBA": lambda: box("RGBA", (0, 0, 0, 255), (255, 255, 255, 255)),
     "inverted palette": inverted_palette,
     "palette index 15": high_palette_index,
@@ -104,12 +110,16 @@ def test_255_is_ignored_only_beside_1(tmp_path: Path) -> None:
         (Image.fromarray(np.arange(120 * 160, dtype=np.uint8).reshape(SIZE_HW)), "more than two values"),
         (Image.fromarray(np.arange(120 * 160, dtype=np.uint16).reshape(SIZE_HW)), "more than two values"),
         (Image.fromarray(np.random.default_rng(0).random(SIZE_HW, dtype=np.float32)), "fractions"),
+        (
+            Image.merge("LA", (Image.new("L", (160, 120), 255), Image.linear_gradient("L").resize((160, 120)))),
+            "two values",
+        ),
         (class_numbers(0, 1, 2), "more than two values"),
         (class_numbers(0, 1, 2, 255), "more than two values"),
         (Image.new("L", (4, 3)), "another size"),
-        (Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 4), dtype=np.uint8)), "transparent"),
+        (Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 4), dtype=np.uint8)), "not clear"),
     ],
-    ids=["ramp", "deep ramp", "fractions", "classes", "classes with 255", "size", "photo with alpha"],
+    ids=["ramp", "deep ramp", "fractions", "alpha ramp", "classes", "classes with 255", "size", "photo with alpha"],
 )
 def test_ambiguous_masks_are_refused_with_a_reason(tmp_path: Path, image: Image.Image, reason: str) -> None:
     image.save(tmp_path / "mask", format="TIFF")

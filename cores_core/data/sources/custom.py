@@ -116,7 +116,9 @@ def _regions(
     for source, row in rows:
         try:
             found = _mask(row["mask"], folder, data_root, size_hw)
-            category = str(row.get("category", ""))
+            category = row.get("category") or ""
+            if not isinstance(category, str):
+                raise DataError("`category` must be a text")
             region = Region(category, "object", found.mask, found.ignore, _queries(row), source)
         except DataError as error:
             rejected.add(source, error.message)
@@ -131,14 +133,16 @@ def _regions(
 def _queries(row: dict[str, Any]) -> tuple[Query, ...]:
     texts = [*((text, True) for text in _texts(row, "questions")), *((text, False) for text in _texts(row, "phrases"))]
     if not texts or not all(isinstance(text, str) and text.strip() for text, _ in texts):
-        raise DataError("no question and no phrase, or an empty one")
+        raise DataError("no question and no phrase, or one that is empty or no text")
     return tuple(dict.fromkeys(Query(" ".join(text.split()), is_sentence) for text, is_sentence in texts))
 
 
 def _texts(row: dict[str, Any], key: str) -> list[Any]:
     """The texts under a key, which may hold one text or a list of them."""
-    given = row.get(key, [])
-    return [given] if isinstance(given, str) else list(given)
+    given = row.get(key) or []
+    if not isinstance(given, str | list):
+        raise DataError(f"`{key}` must be a text or a list of texts")
+    return [given] if isinstance(given, str) else given
 
 
 def _mask(given: Any, folder: Path, data_root: Path, size_hw: tuple[int, int]) -> RowMask:
