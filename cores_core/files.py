@@ -1,9 +1,10 @@
 """Files that are whole or absent: write under a temporary name beside the goal, then rename."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -13,22 +14,62 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Works for a file and for a folder. An existing folder at `path` is replaced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
-    try:
+    with replacing_all([path]) as (temporary,):
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except BaseException:
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The same for files that belong together: on any failure none is replaced, and older ones are kept."""
+    temporaries = [_beside(path, "tmp") for path in paths]
+    for temporary in temporaries:
         _remove(temporary)
+    try:
+        yield temporaries
+        _rename_all(temporaries, paths)
+    except BaseException:
+        for temporary in temporaries:
+            _remove(temporary)
         raise
 
 
 def save_text(text: str, path: Path) -> None:
-    """Write a UTF-8 file, whole or not at all. Bytes of a file name that are not UTF-8 (surrogates) become \\udcXX."""
+    """Write a text file, whole or not at all; see `write_text`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_text(text, temporary)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write UTF-8. Bytes of a file name that are not UTF-8 (surrogates) become \\udcXX."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Rename one after another. All but the last can be undone, so that a failure at any restores what was there."""
+    for temporary, path in zip(temporaries, paths, strict=True):
+        if path.is_dir() and not temporary.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    replaced: list[Path] = []
+    with ExitStack() as undo:
+        for temporary, path in zip(temporaries[:-1], paths[:-1], strict=True):
+            if path.exists():
+                older = _beside(path, "old")
+                path.replace(older)
+                undo.callback(older.replace, path)
+                replaced.append(older)
+            else:
+                undo.callback(path.unlink, missing_ok=True)
+            temporary.replace(path)
+        if temporaries[-1].is_dir() and paths[-1].is_dir():
+            shutil.rmtree(paths[-1])
+        temporaries[-1].replace(paths[-1])
+        undo.pop_all()
+    for older in replaced:
+        _remove(older)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
 def _remove(path: Path) -> None:

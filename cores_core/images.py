@@ -1,5 +1,6 @@
 """Read any still image as upright 8-bit RGB, or say in one sentence why not; and fit sizes to a square."""
 
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -15,6 +16,8 @@ from cores_core.sample import RgbImage
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused: they would need more than 600 MB uncompressed."""
+MAX_SIDE = 65_535
+"""Images with a longer side, in pixels, are refused. It is the limit of JPEG; a longer one is likely damaged."""
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -30,9 +33,13 @@ _BIT_DEPTHS = (8, 10, 12, 14)
 _CERTAIN_BITS = 16
 _ROWS_AT_ONCE = 256
 """Bounds the memory in which an image of more than 8 bits is scaled."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""How a URL begins. A Windows drive has one letter. `Path` turns `//` into `/`, so a URL should be given as text."""
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's limit is lower than MAX_PIXELS
 
 
-def load_image(path: Path) -> RgbImage:
+def load_image(source: str | Path) -> RgbImage:
     """Read a file as (H, W, 3) uint8 RGB, EXIF rotation applied, transparency on white, scaled to 8 bits.
 
     Floats in 0 to 1 and 16-bit values that use more than 14 bits are scaled by their type. Others are scaled by their
@@ -40,16 +47,18 @@ def load_image(path: Path) -> RgbImage:
     0 (or a negative minimum) to the maximum.
 
     Raises:
-        DataError: missing, a folder, no image, truncated, too large, or with values that are not finite.
+        DataError: missing, a URL, a folder, no image, truncated, too large, or with values that are not finite.
     """
+    path = Path(source)
+    if _URL.match(str(source)) and not path.exists():
+        raise DataError(f"this is a URL, not a file: {source}", hint="download the image first, then give its path")
     if path.is_dir():
         raise DataError(f"this is a folder, not an image: {path}")
     if not path.is_file():
         raise DataError(f"no such image: {path}")
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            check_size(image.width, image.height)
             return to_rgb(_read_deep_colours(image, path))
     except DataError as error:
         raise DataError(f"{error.message}: {path}", error.hint) from error
@@ -59,6 +68,13 @@ def load_image(path: Path) -> RgbImage:
         raise DataError(f"not an image that can be read: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
     except DECODE_ERRORS as error:
         raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises DataError if an image of this size, in pixels, is too large to be worked on."""
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        hint = f"make it smaller: at most {MAX_PIXELS:,} pixels in all and {MAX_SIDE:,} a side"
+        raise DataError(f"image too large: {width} x {height} pixels", hint=hint)
 
 
 def fit_hw(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores_core.errors import DataError
-from cores_core.files import replacing, save_text
-from cores_core.images import load_image, to_rgb
+from cores_core.files import replacing_all, write_text
+from cores_core.images import check_size, load_image, to_rgb
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
@@ -70,7 +70,12 @@ class Prediction:
     def score(self) -> float:
         """Confidence, 0-1: the mean probability (sigmoid of the logit) over the mask's pixels; 0 for an empty mask."""
         inside = self.logits[self.mask]
-        return float((1 / (1 + np.exp(-inside.astype(np.float64)))).mean()) if inside.size else 0.0
+        if not inside.size:
+            return 0.0
+        probability = np.negative(inside, dtype=np.float64)
+        np.exp(probability, out=probability)
+        probability += 1
+        return float(np.reciprocal(probability, out=probability).mean())
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: question, answer, mask and coarse_mask (COCO RLE), box (x, y, width, height), area, score."""
@@ -151,6 +156,8 @@ def save_prediction(
 ) -> SavedFiles:
     """Write `<base>.mask.png` (8 bit, 0 or 255, the image's size), `<base>.overlay.png` and `<base>.json`.
 
+    All three appear together; if one cannot be written, none is, and older ones are kept.
+
     Args:
         image: (H, W, 3) the image that was asked about.
         base: folder and name without ending; the folder is made if missing.
@@ -161,20 +168,16 @@ def save_prediction(
     """
     files = SavedFiles(*(base.with_name(f"{base.name}{ending}") for ending in (".mask.png", ".overlay.png", ".json")))
     overlay = render_overlay(image, prediction.question, prediction.answer, prediction.coarse_mask, prediction.mask)
+    text = json.dumps(prediction.to_json() if description is None else description, ensure_ascii=False)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
-        _save_png(prediction.mask.astype(np.uint8) * 255, files.mask)
-        _save_png(overlay, files.overlay)
-        text = json.dumps(prediction.to_json() if description is None else description, ensure_ascii=False)
-        save_text(f"{text}\n", files.description)
+        with replacing_all([files.mask, files.overlay, files.description]) as (mask_path, overlay_path, json_path):
+            Image.fromarray(prediction.mask.astype(np.uint8) * np.uint8(255)).save(mask_path, format="PNG")
+            Image.fromarray(overlay).save(overlay_path, format="PNG")
+            write_text(f"{text}\n", json_path)
     except OSError as error:
         raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error
     return files
-
-
-def _save_png(pixels: NDArray[np.uint8], path: Path) -> None:
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _check_query(question: str | Query) -> Query:
@@ -190,11 +193,13 @@ def _check_query(question: str | Query) -> Query:
 
 def _load_pixels(image: ImageInput) -> RgbImage:
     if isinstance(image, Image.Image):
+        check_size(*image.size)
         return to_rgb(image)
-    return _check_image(image) if isinstance(image, np.ndarray) else load_image(Path(image))
+    return _check_image(image) if isinstance(image, np.ndarray) else load_image(image)
 
 
 def _check_image(image: NDArray[Any]) -> RgbImage:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(f"an image array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    check_size(image.shape[1], image.shape[0])
     return cast(RgbImage, image)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cores_core.files import replacing, save_text
+from cores_core.files import replacing, replacing_all, save_text
 
 
 def test_a_text_is_saved_as_utf8(tmp_path: Path) -> None:
@@ -56,3 +56,45 @@ def _save_folder(path: Path, content: str) -> None:
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("blocked", ["a.png", "b.png", "c.json"])
+@pytest.mark.parametrize("older", [(), ("a.png", "b.png", "c.json"), ("a.png",)])
+def test_of_files_that_belong_together_all_or_none_are_replaced(
+    tmp_path: Path, blocked: str, older: tuple[str, ...]
+) -> None:
+    for name in older:
+        (tmp_path / name).write_text("old")
+    (tmp_path / blocked).unlink(missing_ok=True)
+    (tmp_path / blocked / "inside").mkdir(parents=True)  # a file cannot take the place of a folder
+    before = _contents(tmp_path)
+    with pytest.raises(OSError):
+        _save_together(tmp_path)
+    assert _contents(tmp_path) == before
+    (tmp_path / blocked / "inside").rmdir()
+    (tmp_path / blocked).rmdir()
+    _save_together(tmp_path)
+    assert _contents(tmp_path) == {"a.png": "new", "b.png": "new", "c.json": "new"}
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_failure_while_renaming_restores_the_older_files(tmp_path: Path, missing: int) -> None:
+    for name in ("a.png", "b.png", "c.json"):
+        (tmp_path / name).write_text("old")
+    before = _contents(tmp_path)
+    paths = [tmp_path / name for name in before]
+    with pytest.raises(FileNotFoundError), replacing_all(paths) as temporaries:
+        for number, temporary in enumerate(temporaries):
+            if number != missing:
+                temporary.write_text("new")
+    assert _contents(tmp_path) == before
+
+
+def _save_together(folder: Path) -> None:
+    with replacing_all([folder / name for name in ("a.png", "b.png", "c.json")]) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() if path.is_file() else "folder" for path in sorted(folder.iterdir())}

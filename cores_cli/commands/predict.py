@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def predict(
     image: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(metavar="IMAGE", help="The image: JPEG, PNG, WebP, BMP or TIFF.", show_default=False),
     ] = None,
     questions: Annotated[
@@ -69,10 +69,12 @@ def predict(
     queries = [Query(question, is_sentence=not phrase) for question in questions]
     predictions = predictor.predict_many(pixels, queries, protocol=protocol.value)
     seconds = (time.perf_counter() - started) / len(questions)
-    for number, prediction in enumerate(predictions, start=1):
-        about: dict[str, Any] = {"image": str(image), **prediction.to_json()}
+    path, count = Path(image), len(predictions)
+    for number in range(1, count + 1):
+        prediction = predictions.pop(0)  # its full-size logits are not kept while the next are made
+        about: dict[str, Any] = {"image": str(path), **prediction.to_json()}
         about |= {"model": model, "protocol": protocol.value, "seconds": round(seconds, 3)}
-        name = image.stem if len(predictions) == 1 else f"{image.stem}.{number}"
+        name = path.stem if count == 1 else f"{path.stem}.{number}"
         files = save_prediction(prediction, pixels, output / name, about)
         if as_json:
             console.show_json(about)

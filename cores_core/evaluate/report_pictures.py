@@ -16,7 +16,7 @@ from PIL import Image
 
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.report_markup import Markup, join, tag
-from cores_core.masks import decode_rle
+from cores_core.masks import decode_rle, resize_mask
 from cores_core.overlay import COARSE_COLOUR, REFINED_COLOUR, SHADOW_COLOUR, Colour, paint_mask
 from cores_core.sample import BoolMask, RgbImage
 
@@ -118,9 +118,11 @@ def _score(name: str, iou: float, kind: str) -> Markup:
 
 
 def _close(item: Item, picture: RgbImage) -> BoolMask:
-    """C1 at its own size, without gaps."""
+    """C1 without gaps, at its own size or that of the picture if that is smaller."""
     assert item.coarse_mask is not None, item.id
     mask = decode_rle(item.coarse_mask)
+    if mask.shape[0] > picture.shape[0]:
+        mask = resize_mask(mask.astype(np.uint8) * 255, picture.shape[:2]) > 0
     reach = max(1, round(_CLOSED_GAP * max(mask.shape) / max(picture.shape)))
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     closed: BoolMask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, ellipse) > 0

@@ -227,7 +227,7 @@ def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: Rgb
         found = segment_image(checkpoint, image, queries, job.protocol, example)
         answers |= {target.id: answer for target, answer in zip(group, found, strict=True)}
     seconds = (time.perf_counter() - started) / len(targets)
-    return [_score(target, answers[target.id], seconds) for target in targets]
+    return [_score(target, answers.pop(target.id), seconds) for target in targets]  # each has full-size logits then
 
 
 def _score(target: Target, answer: Segmentation, seconds: float) -> Item:

@@ -17,7 +17,7 @@ from cores_core.errors import CheckpointError
 from cores_core.model.build import Parts, build_processor
 from cores_core.model.cores import build_projection
 from cores_core.model.hub import fetch_model, is_hub_id
-from cores_core.model.llava import is_llava, read_llava
+from cores_core.model.llava import is_llava, model_type, read_llava
 from cores_core.model.mllm import build_mllm
 from cores_core.model.processor import Tokenizer
 from cores_core.model.refiner import TokenRefiner
@@ -82,9 +82,10 @@ def find_mllm(source: str) -> Path:
     """
     folder = fetch_model(source) if is_hub_id(source) else Path(source)
     if not is_llava(folder):
-        known = "is no LLaVA (its config.json names no vision tower)" if folder.is_dir() else "does not exist"
-        hint = "set base.mllm to a folder or a hub id, such as llava-hf/llava-1.5-7b-hf"
-        raise CheckpointError(f"base.mllm {known}: {source}", hint=hint)
+        found = model_type(folder)
+        known = f"is of the model type `{found}`, not a LLaVA" if found else "is not a LLaVA"
+        hint = "LLaVA 1 and 1.5 are supported: give a folder or a hub id, such as llava-hf/llava-1.5-7b-hf"
+        raise CheckpointError(f"base.mllm {known if folder.is_dir() else 'does not exist'}: {source}", hint=hint)
     return folder
 
 

@@ -35,6 +35,7 @@ from cores_core.model.chain import REFINER, change_chain
 from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.hub import fetch_model, is_hub_id
+from cores_core.model.llava import model_type
 from cores_core.model.lora import add_lora, is_adapter, read_adapter, save_adapter, trained_tensors
 from cores_core.model.names import our_hub_name
 from cores_core.model.processor import Processor, Tokenizer
@@ -202,8 +203,10 @@ def find_checkpoint(source: str | Path) -> Path:
     if not embedded and is_hub_id(str(source)):
         folder = fetch_model(str(source))
     if not (folder / "checkpoint.json").is_file() and not is_released(folder):
-        hint = f"give a checkpoint, released weights, a hub id, or `{EMBEDDED}`, the model that ships with cores"
-        known = "is not a checkpoint (no checkpoint.json)" if folder.is_dir() else "does not exist"
+        hint = f"give a checkpoint, a LISA or CoReS release, a hub id, or `{EMBEDDED}`, which ships with cores"
+        found = model_type(folder)
+        known = f"is of the model type `{found}`, not a checkpoint" if found else "is not a checkpoint"
+        known = f"{known} (no checkpoint.json)" if folder.is_dir() else "does not exist"
         raise CheckpointError(f"model {known}: {source}", hint=hint)
     return folder
 

@@ -12,7 +12,7 @@ from cores_core import prompts
 from cores_core.config import ChainConfig, Config
 from cores_core.errors import CheckpointError
 from cores_core.model.build import Parts
-from cores_core.model.llava import CONFIG_FILE, add_identity, load_json, original_sizes, read_original
+from cores_core.model.llava import CONFIG_FILE, add_identity, is_original, load_json, original_sizes, read_original
 from cores_core.model.segmenter import sam_sizes
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 from cores_core.model.vocabulary import add_image_token
@@ -21,7 +21,7 @@ from cores_core.prompts import PromptFormat
 
 def is_released(folder: Path) -> bool:
     """Whether a folder looks like released weights."""
-    return (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file()
+    return (folder / MODEL_FILE).is_file() and is_original(folder)
 
 
 def read_released(folder: Path, shapes_only: bool = False) -> Parts:

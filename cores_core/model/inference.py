@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cores_core import prompts
+from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.cores import TextOutput
+from cores_core.model.cores import CoresModel, TextOutput
 from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import upsample_masks
 from cores_core.runtime import run_beside
@@ -88,6 +89,9 @@ def segment_image(
         image: (H, W, 3) uint8 RGB.
         protocol: an answer that is not well-formed gets an empty mask.
         example: the in-context example, None for the one that the model was trained with, "" for none.
+
+    Raises:
+        CheckpointError: the model's outputs are not finite numbers.
     """
     model, processor = checkpoint.model, checkpoint.processor
     turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
@@ -118,7 +122,7 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
     """Answer a sample's questions; `batch` holds the template as the answer to each."""
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
-    text = model.reason(batch)
+    text = _reason(model, batch)
     differing = _differing_turns(batch, text) if protocol == "generated" else []
     if not differing:
         return _Answers(ids, list(range(len(ids))), batch, text)
@@ -128,8 +132,20 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
     if formed:
         kept = replace(sample, turns=tuple(sample.turns[i] for i in formed))
         batch = processor.collate([kept], answers=[[ids[i] for i in formed]]).to(model.device)
-        text = model.reason(batch)
+        text = _reason(model, batch)
     return _Answers(ids, formed, batch, text)
+
+
+def _reason(model: CoresModel, batch: Batch) -> TextOutput:
+    text = model.reason(batch)
+    _check_finite("the language model", (text.logits, *text.prompts))
+    return text
+
+
+def _check_finite(part: str, outputs: Sequence[Tensor]) -> None:
+    if not all(bool(output.isfinite().all()) for output in outputs):
+        hint = "its weights are damaged, or too large for --dtype float16: try float32, or download or train it again"
+        raise CheckpointError(f"the outputs of {part} are not finite numbers", hint=hint)
 
 
 def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
@@ -155,6 +171,7 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Tensor
     if answers.formed:
         embeddings = encode().repeat_interleave(len(answers.formed), dim=0)
         steps = checkpoint.model.segment(embeddings, answers.text.prompts)
+        _check_finite("the segmenter", steps)
         drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in steps), strict=True), strict=True))
     size, square = answers.batch.sizes[0], checkpoint.processor.images.sam_size
     return [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import LlavaConfig
 
 from cores_core.config import LanguageConfig, VisionConfig
@@ -36,6 +37,9 @@ from cores_core.model.tokenizer import SentencePieceTokenizer, load_tokenizer
 Json = Mapping[str, Any]
 
 CONFIG_FILE = "config.json"
+LONGEST_REASON = 160  # characters; some errors of transformers list all model types
+MODEL_TYPE = "llava"
+"""`model_type` of LLaVA 1 and 1.5 in the hub's format."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,22 @@ class Llava:
 
 def is_llava(folder: Path) -> bool:
     """Whether a folder has the config of a LLaVA in one of the two formats."""
+    return is_original(folder) or (
+        model_type(folder) == MODEL_TYPE and "text_config" in load_json(folder / CONFIG_FILE)
+    )
+
+
+def is_original(folder: Path) -> bool:
+    """Whether a folder has the config of a LLaVA in the original format."""
     path = folder / CONFIG_FILE
-    return path.is_file() and bool({"text_config", "mm_vision_tower", "vision_tower"} & set(load_json(path)))
+    return path.is_file() and not {"mm_vision_tower", "vision_tower"}.isdisjoint(load_json(path))
+
+
+def model_type(folder: Path) -> str | None:
+    """The `model_type` in a folder's config.json; None if it names none, or if there is no config.json."""
+    path = folder / CONFIG_FILE
+    found = load_json(path).get("model_type") if path.is_file() else None
+    return found if isinstance(found, str) else None
 
 
 def read_llava(folder: Path, shapes_only: bool = False) -> Llava:
@@ -158,7 +176,11 @@ def load_json(path: Path) -> Json:
 
 
 def _read_hub(folder: Path, shapes_only: bool) -> Llava:
-    config = LlavaConfig.from_pretrained(folder)
+    try:
+        config = LlavaConfig.from_pretrained(folder)
+    except (AttributeError, KeyError, OSError, StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"sizes do not make sense in: {folder / CONFIG_FILE} ({reason})") from error
     text, tower = config.text_config, config.vision_config
     known = {
         "the language model": (text.model_type, "llama"),

@@ -25,6 +25,10 @@ from cores_core.sample import ImageSize, Sample, Turn
 
 IGNORED_LABEL = -100
 MAX_PREFIXES = 64  # in-context examples whose ids are kept
+PADDED_AT_ONCE = 1 << 22
+"""Pixels that are held of an image that is padded to a square, whose area is that of its longest side."""
+MAX_CROPPED_ASPECT = 64
+"""An image that is longer than so many times its shortest side loses its ends before it is enlarged and cropped."""
 DECODER_SCALE = 4
 """Pixels a side that SAM's decoder makes of one patch."""
 PREFIX, PADDING = 0, -1
@@ -276,19 +280,34 @@ def sam_pixels(image: Image.Image, size: int) -> tuple[Tensor, ImageSize]:
 
 def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
     """The vision tower's square: shortest side to size and centre crop, or padded to a square; bicubic."""
-    width, height = image.size
-    size = images.mllm_size
+    size, longest, shortest = images.mllm_size, max(image.size), min(image.size)
     if images.mllm_fit == "crop":
-        shortest = min(width, height)
+        ends = max((longest - MAX_CROPPED_ASPECT * shortest) // 2, 0)
+        image = _crop_middle(image, *(side - 2 * ends if side == longest else side for side in image.size))
+        width, height = image.size
         image = image.resize((size * width // shortest, size * height // shortest), Image.Resampling.BICUBIC)
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
+        image = _crop_middle(image, size, size)
     else:
-        side = max(width, height)
-        square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in CLIP_MEAN))
-        square.paste(image, ((side - width) // 2, (side - height) // 2))
-        image = square.resize((size, size), Image.Resampling.BICUBIC)
+        for _ in range(2):  # rows first, then columns, as Pillow resizes a square: the pixels are the same
+            image = _resize_padded_rows(image, longest, size).transpose(Image.Transpose.TRANSPOSE)
     return _normalise(np.asarray(image, dtype=np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
+
+
+def _resize_padded_rows(image: Image.Image, padded: int, size: int) -> Image.Image:
+    """Pad each row at both ends to `padded` pixels and resize it to `size`, a band of rows at a time."""
+    resized = Image.new("RGB", (size, image.height))
+    step = max(PADDED_AT_ONCE // padded, 1)
+    for top in range(0, image.height, step):
+        rows = min(step, image.height - top)
+        band = Image.new("RGB", (padded, rows), tuple(int(255 * mean) for mean in CLIP_MEAN))
+        band.paste(image.crop((0, top, image.width, top + rows)), ((padded - image.width) // 2, 0))
+        resized.paste(band.resize((size, rows), Image.Resampling.BICUBIC), (0, top))
+    return resized
+
+
+def _crop_middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def thing_maps(sample: Sample, resized_hw: tuple[int, int], images: ImageFormat) -> Tensor:

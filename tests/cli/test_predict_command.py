@@ -1,6 +1,11 @@
 """`cores predict`, right input and wrong, through the real entry."""
 
+import copy
 import json
+import resource
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from cores_core.model.checkpoint import save_checkpoint
 from cores_core.predict import Predictor
 
 
@@ -136,6 +142,66 @@ def test_output_that_cannot_be_written(cli, picture, model_folder, tmp_path):
     outcome = ask(cli, picture, "Which?", model=model_folder, out=tmp_path / "file" / "out")
     assert outcome.code == 1
     assert "cannot write" in outcome.stderr
+
+
+@pytest.mark.parametrize("blocked", ["picture.mask.png", "picture.overlay.png", "picture.json"])
+def test_if_one_file_cannot_be_written_there_is_none(cli, picture, model_folder, tmp_path, blocked):
+    out = tmp_path / "out"
+    (out / blocked).mkdir(parents=True)
+    outcome = ask(cli, picture, "Which?", model=model_folder, out=out)
+    assert outcome.code == 1
+    assert f"cannot write to {out}" in outcome.stderr
+    assert [path.name for path in out.iterdir()] == [blocked]
+
+
+def test_a_full_disk_keeps_the_older_files(cli, picture, model_folder, tmp_path):
+    out = tmp_path / "out"
+    assert ask(cli, picture, "Which?", model=model_folder, out=out).code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before["picture.mask.png"]) < 4096 < len(before["picture.overlay.png"])
+    question = "Which other?"
+    arguments = ["predict", picture, question, "-m", model_folder, "-o", out, "--protocol", "given"]
+    command = [sys.executable, "-m", "cores_cli.app", *arguments]
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mllm.llava.model.language_model.embed_tokens.weight",
+        "mllm.llava.model.vision_tower.embeddings.patch_embedding.weight",
+        "mllm.llava.lm_head.weight",
+        "projection.0.weight",
+        "segmenter.image_encoder.patch_embed.proj.weight",
+        "segmenter.mask_decoder.iou_token.weight",
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_one_error(cli, picture, checkpoint, tmp_path, name, value):
+    broken = copy.deepcopy(checkpoint)
+    broken.model.state_dict()[name].fill_(value)
+    save_checkpoint(tmp_path / "broken", broken)
+    out = tmp_path / "out"
+    outcome = ask(cli, picture, "Which?", model=tmp_path / "broken", out=out)
+    assert_one_clear_error(outcome, "not finite", "hint:", out=out)
+
+
+def test_weights_that_are_nan_are_one_error_where_the_model_writes_its_answer(cli, picture, checkpoint, tmp_path):
+    broken, out = copy.deepcopy(checkpoint), tmp_path / "out"
+    broken.model.state_dict()["mllm.llava.model.language_model.norm.weight"].fill_(float("nan"))
+    save_checkpoint(tmp_path / "broken", broken)
+    outcome = cli("predict", picture, "Which?", "-m", tmp_path / "broken", "-o", out)
+    assert_one_clear_error(outcome, "language model", "not finite", out=out)
+
+
+@pytest.mark.parametrize("url", ["https://host.org/a.jpg", "http://host/a//b.jpg?u=https://c", "s3://bucket/a.png"])
+def test_a_url_in_place_of_an_image(cli, model_folder, tmp_path, url):
+    out = tmp_path / "out"
+    assert_one_clear_error(ask(cli, url, "Which?", model=model_folder, out=out), url, "URL", "download", out=out)
 
 
 def test_device_that_is_not_there(cli, picture, model_folder, tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 from cores_core import prompts
 from cores_core.errors import DataError
 from cores_core.images import load_image
+from cores_core.model import processor as processor_module
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.processor import (
     CLIP_MEAN,
@@ -230,6 +231,28 @@ def test_crop_fills_the_square_and_cuts_the_longer_sides() -> None:
     image[:, 20:60] = 255  # the middle
     pixels = mllm_pixels(Image.fromarray(image), crop)
     assert (pixels[:, :, 1:7] > 1.9).all()
+
+
+@pytest.mark.parametrize("hw", [(40, 80), (80, 40), (64, 64), (1, 300), (300, 1), (481, 640), (1999, 77), (3, 2500)])
+@pytest.mark.parametrize("padded_at_once", [1, 5000, 1 << 22])
+def test_padding_in_bands_gives_the_pixels_of_the_whole_square(
+    hw: tuple[int, int], padded_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor_module, "PADDED_AT_ONCE", padded_at_once)
+    pad = ImageFormat(mllm_size=56, mllm_tokens=16, mllm_fit="pad", sam_size=64, sam_grid=8)
+    image = Image.fromarray(noise_image(*hw))
+    square = Image.new("RGB", (max(hw), max(hw)), (122, 116, 104))
+    square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
+    assert torch.equal(mllm_pixels(image, pad), mllm_pixels(square.resize((56, 56), Image.Resampling.BICUBIC), pad))
+
+
+@pytest.mark.parametrize("hw", [(20, 8000), (8000, 20), (1, 3001)])
+def test_the_ends_of_a_very_long_image_are_left_out_before_it_is_cropped(hw: tuple[int, int]) -> None:
+    image, shortest = Image.fromarray(noise_image(*hw)), min(hw)
+    enlarged = image.resize((224 * hw[1] // shortest, 224 * hw[0] // shortest), Image.Resampling.BICUBIC)
+    left, top = (enlarged.width - 224) // 2, (enlarged.height - 224) // 2
+    whole = mllm_pixels(enlarged.crop((left, top, left + 224, top + 224)), RELEASE)
+    assert torch.equal(mllm_pixels(image, RELEASE), whole)
 
 
 def test_the_crop_is_as_large_as_clip_makes_it() -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image
 
 from cores_core.errors import DataError
+from cores_core.images import check_size
 
 _SIDEWAYS = (5, 6, 7, 8)
 """Values of the EXIF orientation that swap height and width."""
@@ -123,4 +124,8 @@ def read_size(path: Path) -> tuple[int, int]:
         raise DataError("image is missing") from error
     except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError) as error:  # as Pillow pleases
         raise DataError("image cannot be read") from error
+    try:
+        check_size(width, height)
+    except DataError as error:
+        raise DataError("image is too large") from error
     return (width, height) if sideways else (height, width)
