@@ -11,6 +11,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -19,10 +20,21 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from cores_cli.interrupts import interrupts
 from cores_core.errors import CoresError
 
 if TYPE_CHECKING:
     from cores_core.model.plan import MemoryPlan
+
+
+class CheckedProgress(Progress):
+    """A progress display that is a place to stop: it ends a command whose first interrupt a library has caught."""
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """As rich's."""
+        interrupts.check()
+        super().advance(task_id, advance)
+
 
 out = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
 talk = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -87,7 +99,7 @@ def size_text(size: int) -> str:
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Progress]:
-    """A progress display on stderr; plain when stderr is no terminal."""
+    """A progress display on stderr, plain when stderr is no terminal, of work that an interrupt unwinds."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -95,7 +107,8 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=talk, disable=quiet or not talk.is_terminal) as progress:
+    progress = CheckedProgress(*columns, console=talk, disable=quiet or not talk.is_terminal)
+    with interrupts.unwinding(), progress:
         yield progress
 
 
@@ -103,7 +116,8 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
 def byte_progress_bar() -> Iterator[Progress]:
     """The same for downloads."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=talk, disable=not talk.is_terminal) as progress:
+    progress = CheckedProgress(*columns, TimeRemainingColumn(), console=talk, disable=not talk.is_terminal)
+    with interrupts.unwinding(), progress:
         yield progress
 
 

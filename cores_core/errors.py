@@ -33,6 +33,10 @@ class LaunchError(CoresError):
     """A process that trains or scores cannot be started, or has died."""
 
 
+class LockError(CoresError):
+    """Another process is writing to the same place."""
+
+
 class CoresWarning(UserWarning):
     """Something was read by an assumption that may be wrong; the text says which."""
 

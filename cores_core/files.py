@@ -7,6 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of a user's share of it, that has no room left."""
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -70,6 +74,15 @@ def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
+
+
+def writing_hint(error: OSError) -> str:
+    """What a user can do about a file that could not be written."""
+    if error.errno in DISK_FULL:
+        return "free some space, then call this again"
+    if error.errno in _NOT_ALLOWED:
+        return "check that you may write there, then call this again"
+    return "call this again; what is finished is kept"
 
 
 def _remove(path: Path) -> None:

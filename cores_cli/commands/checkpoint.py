@@ -1,5 +1,7 @@
 """`cores checkpoint`: look into a model, and bring it from one format to another."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cores_cli import console
+from cores_cli.interrupts import interrupts
 from cores_cli.options import MODEL_HELP, ConversationName, ConversationOption
 
 if TYPE_CHECKING:
@@ -76,8 +79,8 @@ def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = F
     from cores_core.model.checkpoint import LoadOptions, load_checkpoint
     from cores_core.model.export import export_released
 
-    _check_free(folder)
-    export_released(load_checkpoint(model, LoadOptions(dtype=None)), folder, _torch_dtype(dtype))
+    with _writing(folder):
+        export_released(load_checkpoint(model, LoadOptions(dtype=None)), folder, _torch_dtype(dtype))
     console.say(f"wrote {folder}")
 
 
@@ -90,11 +93,11 @@ def _write_merged(model: str, folder: Path, dtype: FileDtypeName, conversation: 
         save_checkpoint,
     )
 
-    _check_free(folder)
-    options = LoadOptions(dtype=None, conversation=conversation.value if conversation else None)
-    checkpoint = load_checkpoint(model, options)
-    concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
-    save_checkpoint(folder, checkpoint, _torch_dtype(dtype), concepts=concepts)
+    with _writing(folder):
+        options = LoadOptions(dtype=None, conversation=conversation.value if conversation else None)
+        checkpoint = load_checkpoint(model, options)
+        concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
+        save_checkpoint(folder, checkpoint, _torch_dtype(dtype), concepts=concepts)
     console.say(f"wrote {folder}")
 
 
@@ -104,8 +107,13 @@ def _torch_dtype(dtype: FileDtypeName) -> "torch.dtype | None":
     return None if dtype is FileDtypeName.same else getattr(torch, dtype.value)
 
 
-def _check_free(folder: Path) -> None:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Write a folder that must not exist yet; no other process does meanwhile, and an interrupt leaves none."""
     from cores_core.errors import CheckpointError
+    from cores_core.locks import locked
 
-    if folder.exists():
-        raise CheckpointError(f"already exists: {folder}", hint="choose another folder, or remove it first")
+    with interrupts.unwinding(), locked(folder, beside=True):
+        if folder.exists():
+            raise CheckpointError(f"already exists: {folder}", hint="choose another folder, or remove it first")
+        yield

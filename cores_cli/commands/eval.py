@@ -3,6 +3,7 @@
 import shlex
 import sys
 import tempfile
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -14,6 +15,7 @@ import typer
 from cores_cli import console
 from cores_cli.commands.eval_contexts import ContextChoice, ContextOption, EndpointOption, LlmOption
 from cores_cli.commands.eval_tables import show_comparison, show_evaluation
+from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     ConversationOption,
     DataRootOption,
@@ -29,7 +31,7 @@ from cores_cli.options import (
 from cores_core.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob
@@ -146,11 +148,12 @@ def score(
 
     job = EvalJob(benchmark.value, data_root, _choose_data(benchmark.value, data, split), "given", limit)
     targets = list_all_targets(job)
-    with console.progress_bar() as progress:
-        task = progress.add_task("scoring", total=len(targets))
-        items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
-    about = describe_predictions(name, job, report.warnings, _command())
-    _finish(Evaluation(tuple(items), about), output)
+    with _writing_to(output):
+        with console.progress_bar() as progress:
+            task = progress.add_task("scoring", total=len(targets))
+            items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
+        about = describe_predictions(name, job, report.warnings, _command())
+        _finish(Evaluation(tuple(items), about), output)
     if report.is_mostly_left_out:
         first = report.problems[0]
         message = f"{len(report.problems)} rows of {predictions} were left out, line {first.line} first: {first.reason}"
@@ -184,14 +187,14 @@ def compare(
         names = [str(folder) for folder in folders]
     evaluations = {name: load_evaluation(folder) for name, folder in zip(names, folders, strict=True)}
     comparison = compare_evaluations(evaluations, seed=seed)
-    output.mkdir(parents=True, exist_ok=True)
-    save_text(json.dumps(comparison.to_json(), indent=2) + "\n", output / "comparison.json")
-    show_comparison(comparison)
-    if pictures:
-        data_root = Path(next(iter(evaluations.values())).about["data_root"])
-        sheet = render_sheet(evaluations, find_pictures(data_root), pictures, seed)
-        with replacing(output / "comparison.png") as temporary:
-            Image.fromarray(sheet).save(temporary, format="PNG")
+    with _writing_to(output):
+        save_text(json.dumps(comparison.to_json(), indent=2) + "\n", output / "comparison.json")
+        show_comparison(comparison)
+        if pictures:
+            data_root = Path(next(iter(evaluations.values())).about["data_root"])
+            sheet = render_sheet(evaluations, find_pictures(data_root), pictures, seed)
+            with replacing(output / "comparison.png") as temporary:
+                Image.fromarray(sheet).save(temporary, format="PNG")
     console.say(f"wrote {output / 'comparison.json'}" + (f" and {output / 'comparison.png'}" if pictures else ""))
 
 
@@ -223,13 +226,23 @@ def _evaluate(
     from cores_core.evaluate.run import list_all_targets, run_evaluation
 
     targets = list_all_targets(job)
-    if context.name is not None:
-        job = replace(job, examples=context.choose(targets))
-    with tempfile.TemporaryDirectory() as scratch, console.progress_bar() as progress:
-        task = progress.add_task(f"evaluating ({job.protocol})", total=len(targets))
-        items = run_evaluation(source, job, output or Path(scratch), devices, partial(progress.advance, task))
-    about = describe_evaluation(source, job, context.name or "the model's own", _command())
-    _finish(Evaluation(items, about), output)
+    with _writing_to(output):
+        if context.name is not None:
+            job = replace(job, examples=context.choose(targets))
+        with tempfile.TemporaryDirectory() as scratch, console.progress_bar() as progress:
+            task = progress.add_task(f"evaluating ({job.protocol})", total=len(targets))
+            items = run_evaluation(source, job, output or Path(scratch), devices, partial(progress.advance, task))
+        about = describe_evaluation(source, job, context.name or "the model's own", _command())
+        _finish(Evaluation(items, about), output)
+
+
+@contextmanager
+def _writing_to(output: Path | None) -> "Iterator[None]":
+    """Write to a folder, if one is given: no other process does meanwhile, and an interrupt leaves no partial file."""
+    from cores_core.locks import locked
+
+    with interrupts.unwinding(), nullcontext() if output is None else locked(output):
+        yield
 
 
 def _command() -> str:

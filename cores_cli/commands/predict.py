@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cores_cli import console
+from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     ConversationOption,
     DtypeName,
@@ -75,7 +76,8 @@ def predict(
         about: dict[str, Any] = {"image": str(path), **prediction.to_json()}
         about |= {"model": model, "protocol": protocol.value, "seconds": round(seconds, 3)}
         name = path.stem if count == 1 else f"{path.stem}.{number}"
-        files = save_prediction(prediction, pixels, output / name, about)
+        with interrupts.unwinding():
+            files = save_prediction(prediction, pixels, output / name, about)
         if as_json:
             console.show_json(about)
         else:

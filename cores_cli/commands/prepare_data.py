@@ -9,6 +9,7 @@ import typer
 
 from cores_cli import console
 from cores_cli.commands.prepare_steps import QuestionsName, WriterChoice, fetch_all, generate_questions
+from cores_cli.interrupts import interrupts
 from cores_cli.options import DataRootOption
 from cores_core.errors import DataError
 
@@ -193,7 +194,7 @@ def _preview(name: str, data_root: Path, count: int, seed: int) -> None:
         if not path.is_file():
             continue
         picture = path.with_suffix(".preview.png")
-        with replacing(picture) as temporary:
+        with interrupts.unwinding(), replacing(picture) as temporary:
             Image.fromarray(render_preview(Store(data_root, name, split), count, seed)).save(temporary, format="PNG")
         console.out.print(f"preview  {picture}")
 

@@ -52,6 +52,7 @@ def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoi
     from cores_core.data.questions.generate import generate_questions as generate
     from cores_core.data.questions.topics import SETS, list_examples, list_topics, questions_path
     from cores_core.data.questions.writers import EndpointWriter, LocalWriter
+    from cores_core.locks import locked
 
     if choice.llm is None:
         raise typer.BadParameter("which model writes them?", param_hint="--llm")
@@ -64,7 +65,7 @@ def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoi
     assignment = Assignment(choice.per_part, list_examples(), choice.seed)
     for name in wanted:
         topics, path = list_topics(name), questions_path(data_root, name)
-        with console.progress_bar() as progress:
+        with locked(path, beside=True), console.progress_bar() as progress:
             task = progress.add_task(f"questions for {name}", total=len(topics) * choice.per_part)
             report = generate(topics, writer, path, assignment, _advance(progress, task))
         rows = [("accepted", str(report.accepted)), *((f"refused: {why}", str(n)) for why, n in report.refused.items())]

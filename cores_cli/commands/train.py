@@ -3,23 +3,21 @@
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, TaskID
 
 from cores_cli import console
+from cores_cli.interrupts import EXIT_CODES, interrupts
 from cores_cli.options import DataRootOption, DeviceName, DeviceOption
 
 if TYPE_CHECKING:
     from cores_core.evaluate.results import Evaluation
     from cores_core.train.loop import StepReport
     from cores_core.train.start import TrainJob
-
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-"""Codes of a run that was asked to stop, and saved: by Ctrl-C, or by a cluster that takes its machine back."""
 
 
 def train(
@@ -85,8 +83,8 @@ def _run(job: "TrainJob", resume: bool, processes: int) -> None:
     from cores_core.train.launch import join_training, launch_training
 
     group, wanted = group_from_environment(), job.config.train.steps
-    with console.progress_bar() as progress, _StopOnSignal() as stop:
-        reporter = _TerminalReporter(progress, stop, job.config.train.log_every)
+    with console.progress_bar() as progress, interrupts.saving():
+        reporter = _TerminalReporter(progress, job.config.train.log_every)
         if group is None:
             steps = launch_training(job, reporter, resume, processes)
         else:
@@ -97,7 +95,7 @@ def _run(job: "TrainJob", resume: bool, processes: int) -> None:
             how = f"stopped after step {steps}; continue with: cores train --resume --output {job.output}"
         console.say(how)
     if steps < wanted:
-        raise typer.Exit(EXIT_CODES[stop.number])
+        raise typer.Exit(EXIT_CODES[interrupts.number or signal.SIGINT])
 
 
 def _show_plan(preset: str, job: "TrainJob", processes: int) -> None:
@@ -117,9 +115,22 @@ def _launch_on_machines(hostfile: Path, nodes: int, gpus: int) -> int:
         raise LaunchError(f"no such list of machines: {hostfile}", hint="one line each: NAME slots=8")
     command = hostfile_command(hostfile, nodes, gpus, _without_places(sys.argv[1:]))
     try:
-        return subprocess.run(command, check=False).returncode
+        process = subprocess.Popen(command)
     except OSError as error:
         raise LaunchError(f"cannot start: {command[0]} ({error.strerror})", hint="pip install deepspeed") from error
+    with interrupts.saving():
+        return _wait_for(process)
+
+
+def _wait_for(process: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a launcher; a signal that this process receives is sent on to it."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(timeout=0.5)
+            return code if interrupts.number is None else EXIT_CODES[interrupts.number]
+        if interrupts.number is not None:
+            process.send_signal(interrupts.number)
+            process.wait()
 
 
 def _without_places(arguments: list[str]) -> list[str]:
@@ -134,34 +145,11 @@ def _without_places(arguments: list[str]) -> list[str]:
     return kept
 
 
-class _StopOnSignal:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.number = signal.SIGINT
-
-    def __enter__(self) -> "_StopOnSignal":
-        self._previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, _: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested, self.number = True, signal.Signals(number)
-        console.say("saving and stopping after this step ...")
-
-
 class _TerminalReporter:
     """Shows a run: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, progress: Progress, stop: _StopOnSignal, log_every: int) -> None:
+    def __init__(self, progress: Progress, log_every: int) -> None:
         self._progress = progress
-        self._stop = stop
         self._log_every = log_every
         self._task = TaskID(0)
         self._steps = 0
@@ -190,4 +178,5 @@ class _TerminalReporter:
         console.say(f"error: {message}", style="bold red")
 
     def should_stop(self) -> bool:
-        return self._stop.requested
+        interrupts.check()
+        return interrupts.number is not None

@@ -19,7 +19,8 @@ from urllib.error import HTTPError
 
 from cores_core.data.unpack import check_room, is_archive, is_archive_name, room, stays_inside, unpack
 from cores_core.errors import DataError
-from cores_core.files import replacing, save_text
+from cores_core.files import replacing, save_text, writing_hint
+from cores_core.locks import locked
 
 CHUNK_BYTES = 1 << 20
 LONGEST_PAUSE = 60.0
@@ -95,23 +96,25 @@ def fetch_archive(
 
     Raises:
         DataError: no mirror has the right file, there is no room for it, or it is damaged or refused.
+        LockError: another process fetches it.
     """
     cache = data_root / "downloads"
     file, marker = cache / archive.name, cache / f"{archive.name}.done"
     if _is_done(archive, data_root, marker):
         progress(archive.size or 0)
         return
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if file.is_file() and not _find_fault(archive, file):
-            progress(file.stat().st_size)
-        else:
-            _download(archive, file, progress, patience)
-        _put_in_place(archive, file, data_root / archive.unpack_to)
-        save_text(archive.digest, marker)
-    except OSError as error:  # none of the network's comes this far
-        message = f"cannot write {archive.name} below {data_root} ({error})"
-        raise DataError(message, hint="may you write there? Then call again to go on") from error
+    with locked(file, beside=True):
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            if file.is_file() and not _find_fault(archive, file):
+                progress(file.stat().st_size)
+            else:
+                _download(archive, file, progress, patience)
+            _put_in_place(archive, file, data_root / archive.unpack_to)
+            save_text(archive.digest, marker)
+        except OSError as error:  # none of the network's comes this far
+            message = f"cannot write {archive.name} below {data_root} ({error})"
+            raise DataError(message, hint=writing_hint(error)) from error
 
 
 def _is_done(archive: Archive, data_root: Path, marker: Path) -> bool:

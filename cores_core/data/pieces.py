@@ -9,12 +9,10 @@ When all are there they are joined, in order, into the split's store: the same b
 import hashlib
 import json
 import os
-import shutil
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from multiprocessing import get_context
@@ -30,6 +28,7 @@ from cores_core.data.sources.reading import Rejections, Share
 from cores_core.data.store import ROWS_PER_BATCH, Record, Store, save_store, store_path
 from cores_core.errors import DataError
 from cores_core.files import replacing, save_text
+from cores_core.signals import stop_signals_held
 
 TELL_EVERY = 0.1
 """Seconds between two looks at how far the workers are."""
@@ -117,7 +116,9 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
             _clear(job)
             job.folder.rmdir()  # unless a piece is kept
         raise
-    shutil.rmtree(job.folder)
+    with suppress(OSError):
+        _clear(job, keep=False)
+        job.folder.rmdir()
     ordered = [tallies[index] for index in range(job.count)]
     return Tally(
         images=sum(tally.images for tally in ordered),
@@ -127,13 +128,17 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
     )
 
 
-def _clear(job: Job) -> None:
-    """Remove all but whole pieces of this job."""
-    whole = [path for path in map(job.path, range(job.count)) if path.with_suffix(".json").is_file()]
+def _clear(job: Job, keep: bool = True) -> None:
+    """Remove what earlier calls left. The caller holds the data set's lock, so no other call is writing here.
+
+    Args:
+        keep: whether whole pieces of this job stay.
+    """
+    whole = [path for path in map(job.path, range(job.count)) if keep and path.with_suffix(".json").is_file()]
     kept = {*whole, *(path.with_suffix(".json") for path in whole)}
     for path in job.folder.iterdir():
         if path not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _load_piece(job: Job, index: int) -> Tally | None:
@@ -181,7 +186,7 @@ def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable
     tallies: dict[int, Tally] = {}
     told = 0
     try:
-        with _interrupts_held():
+        with stop_signals_held():
             tasks = {pool.submit(_work, job, index): index for index in waiting}
         running = set(tasks)
         while running:
@@ -200,16 +205,6 @@ def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable
         pool.shutdown(cancel_futures=True)
         leash.close()
     return tallies
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes that begin meanwhile never see Ctrl-C, which a terminal sends to all; ours comes when this ends."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _done: Any = None

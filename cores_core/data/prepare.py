@@ -9,6 +9,7 @@ A split whose annotations have not changed since is not read again, nor is a pie
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from cores_core.data.registry import DatasetSpec, find_dataset
 from cores_core.data.sources.reading import WHOLE, Rejections
 from cores_core.data.store import report_path, store_path
 from cores_core.errors import DataError, MissingDataError
-from cores_core.files import save_text
+from cores_core.files import save_text, writing_hint
+from cores_core.locks import locked
 
 READING = 4
 """Raise this when readers begin to give other records for the same files."""
@@ -65,13 +67,17 @@ def prepare_partworld(
     Args:
         images: how many for each split. seed: splits of one seed never share a scene.
         workers: processes that render and read; the files do not depend on it.
+
+    Raises:
+        LockError: another process prepares it.
     """
-    write_partworld(data_root / "partworld", images, seed, workers, lambda done: progress("rendering", done))
-    reports = {
-        split: prepare_split("partworld", split, data_root, workers, lambda done: progress("preparing", done))
-        for split in images
-    }
-    save_report("partworld", data_root, reports, seed=seed)
+    with _locked("partworld", data_root):
+        write_partworld(data_root / "partworld", images, seed, workers, lambda done: progress("rendering", done))
+        reports = {
+            split: prepare_split("partworld", split, data_root, workers, lambda done: progress("preparing", done))
+            for split in images
+        }
+        save_report("partworld", data_root, reports, seed=seed)
     return reports
 
 
@@ -86,24 +92,33 @@ def prepare_dataset(
 
     Returns:
         For each official split its report, or what kept it from being prepared.
+
+    Raises:
+        LockError: another process prepares it.
     """
-    spec, known = find_dataset(name, data_root), load_reports(name, data_root)
+    spec = find_dataset(name, data_root)
     outcomes: dict[str, SplitReport | DataError] = {}
-    for split in spec.splits:
-        missing = spec.missing(data_root, split)
-        if missing:
-            outcomes[split] = MissingDataError(f"not there: {missing[0]}", hint=f"get it from {spec.homepage}")
-        elif _is_current(name, split, data_root, known):
-            outcomes[split] = known[split]
-        else:
-            try:
-                report = prepare_split(name, split, data_root, workers, partial(progress, split))
-            except DataError as error:
-                outcomes[split] = error
+    with _locked(name, data_root):
+        known = load_reports(name, data_root)
+        for split in spec.splits:
+            missing = spec.missing(data_root, split)
+            if missing:
+                outcomes[split] = MissingDataError(f"not there: {missing[0]}", hint=f"get it from {spec.homepage}")
+            elif _is_current(name, split, data_root, known):
+                outcomes[split] = known[split]
             else:
-                outcomes[split] = report
-                save_report(name, data_root, {split: report})
+                try:
+                    report = prepare_split(name, split, data_root, workers, partial(progress, split))
+                except DataError as error:
+                    outcomes[split] = error
+                else:
+                    outcomes[split] = report
+                    save_report(name, data_root, {split: report})
     return outcomes
+
+
+def _locked(name: str, data_root: Path) -> AbstractContextManager[None]:
+    return locked(report_path(data_root, name).parent)
 
 
 def check_split(name: str, split: str, data_root: Path, progress: Callable[[int], None]) -> SplitReport | DataError:
@@ -134,7 +149,7 @@ def prepare_split(name: str, split: str, data_root: Path, workers: int, progress
         tally = read_in_pieces(job, workers, progress)
     except OSError as error:
         message = f"cannot prepare {name} {split}: {error}"
-        raise DataError(message, hint="free some space, then call this again") from error
+        raise DataError(message, hint=writing_hint(error)) from error
     return SplitReport(
         images=tally.images,
         regions=tally.regions,

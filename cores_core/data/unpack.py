@@ -21,12 +21,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from cores_core.errors import DataError
-from cores_core.files import replacing
+from cores_core.files import DISK_FULL, replacing
 
 MOST_RATIO = 100
 """How many times its own size an archive may unpack to; those of data sets stay far below."""
 _COPY_BYTES = 1 << 20
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (*DISK_FULL, errno.EFBIG)
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 _REFUSED_HINT = "nothing of it was unpacked; get it from elsewhere"
 _ROOM_HINT = "make room, or choose another --data-root; what came so far is kept: call again to go on"

@@ -31,6 +31,7 @@ from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.source import ModelSource
 from cores_core.runtime import Group
 from cores_core.sample import Query, RgbImage
+from cores_core.signals import stop_signals_held
 
 Progress = Callable[[int], None]
 """Called with how many questions more are answered."""
@@ -149,10 +150,11 @@ def _share_work(
     journal, size = Journal(folder), len(devices)
     before = journal.count()
     with ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
-        tasks: set[Future[None]] = {
-            pool.submit(_work, replace(source, device=device), job, waiting[rank::size], folder, _unheard)
-            for rank, device in enumerate(devices)
-        }
+        with stop_signals_held():
+            tasks: set[Future[None]] = {
+                pool.submit(_work, replace(source, device=device), job, waiting[rank::size], folder, _unheard)
+                for rank, device in enumerate(devices)
+            }
         try:
             while tasks:
                 finished, tasks = wait(tasks, timeout=0.5)
@@ -164,7 +166,7 @@ def _share_work(
             raise CoresError("an evaluation process died", hint="call this again, what is done is kept") from error
         except BaseException:
             for process in list((pool._processes or {}).values()):
-                process.terminate()
+                process.kill()  # they hold the other signals back; a row that is cut off is dropped
             raise
 
 

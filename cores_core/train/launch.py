@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from multiprocessing import connection, get_context, parent_process
@@ -23,8 +23,10 @@ from torch import distributed
 
 from cores_core.errors import ConfigError, LaunchError
 from cores_core.evaluate.results import Evaluation
+from cores_core.locks import locked
 from cores_core.runtime import Group, own_device, share_cores
-from cores_core.train.loop import Reporter, StepReport, ignore_stop_signals
+from cores_core.signals import ignore_stop_signals, stop_signals_held
+from cores_core.train.loop import Reporter, StepReport
 from cores_core.train.run import run_planned, uses_deepspeed
 from cores_core.train.start import RunPlan, TrainJob, plan_run
 from cores_core.train.zero import disconnect
@@ -49,8 +51,8 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
         raise ConfigError(
             f"{processes} processes cannot share {images} images", hint="raise train.images_per_step, or ask for fewer"
         )
-    plan, group = plan_run(job, resume), Group(0, processes)
-    with tempfile.TemporaryDirectory() as folder:
+    with locked(job.output), tempfile.TemporaryDirectory() as folder:
+        plan, group = plan_run(job, resume), Group(0, processes)
         store = f"file://{folder}/store"
         with _followers(plan, store, processes) as followers, _watched(followers, reporter):
             try:
@@ -68,7 +70,7 @@ def join_training(job: TrainJob, reporter: Reporter, resume: bool, group: Group)
     """Train as one of a group that a launcher has started; rank 0 plans, speaks and saves for all."""
     if not group.leads:
         ignore_stop_signals()
-    with _joined(job, group, "env://"):
+    with locked(job.output) if group.leads else nullcontext(), _joined(job, group, "env://"):
         plans: list[Any] = [plan_run(job, resume) if group.leads else None]
         distributed.broadcast_object_list(plans)
         return run_planned(_on_own_device(plans[0], group), reporter if group.leads else Silent(), group)
@@ -112,8 +114,9 @@ def _followers(plan: RunPlan, store: str, size: int) -> Iterator[list[BaseProces
         context.Process(target=_follow, args=(plan, store, Group(rank, size))) for rank in range(1, size)
     ]
     try:
-        for follower in followers:
-            follower.start()
+        with stop_signals_held():
+            for follower in followers:
+                follower.start()
         yield followers
         for follower in followers:
             follower.join()

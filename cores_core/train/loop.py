@@ -1,7 +1,6 @@
 """The training loop: batches in order, one step each, and what is said and saved on the way."""
 
 import math
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from cores_core.model.losses import Counts, Losses, compute_losses, count_terms,
 from cores_core.model.processor import Batch, Processor
 from cores_core.runtime import Group
 from cores_core.sample import Sample
+from cores_core.signals import ignore_stop_signals
 from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import Engine
 
@@ -223,12 +223,6 @@ def _sam_losses(
     bce, dice = mask_losses(masks, batch, model.segmenter, counts.masks)
     total = weights.mask * (weights.bce * bce + weights.dice * dice)
     return Losses(total, torch.zeros_like(total), bce, dice), concepts.pixel_loss(embeddings, batch)
-
-
-def ignore_stop_signals() -> None:
-    """Leave SIGINT and SIGTERM, which reach all processes at once, to the one that reports."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _start_worker(worker: int) -> None:

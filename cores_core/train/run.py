@@ -24,6 +24,7 @@ from cores_core.errors import ConfigError, DataError, LossError
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.files import save_text
+from cores_core.locks import locked
 from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
 from cores_core.model.embeddings import EmbeddingCache, encoder_identity
 from cores_core.model.placement import compile_encoder
@@ -43,7 +44,8 @@ _OUT_OF_MEMORY = (
 
 def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
     """Train in this process until the last step or until the reporter says stop; see `plan_run`, `run_planned`."""
-    return run_planned(plan_run(job, resume), reporter, Group())
+    with locked(job.output):
+        return run_planned(plan_run(job, resume), reporter, Group())
 
 
 def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:

@@ -28,6 +28,7 @@ from cores_core.errors import DataError
 from cores_core.files import replacing, save_text
 from cores_core.masks import bounding_box, encode_rle
 from cores_core.sample import BoolMask
+from cores_core.signals import stop_signals_held
 
 SHARD_SIZE = 64
 DRAWING = 1
@@ -92,7 +93,9 @@ def _finish_all(root: Path, shards: list[Shard], workers: int) -> Iterator[list[
         return
     pool = ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"))
     try:
-        yield from pool.map(_finish_shard, [root] * len(shards), shards)
+        with stop_signals_held():
+            finished = pool.map(_finish_shard, [root] * len(shards), shards)
+        yield from finished
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt, no shard is begun that was not yet running
 

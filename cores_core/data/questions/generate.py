@@ -22,7 +22,7 @@ from typing import Any
 
 from cores_core.data.questions.writers import Message, Writer
 from cores_core.errors import ConfigError, DataError
-from cores_core.files import save_text
+from cores_core.files import save_text, writing_hint
 
 ROUNDS = 8
 """How often a topic is asked for before it is left short."""
@@ -296,5 +296,5 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "make room, or name a file that you may write; then call this again"
-        raise DataError(f"cannot write the questions: {path} ({error.strerror or error})", hint=hint) from error
+        message = f"cannot write the questions: {path} ({error.strerror or error})"
+        raise DataError(message, hint=writing_hint(error)) from error
