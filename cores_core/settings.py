@@ -87,6 +87,20 @@ def render_config(config: Config) -> str:
     return yaml.safe_dump(config_tree(config), sort_keys=False)
 
 
+def find_changes(before: Config, after: Config) -> list[str]:
+    """The settings that differ, each as "`train.steps` 60 -> 100"."""
+    old, new = _flatten(config_tree(before)), _flatten(config_tree(after))
+    differing = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
+    return [f"`{key}` {old.get(key)} -> {new.get(key)}" for key in differing]
+
+
+def _flatten(tree: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{start}{key}.") if isinstance(value, Mapping) and value else {f"{start}{key}": value}
+    return flat
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

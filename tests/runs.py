@@ -1,6 +1,7 @@
 """What tests of training runs share: someone who listens to a run, and what a run wrote."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class Listener:
     steps: list[int] = field(default_factory=list)
     validations: list[int] = field(default_factory=list)
     saves: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     def on_start(self, first_step: int, steps: int) -> None:
         self.started.append((first_step, steps))
@@ -27,6 +29,9 @@ class Listener:
         self.steps.append(report.step)
         if report.step == self.die_after:
             raise KeyboardInterrupt
+
+    def on_changes(self, changes: Sequence[str]) -> None:
+        self.changes = list(changes)
 
     def on_validation(self, step: int, result: Evaluation) -> None:
         assert result.items
@@ -48,5 +53,6 @@ def read_rows(output: Path, name: str = "metrics") -> list[dict[str, Any]]:
 
 
 def read_trajectory(output: Path) -> list[dict[str, Any]]:
-    """All that a run logged but how long it took."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in read_rows(output)]
+    """All that a run logged but how long it took, and what was changed when it was resumed."""
+    left_out = ("seconds", "changes")
+    return [{name: value for name, value in row.items() if name not in left_out} for row in read_rows(output)]

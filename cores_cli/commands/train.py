@@ -15,13 +15,20 @@ from cores_cli.interrupts import EXIT_CODES, interrupts
 from cores_cli.options import DataRootOption, DeviceName, DeviceOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cores_core.config import Config
     from cores_core.evaluate.results import Evaluation
     from cores_core.train.loop import StepReport
     from cores_core.train.start import TrainJob
 
+_DEFAULT_PRESET = "tiny"
+
 
 def train(
-    preset: Annotated[str, typer.Option("--preset", help="A preset by name, or a YAML file.")] = "tiny",
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="A preset by name, or a YAML file; else tiny.", show_default=False)
+    ] = None,
     data_root: DataRootOption = Path("data"),
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")] = Path("runs/tiny"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
@@ -55,14 +62,16 @@ def train(
 
     On several GPUs, or in several processes, DeepSpeed shares the images of each step; the run is the same on any
     number of them. Ctrl-C saves a checkpoint and exits with code 130, SIGTERM with 143; `--resume` continues exactly
-    where it stopped. With --resume the run's own config.yaml is read; --set still applies. Under torchrun, or another
-    launcher that sets RANK and WORLD_SIZE, each process joins its group.
+    where it stopped. With --resume the run keeps the settings of its own config.yaml, whatever --preset says; --set
+    still applies, and what changes is shown and recorded. Under torchrun, or another launcher that sets RANK and
+    WORLD_SIZE, each process joins its group.
     """
     from cores_core.runtime import resolve_device
     from cores_core.settings import load_config
     from cores_core.train.start import TrainJob
 
-    source = output / "config.yaml" if resume and (output / "config.yaml").is_file() else preset
+    own = output / "config.yaml"
+    source = own if resume and own.is_file() else preset or _DEFAULT_PRESET
     named = {"train.start_from": start_from, "base.mllm": mllm, "base.sam": sam, "engine.stage": zero}
     named |= {"train.embedding_cache": cache_embeddings}
     given = [f"{key}={value}" for key, value in named.items() if value is not None]
@@ -70,11 +79,24 @@ def train(
     place = resolve_device("cpu" if plan or gpus == 0 else "cuda" if gpus else device)
     job = TrainJob(config=config, data_root=data_root, output=output, device=place)
     count = gpus or processes
+    if source == own and preset is not None:
+        _say_kept_settings(preset, tuple(variants or ()), config)
     if plan:
-        return _show_plan(preset, job, count * nodes)
+        return _show_plan(str(source), job, count * nodes)
     if hostfile is not None:
         raise typer.Exit(_launch_on_machines(hostfile, nodes, gpus or 1))
     _run(job, resume, count)
+
+
+def _say_kept_settings(preset: str, variants: tuple[str, ...], run: "Config") -> None:
+    from cores_core.settings import load_config
+    from cores_core.train.start import compare_with_preset
+
+    kept = compare_with_preset(load_config(preset, (), variants), run)
+    if kept:
+        console.say(f"note: the run keeps its settings, which differ from those of {preset} (there -> here):", "yellow")
+    for difference in kept:
+        console.say(f"    {difference}")
 
 
 def _run(job: "TrainJob", resume: bool, processes: int) -> None:
@@ -173,6 +195,11 @@ class _TerminalReporter:
 
     def on_save(self, step: int, folder: str) -> None:
         console.say(f"saved {folder}")
+
+    def on_changes(self, changes: "Sequence[str]") -> None:
+        console.say("note: the run is resumed with changes, recorded in its config.yaml and metrics.jsonl:", "yellow")
+        for change in changes:
+            console.say(f"    {change}")
 
     def on_death(self, message: str) -> None:
         console.say(f"error: {message}", style="bold red")

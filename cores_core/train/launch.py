@@ -184,6 +184,9 @@ class Silent:
     def on_start(self, first_step: int, steps: int) -> None:
         """Said by rank 0."""
 
+    def on_changes(self, changes: Sequence[str]) -> None:
+        """Said by rank 0."""
+
     def on_step(self, report: StepReport) -> None:
         """Said by rank 0."""
 

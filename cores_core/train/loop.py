@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -52,6 +52,9 @@ class Reporter(Protocol):
 
     def on_start(self, first_step: int, steps: int) -> None:
         """Training begins, or continues, after `first_step` steps."""
+
+    def on_changes(self, changes: Sequence[str]) -> None:
+        """The run is resumed with other settings or data; `changes` is not empty."""
 
     def on_step(self, report: StepReport) -> None:
         """A step is done."""

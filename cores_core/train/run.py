@@ -1,6 +1,6 @@
 """Run a whole training: build or resume, loop, log, validate, save.
 
-<output>/config.yaml            the resolved config
+<output>/config.yaml            the resolved config, and its changes (see `history.py`)
 <output>/metrics.jsonl          a row a step        <output>/validation.jsonl   a row a validation
 <output>/tensorboard/           the same, for TensorBoard
 <output>/checkpoints/step-NNNNNN/
@@ -61,7 +61,7 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
             concepts.load_state_dict(load_concepts(plan.base))
     run = _Run(job, checkpoint, concepts, validation, reporter, group)
     if plan.newest is not None:
-        run.resume_from(plan.newest)
+        run.resume_from(plan.newest, plan.changes)
     if group.leads:
         run.forget_what_came_after()
     options = SampleOptions(
@@ -111,12 +111,14 @@ class _Run:
         self.reporter = reporter
         self.step = self.skipped = 0
         self.best: tuple[float, int] = (-1.0, 0)
+        self.changes: tuple[str, ...] = ()  # that no row of metrics names yet
 
-    def resume_from(self, folder: Path) -> None:
+    def resume_from(self, folder: Path, changes: tuple[str, ...]) -> None:
         state = load_optimizer(folder)
         self.engine.load_state(state["engine"])
         self.step = state["engine"]["steps"]
         self.best = (state["best"][0], state["best"][1])
+        self.changes = changes
 
     def forget_what_came_after(self) -> None:
         """Drop what a killed run logged or half wrote after its last checkpoint."""
@@ -127,6 +129,8 @@ class _Run:
 
     def loop(self, mixture: Mixture) -> int:
         self.reporter.on_start(self.step, self.train.steps)
+        if self.changes:
+            self.reporter.on_changes(self.changes)
         steps = Steps(mixture, self.processor, self.train, self.step, self.group)
         if self.leads and self.train.wandb is not None:
             _mirror_board(self.train.wandb, self.job.output)
@@ -171,7 +175,9 @@ class _Run:
         return report
 
     def _log(self, report: StepReport, board: SummaryWriter) -> None:
-        _append_row(self.job.output / "metrics.jsonl", asdict(report))
+        changed = {"changes": list(self.changes)} if self.changes else {}
+        _append_row(self.job.output / "metrics.jsonl", asdict(report) | changed)
+        self.changes = ()
         if report.step % self.train.log_every == 0:
             for name, value in asdict(report).items():
                 if name != "step":

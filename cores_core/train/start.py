@@ -13,7 +13,6 @@ from cores_core.data.mixture import share_out
 from cores_core.data.registry import find_dataset
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError
-from cores_core.files import save_text
 from cores_core.model.base import read_base
 from cores_core.model.build import Parts, build_tokenizer
 from cores_core.model.checkpoint import (
@@ -30,7 +29,8 @@ from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.placement import check_compiler
 from cores_core.model.plan import MemoryPlan, plan_training
 from cores_core.model.processor import Tokenizer
-from cores_core.settings import load_config, render_config
+from cores_core.settings import find_changes, load_config
+from cores_core.train.history import find_data_changes, find_kept_settings, save_history
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""
@@ -53,11 +53,15 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A job and where it begins: at `config.base`, at a model's weights (`base`), or where it was left (`newest`)."""
+    """A job and where it begins: at `config.base`, at a model's weights (`base`), or where it was left (`newest`).
+
+    `changes` says what is not as it was when the run was left.
+    """
 
     job: TrainJob
     base: Path | None
     newest: Path | None
+    changes: tuple[str, ...] = ()
 
 
 def plan_run(job: TrainJob, resume: bool) -> RunPlan:
@@ -83,19 +87,29 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
             f"there is already a run in: {job.output}", hint="continue it with --resume, or choose another --output"
         )
     newest = newest_checkpoint(job.output)
+    changes: tuple[str, ...] = ()
     if newest is not None:
         begun = load_config(newest / "config.yaml")
         grown = replace(begun.language, vocabulary=job.config.language.vocabulary)  # by tokens of the chain
         begun = replace(begun, language=grown)
         _check_same(_MODEL_SECTIONS, job.config, begun)
         _check_same_training(job.config, begun)
+        data_changes = find_data_changes(job.config, job.data_root, job.output)
+        changes = (*find_changes(begun, job.config), *data_changes)
     else:
         job = replace(job, config=resolve_config(job))
     start = job.config.train.start_from
     base = newest if newest is not None or start is None else find_checkpoint(start)
     job.output.mkdir(parents=True, exist_ok=True)
-    save_text(render_config(job.config), job.output / "config.yaml")
-    return RunPlan(job, base, newest)
+    step = 0 if newest is None else int(newest.name.removeprefix("step-"))
+    save_history(job.config, job.data_root, job.output, step, changes)
+    return RunPlan(job, base, newest, changes)
+
+
+def compare_with_preset(preset: Config, run: Config) -> list[str]:
+    """The settings that a resumed run keeps although a preset has others; sizes that a preset leaves open are none."""
+    sections = (*_MODEL_SECTIONS, "base") if run.train.start_from is not None else _MODEL_SECTIONS
+    return find_kept_settings(preset, run, sections)
 
 
 def resolve_config(job: TrainJob) -> Config:
@@ -240,9 +254,15 @@ def _check_same(sections: Sequence[str], config: Config, begun: Config) -> None:
 def _check_same_training(config: Config, begun: Config) -> None:
     """A run that has begun keeps what its saved optimiser state depends on."""
     if bool(config.loss.concept) != bool(begun.loss.concept):
-        raise ConfigError("`loss.concept` cannot be turned on or off in a run that has begun")
+        raise _cannot_change("loss.concept", begun.loss.concept, config.loss.concept)
     for name in ("lora", "base"):
         if getattr(config, name) != getattr(begun, name):
-            raise ConfigError(f"`{name}` cannot change in a run that has begun")
-    if config.train.optimizer != begun.train.optimizer:
-        raise ConfigError("`train.optimizer` cannot change in a run that has begun")
+            raise _cannot_change(name, getattr(begun, name), getattr(config, name))
+    for name in ("optimizer", "start_from"):
+        if getattr(config.train, name) != getattr(begun.train, name):
+            raise _cannot_change(f"train.{name}", getattr(begun.train, name), getattr(config.train, name))
+
+
+def _cannot_change(name: str, before: object, after: object) -> ConfigError:
+    hint = "leave it as it is, or start a new run with another --output"
+    return ConfigError(f"`{name}` cannot change in a run that has begun: {before} -> {after}", hint=hint)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs import read_rows
 
 from cores_cli.app import main
 from cores_core.config import Config
@@ -116,3 +118,52 @@ def test_a_group_of_processes_is_stopped_together_and_resumed(preset, partworld_
     resumed = subprocess.run([*command, "--resume", "--set", f"train.steps={done + 2}"], stderr=subprocess.DEVNULL)
     assert resumed.returncode == 0
     assert len(losses(run)) == done + 2
+
+
+def test_what_differs_from_a_run_that_is_resumed_is_shown_and_recorded(cli, preset, partworld_root, tmp_path):
+    common = ("train", "--data-root", partworld_root, "--output", tmp_path / "run", "--device", "cpu")
+    assert cli(*common, "--preset", preset, "--set", "train.steps=2", "--set", "train.save_every=2").code == 0
+    again = cli(*common, "--resume", "--preset", preset, "--set", "train.steps=3", "--set", "train.seed=7")
+    assert again.code == 0
+    assert "the run keeps its settings, which differ from those of" in again.stderr
+    assert "`train.steps` 2 -> 3" in again.stderr
+    config = (tmp_path / "run/config.yaml").read_text()
+    assert "# after step 2: `train.seed` 0 -> 7" in config
+    rows = read_rows(tmp_path / "run")
+    assert [row.get("changes") for row in rows] == [None, None, ["`train.steps` 2 -> 3", "`train.seed` 0 -> 7"]]
+    last = cli(*common, "--resume", "--set", "train.steps=4")
+    assert last.code == 0
+    assert "which differ" not in last.stderr
+    text = (tmp_path / "run/config.yaml").read_text()
+    assert "# after step 2: `train.seed` 0 -> 7" in text
+    assert "# after step 3: `train.steps` 3 -> 4" in text
+
+
+def test_data_that_was_prepared_anew_since_a_run_began_is_named(cli, preset, partworld_root, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(partworld_root, data)
+    common = ("train", "--data-root", data, "--output", tmp_path / "run", "--device", "cpu")
+    assert cli(*common, "--preset", preset, "--set", "train.steps=2", "--set", "train.save_every=2").code == 0
+    report = data / "prepared/partworld/report.json"
+    tree = json.loads(report.read_text())
+    tree["splits"]["train"]["fingerprint"] = "of other annotations"
+    report.write_text(json.dumps(tree))
+    again = cli(*common, "--resume", "--set", "train.steps=3")
+    assert again.code == 0
+    assert "the content of `partworld`" in again.stderr
+    assert "the content of `partworld`" in read_rows(tmp_path / "run")[-1]["changes"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [("train.optimizer=muon", "train.optimizer"), ("chain.refiner=false", "chain")],
+)
+def test_a_setting_that_a_run_cannot_change_is_refused_with_both_values(
+    cli, preset, partworld_root, tmp_path, setting, name
+):
+    common = ("train", "--data-root", partworld_root, "--output", tmp_path / "run", "--device", "cpu")
+    assert cli(*common, "--preset", preset, "--set", "train.steps=2", "--set", "train.save_every=2").code == 0
+    outcome = cli(*common, "--resume", "--set", "train.steps=3", "--set", setting)
+    assert outcome.code == 1
+    assert f"`{name}`" in outcome.stderr
+    assert "--output" in outcome.stderr

@@ -1,0 +1,49 @@
+"""What a run was trained with, and what changed when it was resumed.
+
+<output>/config.yaml     ends with a comment for each change: # after step 60: `train.steps` 60 -> 100
+<output>/data.json       the fingerprint of each prepared data set, by which a change of its content is noticed
+<output>/metrics.jsonl   the first row after a change has it under `changes`
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from cores_core.config import Config
+from cores_core.data.prepare import load_reports
+from cores_core.files import save_text
+from cores_core.settings import find_changes, render_config
+
+_MARK = "# after step "
+_DATA_FILE = "data.json"
+
+
+def find_data_changes(config: Config, data_root: Path, output: Path) -> list[str]:
+    """Data sets of a run whose prepared content is not what it was when the run began or was resumed."""
+    path = output / _DATA_FILE
+    if not path.is_file():
+        return []
+    before, now = json.loads(path.read_text(encoding="utf-8")), _fingerprints(config, data_root)
+    return [f"the content of `{name}`" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def save_history(config: Config, data_root: Path, output: Path, step: int, changes: tuple[str, ...]) -> None:
+    """Write the config of a run with all its changes so far, and what its data is."""
+    path = output / "config.yaml"
+    before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    marks = [line for line in before if line.startswith(_MARK)]
+    marks += [f"{_MARK}{step}: {change}" for change in changes]
+    save_text(render_config(config) + "".join(f"{mark}\n" for mark in dict.fromkeys(marks)), path)
+    save_text(json.dumps(_fingerprints(config, data_root), indent=2) + "\n", output / _DATA_FILE)
+
+
+def find_kept_settings(preset: Config, run: Config, resolved: tuple[str, ...]) -> list[str]:
+    """The settings in which a run differs from a preset, but for the `resolved` sections that the preset leaves open."""
+    default = Config()
+    left_open = [name for name in resolved if getattr(preset, name) == getattr(default, name)]
+    return [change for change in find_changes(preset, run) if change.split(".")[0].strip("`") not in left_open]
+
+
+def _fingerprints(config: Config, data_root: Path) -> Mapping[str, str]:
+    found = {name: load_reports(name, data_root).get("train") for name in config.data}
+    return {name: report.fingerprint for name, report in found.items() if report is not None}
