@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from cores_core.train.start import TrainJob
 
 _DEFAULT_PRESET = "tiny"
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="A preset by name, or a YAML file; else tiny.", show_default=False)
+]
 
 
 def train(
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="A preset by name, or a YAML file; else tiny.", show_default=False)
-    ] = None,
+    preset: PresetOption = None,
     data_root: DataRootOption = Path("data"),
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")] = Path("runs/tiny"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,

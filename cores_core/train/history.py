@@ -38,7 +38,7 @@ def save_history(config: Config, data_root: Path, output: Path, step: int, chang
 
 
 def find_kept_settings(preset: Config, run: Config, resolved: tuple[str, ...]) -> list[str]:
-    """The settings in which a run differs from a preset, but for the `resolved` sections that the preset leaves open."""
+    """The settings in which a run differs from a preset, except `resolved` sections that the preset leaves open."""
     default = Config()
     left_open = [name for name in resolved if getattr(preset, name) == getattr(default, name)]
     return [change for change in find_changes(preset, run) if change.split(".")[0].strip("`") not in left_open]

@@ -34,7 +34,7 @@ def finished(tiny_config: Config, partworld_root: Path, tmp_path_factory: pytest
 
 def test_a_run_reports_every_step_and_leaves_its_folder(finished: Path, tiny_config: Config) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "validation.jsonl", "tensorboard", "checkpoints"}
+    assert names == {"config.yaml", "data.json", "metrics.jsonl", "validation.jsonl", "tensorboard", "checkpoints"}
     assert load_config(finished / "config.yaml") == tiny_config
     rows = read_rows(finished)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
