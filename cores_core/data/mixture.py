@@ -34,6 +34,7 @@ class SampleOptions:
         word_dropout: how likely each word of a query is left out, so that no single word is relied on.
         keep: whether images stay in memory once they are read.
         with_scene: whether samples also hold all that their image shows, asked about or not.
+        with_key: whether samples name their pixels, for which each image file is hashed when it is read.
     """
 
     queries: int
@@ -43,6 +44,7 @@ class SampleOptions:
     word_dropout: float = 0.0
     keep: bool = False
     with_scene: bool = False
+    with_key: bool = False
 
 
 class Mixture:
@@ -146,7 +148,7 @@ class Mixture:
             image=image,
             masks=tuple(_pack(region.mask, size_hw) for region in regions),
             ignores=tuple(None if region.ignore is None else _pack(region.ignore, size_hw) for region in regions),
-            key=_name_pixels(path, size_hw),
+            key=_name_pixels(path, size_hw) if self._options.with_key else "",
         )
         if self._options.keep:
             self._kept[index] = shown
@@ -186,7 +188,7 @@ class _Shown:
     is_mirrored: bool = False
 
     def mirrored(self) -> "_Shown":
-        image, key = np.ascontiguousarray(self.image[:, ::-1]), f"{self.key} mirrored"
+        image, key = np.ascontiguousarray(self.image[:, ::-1]), self.key and f"{self.key} mirrored"
         return replace(self, image=image, key=key, is_mirrored=True)
 
     def mask(self, region: int) -> BoolMask:

@@ -8,7 +8,7 @@ where the prefix ends. Ids are built piece by piece, so labels need no counting 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -99,6 +99,15 @@ class Batch:
         return replace(self, **changes, masks=masks, ignores=ignores, thing_maps=maps)
 
 
+class Tokens(NamedTuple):
+    """One row of the token tensors of a `Batch`, before padding; all four of the same length."""
+
+    ids: list[int]
+    positions: list[int]
+    branches: list[int]
+    labels: list[int]
+
+
 def batch_tensors(batch: Batch) -> dict[str, Any]:
     """A batch as plain tensors and values, to be kept and looked at."""
     return {entry.name: getattr(batch, entry.name) for entry in fields(batch) if entry.name != "sizes"}
@@ -167,11 +176,15 @@ class Processor:
             answers: for each image and turn the ids of the answer, in place of the turn's own text. An empty list
                 leaves the answer open, for generation.
         """
-        given = answers if answers is not None else [[self.answer_ids(t) for t in s.turns] for s in samples]
-        packed = [self._pack(sample, ids) for sample, ids in zip(samples, given, strict=True)]
-        columns = zip(*packed, strict=True)
+        given = answers if answers is not None else [None] * len(samples)
+        rows = [self.tokenize(sample, ids) for sample, ids in zip(samples, given, strict=True)]
+        return self.collate_tokenized(samples, rows)
+
+    def collate_tokenized(self, samples: Sequence[Sample], rows: Sequence[Tokens]) -> Batch:
+        """Make a batch of B images with the tokens that `tokenize` gave for each."""
+        columns = zip(*rows, strict=True)
         fill = (self.token_id(prompts.UNKNOWN), 0, PADDING, IGNORED_LABEL)
-        ids, positions, branches, labels = (_pad(rows, value) for rows, value in zip(columns, fill, strict=True))
+        ids, positions, branches, labels = (_pad(column, value) for column, value in zip(columns, fill, strict=True))
         return Batch(
             input_ids=ids,
             positions=positions,
@@ -180,10 +193,6 @@ class Processor:
             mllm_pixels=torch.stack([mllm_pixels(Image.fromarray(sample.image), self.images) for sample in samples]),
             **self._pictures(samples),
         )
-
-    def check_sample(self, sample: Sample) -> None:
-        """Raises DataError if one of its questions is too long."""
-        self._pack(sample, [self.answer_ids(turn) for turn in sample.turns])
 
     def collate_pictures(self, samples: Sequence[Sample]) -> Batch:
         """Make a batch for SAM alone: no tokens, no pixels for the MLLM."""
@@ -242,7 +251,13 @@ class Processor:
             self.token_id(prompts.IMAGE_END),
         ]
 
-    def _pack(self, sample: Sample, answers: Sequence[Sequence[int]]) -> tuple[list[int], ...]:
+    def tokenize(self, sample: Sample, answers: Sequence[Sequence[int]] | None = None) -> Tokens:
+        """The packed sequence of an image's turns, with the ids of other answers if they are given; see `collate`.
+
+        Raises:
+            DataError: a question is too long.
+        """
+        answers = [self.answer_ids(turn) for turn in sample.turns] if answers is None else answers
         ids = list(self._prefix_ids(sample.example))
         start = len(ids)
         positions, branches, labels = list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start
@@ -261,7 +276,7 @@ class Processor:
             positions += range(start, start + length)
             branches += [branch] * length
             labels += [*[IGNORED_LABEL] * len(question), *answer]
-        return ids, positions, branches, labels
+        return Tokens(ids, positions, branches, labels)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))

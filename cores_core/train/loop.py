@@ -17,7 +17,7 @@ from cores_core.errors import DataError, LossError
 from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Counts, Losses, compute_losses, count_terms, mask_losses, text_loss
-from cores_core.model.processor import Batch, Processor
+from cores_core.model.processor import Batch, Processor, Tokens
 from cores_core.runtime import Group
 from cores_core.sample import Sample
 from cores_core.signals import ignore_stop_signals
@@ -109,15 +109,15 @@ class Steps(Dataset[StepData]):
         mine = range(start + self._group.rank, start + images, self._group.size)
         queries = self._config.pretrain_queries if step < pretrain else self._config.queries_per_image
         skipped: list[str] = []
-        samples = [self._draw(position, queries, skipped) for position in mine]
+        samples, rows = zip(*[self._draw(position, queries, skipped) for position in mine], strict=True)
         if step < pretrain:
             return StepData([self._processor.collate_pictures(samples)], skipped)
         size = self._config.images_at_once or len(samples)
-        pieces = (samples[begin : begin + size] for begin in range(0, len(samples), size))
-        return StepData([self._processor.collate(piece) for piece in pieces], skipped)
+        pieces = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
+        return StepData([self._processor.collate_tokenized(samples[piece], rows[piece]) for piece in pieces], skipped)
 
-    def _draw(self, position: int, queries: int, skipped: list[str]) -> Sample:
-        """The sample at a position, or at one far behind it.
+    def _draw(self, position: int, queries: int, skipped: list[str]) -> tuple[Sample, Tokens]:
+        """The sample at a position, or at one far behind it, and its tokens.
 
         Raises:
             DataError: none of several can be used.
@@ -125,11 +125,11 @@ class Steps(Dataset[StepData]):
         for attempt in range(ATTEMPTS):
             try:
                 sample = self._mixture.draw(position + attempt * DETOUR, queries)
-                self._processor.check_sample(sample)
+                tokens = self._processor.tokenize(sample)
             except DataError as error:
                 skipped.append(error.message)
             else:
-                return sample
+                return sample, tokens
         hint = "the data set has changed since it was prepared: prepare it again"
         raise DataError(f"{ATTEMPTS} samples in a row cannot be used, the last: {skipped[-1]}", hint=hint)
 

@@ -72,6 +72,7 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
         word_dropout=train.word_dropout,
         keep=train.keep_images,
         with_scene=concepts is not None,
+        with_key=train.embedding_cache is not None,
     )
     groups = [find_dataset(store.name, job.data_root).group for store in stores]
     weights = share_out(groups, job.config.mixture)

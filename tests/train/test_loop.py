@@ -1,12 +1,18 @@
 """Each step's batch is a pure function of its number, and no image is skipped or shown twice."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cores_core.config import TrainConfig
+from cores_core.data.mixture import Mixture, SampleOptions
+from cores_core.data.store import Store
 from cores_core.errors import DataError
+from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.processor import Processor
 from cores_core.runtime import Group
 from cores_core.train.loop import DETOUR, Steps
 
@@ -27,13 +33,15 @@ class _Positions:
             raise DataError(f"cannot read image {position}")
         return position, queries
 
-    def check_sample(self, sample: Any) -> None:
-        pass
+    def tokenize(self, sample: Any) -> Any:
+        return sample
 
-    def collate(self, samples: list[int]) -> list[int]:
-        return samples
+    def collate_tokenized(self, samples: Sequence[int], rows: Sequence[int]) -> list[int]:
+        assert samples == rows
+        return list(samples)
 
-    collate_pictures = collate
+    def collate_pictures(self, samples: Sequence[int]) -> list[int]:
+        return list(samples)
 
 
 def test_steps_take_the_images_in_order_and_other_batches_of_pictures_while_pretraining() -> None:
@@ -83,3 +91,30 @@ def _batches(first: int, group: Group = ALONE) -> list[Any]:
     source: Any = _Positions()
     steps = Steps(source, source, CONFIG, first, group)
     return [[image for batch in steps[index].batches for image in batch] for index in range(len(steps))]
+
+
+def test_the_answers_of_a_step_are_tokenized_once(checkpoint: Checkpoint, partworld_root: Path) -> None:
+    texts: list[str] = []
+
+    class Counting:
+        """The model's tokenizer, with a list of what it encoded."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(checkpoint.processor.tokenizer, name)
+
+        def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+            texts.append(text)
+            return list(checkpoint.processor.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+
+    source: Any = Counting()
+    ours = checkpoint.processor
+    processor = Processor(source, ours.prompt, ours.images, ours.max_tokens)
+    mixture = Mixture([Store(partworld_root, "partworld", "train")], ours.prompt, SampleOptions(queries=2), seed=0)
+    config = TrainConfig(steps=1, images_per_step=3)
+    (batch,) = Steps(mixture, processor, config, 0, ALONE)[0].batches
+    samples = [mixture.draw(position, config.queries_per_image) for position in range(3)]
+    turns = sum(len(sample.turns) for sample in samples)
+    assert len(texts) == 2 * turns + 1  # question and answer of each turn, and the prefix that all share
+    expected = ours.collate(samples)
+    for name in ("input_ids", "positions", "branches", "labels", "mllm_pixels", "sam_pixels"):
+        assert torch.equal(getattr(batch, name), getattr(expected, name))
