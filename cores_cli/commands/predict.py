@@ -25,15 +25,18 @@ from cores_cli.options import (
 if TYPE_CHECKING:
     from cores_core.predict import Prediction, SavedFiles
 
+QuestionsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="QUESTION...", help="Required, but for --plan: one or more.", show_default=False),
+]
+
 
 def predict(
     image: Annotated[
         str | None,
-        typer.Argument(metavar="IMAGE", help="The image: JPEG, PNG, WebP, BMP or TIFF.", show_default=False),
+        typer.Argument(metavar="IMAGE", help="Required, but for --plan: an image file.", show_default=False),
     ] = None,
-    questions: Annotated[
-        list[str] | None, typer.Argument(metavar="QUESTION...", help="One or more questions.", show_default=False)
-    ] = None,
+    questions: QuestionsArgument = None,
     model: ModelOption = "tiny",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per question on stdout.")] = False,

@@ -26,7 +26,8 @@ NAMED = 3
 
 
 NamesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME...", help="Data sets, or all.", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="NAME...", help="Required, but for --list: data sets, or all.", show_default=False),
 ]
 ListOption = Annotated[bool, typer.Option("--list", help="Show all data sets: what is here, and where to get it.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")]

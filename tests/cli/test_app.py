@@ -30,3 +30,8 @@ def test_version(cli):
 
 def test_unknown_command_is_wrong_usage(cli):
     assert cli("segment").code == 2
+
+
+@pytest.mark.parametrize(("command", "count"), [("predict", 2), ("prepare-data", 1)])
+def test_help_says_which_arguments_are_required(cli, command, count):
+    assert cli(command, "-h").stdout.count("Required, but for --") == count

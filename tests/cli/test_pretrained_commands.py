@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bases import save_hub_llava, save_sam
+from transformers import AutoConfig
 
 
 @pytest.fixture
@@ -74,3 +75,15 @@ def test_another_conversation_words_a_release_otherwise(cli, shared, tmp_path):
     asked = json.loads(cli("predict", picture, *question, "--model", release, "--conversation", "llava_llama_2").stdout)
     plain = json.loads(cli("predict", picture, *question, "--model", release).stdout)
     assert kept["mask"] == asked["mask"] != plain["mask"]
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "llama"])
+def test_a_folder_of_another_model_type_is_named_by_its_type(cli, picture, tmp_path, model_type):
+    folder = tmp_path / "model"
+    AutoConfig.for_model(model_type).save_pretrained(folder)
+    training = cli("train", "--preset", "cores-7b", "--mllm", folder, "--plan", "--output", tmp_path / "run")
+    answer = cli("predict", picture, "What?", "--model", folder, "--output", tmp_path / "out")
+    for outcome in (training, answer):
+        assert outcome.code == 1
+        assert f"`{model_type}`" in outcome.stderr
+        assert "hint:" in outcome.stderr
