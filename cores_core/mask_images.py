@@ -103,7 +103,7 @@ def _interpret(image: Image.Image) -> MaskImage:
         rgba = np.asarray(image.convert("RGBA"))
         alpha = rgba[..., 3]
         if alpha.min() < alpha.max():
-            shape = _split(alpha.astype(np.int64))
+            shape = _split(alpha.astype(np.int64), np.unique(alpha))
             if len(np.unique(rgba[..., :3][shape.target], axis=0)) > 1:
                 raise DataError("its mask is partly transparent and of several colours, so where it ends is not clear")
             return shape
@@ -112,12 +112,11 @@ def _interpret(image: Image.Image) -> MaskImage:
     if 1 in shown and set(shown.tolist()) <= {0, 1, IGNORE_VALUE}:
         ignored = values == IGNORE_VALUE
         return MaskImage(values == 1, ignored if ignored.any() else None)
-    return _split(values)
+    return _split(values, shown)
 
 
-def _split(values: NDArray[np.int64]) -> MaskImage:
-    """The mask of two values, or of blended ones."""
-    shown = np.unique(values)
+def _split(values: NDArray[np.int64], shown: NDArray[Any]) -> MaskImage:
+    """The mask of two values, or of blended ones; `shown` are the different values in ascending order."""
     if len(shown) == 1 or (len(shown) == 2 and shown[0] == 0):
         return MaskImage(values != 0)
     top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _DEEP_WHITE
@@ -139,8 +138,10 @@ def _values(image: Image.Image) -> NDArray[np.int64]:
             raise DataError("its mask holds fractions, and whole numbers are needed")
         return fractions.astype(np.int64)
     colours = np.asarray(image.convert("RGB")).astype(np.int64)
-    numbers: NDArray[np.int64] = colours @ np.array([1 << 32, 1 << 16, 1]) << 16
     spread = np.ptp(colours, axis=2).max()
-    if spread == 0 or (spread <= _GREY_SPREAD and len(np.unique(numbers)) > 2):
+    if spread == 0:
+        return colours[..., 0]
+    numbers: NDArray[np.int64] = colours @ np.array([1 << 32, 1 << 16, 1]) << 16
+    if spread <= _GREY_SPREAD and len(np.unique(numbers)) > 2:
         return np.asarray(image.convert("RGB").convert("L")).astype(np.int64)
     return numbers

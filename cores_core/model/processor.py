@@ -28,7 +28,7 @@ MAX_PREFIXES = 64  # in-context examples whose ids are kept
 PADDED_AT_ONCE = 1 << 22
 """Pixels that are held of an image that is padded to a square, whose area is that of its longest side."""
 MAX_CROPPED_ASPECT = 64
-"""An image that is longer than so many times its shortest side loses its ends before it is enlarged and cropped."""
+"""Aspect ratio above which only the middle of an image is resized before the centre crop, which bounds the memory."""
 DECODER_SCALE = 4
 """Pixels a side that SAM's decoder makes of one patch."""
 PREFIX, PADDING = 0, -1

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image
 
 from cores_core.errors import DataError
-from cores_core.images import check_size
+from cores_core.images import DECODE_ERRORS, check_size
 
 _SIDEWAYS = (5, 6, 7, 8)
 """Values of the EXIF orientation that swap height and width."""
@@ -122,7 +122,7 @@ def read_size(path: Path) -> tuple[int, int]:
             sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
     except FileNotFoundError as error:
         raise DataError("image is missing") from error
-    except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError) as error:  # as Pillow pleases
+    except DECODE_ERRORS as error:
         raise DataError("image cannot be read") from error
     try:
         check_size(width, height)
