@@ -9,6 +9,7 @@ When all are there they are joined, in order, into the split's store: the same b
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -116,9 +117,7 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
             _clear(job)
             job.folder.rmdir()  # unless a piece is kept
         raise
-    with suppress(OSError):
-        _clear(job, keep=False)
-        job.folder.rmdir()
+    shutil.rmtree(job.folder)
     ordered = [tallies[index] for index in range(job.count)]
     return Tally(
         images=sum(tally.images for tally in ordered),
@@ -128,13 +127,9 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
     )
 
 
-def _clear(job: Job, keep: bool = True) -> None:
-    """Remove what earlier calls left. The caller holds the data set's lock, so no other call is writing here.
-
-    Args:
-        keep: whether whole pieces of this job stay.
-    """
-    whole = [path for path in map(job.path, range(job.count)) if keep and path.with_suffix(".json").is_file()]
+def _clear(job: Job) -> None:
+    """Remove all but whole pieces of this job. The data set is locked, so no other call is writing here."""
+    whole = [path for path in map(job.path, range(job.count)) if path.with_suffix(".json").is_file()]
     kept = {*whole, *(path.with_suffix(".json") for path in whole)}
     for path in job.folder.iterdir():
         if path not in kept:

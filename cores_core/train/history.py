@@ -12,7 +12,7 @@ from pathlib import Path
 from cores_core.config import Config
 from cores_core.data.prepare import load_reports
 from cores_core.files import save_text
-from cores_core.settings import find_changes, render_config
+from cores_core.settings import render_config
 
 _MARK = "# after step "
 _DATA_FILE = "data.json"
@@ -35,13 +35,6 @@ def save_history(config: Config, data_root: Path, output: Path, step: int, chang
     marks += [f"{_MARK}{step}: {change}" for change in changes]
     save_text(render_config(config) + "".join(f"{mark}\n" for mark in dict.fromkeys(marks)), path)
     save_text(json.dumps(_fingerprints(config, data_root), indent=2) + "\n", output / _DATA_FILE)
-
-
-def find_kept_settings(preset: Config, run: Config, resolved: tuple[str, ...]) -> list[str]:
-    """The settings in which a run differs from a preset, except `resolved` sections that the preset leaves open."""
-    default = Config()
-    left_open = [name for name in resolved if getattr(preset, name) == getattr(default, name)]
-    return [change for change in find_changes(preset, run) if change.split(".")[0].strip("`") not in left_open]
 
 
 def _fingerprints(config: Config, data_root: Path) -> Mapping[str, str]:

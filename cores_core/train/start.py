@@ -30,7 +30,7 @@ from cores_core.model.placement import check_compiler
 from cores_core.model.plan import MemoryPlan, plan_training
 from cores_core.model.processor import Tokenizer
 from cores_core.settings import find_changes, load_config
-from cores_core.train.history import find_data_changes, find_kept_settings, save_history
+from cores_core.train.history import find_data_changes, save_history
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""
@@ -109,7 +109,8 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
 def compare_with_preset(preset: Config, run: Config) -> list[str]:
     """The settings that a resumed run keeps although a preset has others; sizes that a preset leaves open are none."""
     sections = (*_MODEL_SECTIONS, "base") if run.train.start_from is not None else _MODEL_SECTIONS
-    return find_kept_settings(preset, run, sections)
+    left_open = [name for name in sections if getattr(preset, name) == getattr(_DEFAULTS, name)]
+    return find_changes(replace(preset, **{name: getattr(run, name) for name in left_open}), run)
 
 
 def resolve_config(job: TrainJob) -> Config:
