@@ -31,18 +31,18 @@ import numpy as np
 import torch
 from PIL import Image
 from segment_anything.modeling.image_encoder import Attention
-from torch import Tensor
 
 from cores_core.config import Config, LoraConfig
 from cores_core.data.questions.bank import load_bank
-from cores_core.model.attention import RowAttention
-from cores_core.model.build import build_model, build_processor, build_tokenizer
+from cores_core.model.build import Parts, build_model, build_processor, build_tokenizer
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
 from cores_core.model.cores import CoresModel
 from cores_core.model.embeddings import EmbeddingCache
 from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.processor import Batch
+from cores_core.model.sams.attention import RowAttention
+from cores_core.model.segmenter import Features
 from cores_core.predict import Predictor
 from cores_core.prompts import render_turn
 from cores_core.runtime import Group, seed_everything
@@ -228,9 +228,9 @@ def evaluate(cell: Cell) -> Action:
         return lambda: pixels(segment_image(checkpoint, image, queries, protocol))
 
     def ask_one_by_one() -> None:
-        remembered: list[Tensor] = []
+        remembered: list[Features] = []
 
-        def encode(batch: Batch) -> Tensor:
+        def encode(batch: Batch) -> Features:
             if not remembered or cell.form != RELEASED:
                 remembered[:] = [CoresModel.encode(model, batch)]
             return remembered[0]
@@ -252,7 +252,7 @@ def encode(cell: Cell) -> Action:
     segmenter = load(cell.preset).model.segmenter
     if cell.form == COMPILED:
         segmenter.image_encoder.compile()
-    side = segmenter.image_encoder.img_size
+    side = segmenter.frame.side
     image = torch.randn(1, 3, side, side)
     return torch.no_grad()(lambda: segmenter.encode(image))
 
@@ -289,9 +289,10 @@ def load(preset: str) -> Checkpoint:
     if preset == EMBEDDED:
         return load_checkpoint(EMBEDDED)
     config: Config = load_config(preset)
-    processor = build_processor(config, build_tokenizer(list_questions(), config.language.vocabulary))
+    parts = Parts(config, build_tokenizer(list_questions(), config.language.vocabulary), {})
+    processor = build_processor(parts)
     seed_everything(0)
-    return Checkpoint(build_model(config, processor).eval(), processor, config, about={})
+    return Checkpoint(build_model(parts, processor).eval(), processor, config, about={})
 
 
 def list_questions() -> list[str]:
@@ -330,9 +331,9 @@ def split(sample: Sample) -> Sequence[Sample]:
 def encode_once(model: CoresModel, questions: int) -> None:
     """Let SAM's encoder read each image of a plain batch once."""
 
-    def encode(batch: Batch) -> Tensor:
+    def encode(batch: Batch) -> Features:
         once = replace(batch, sam_pixels=batch.sam_pixels[::questions])
-        return CoresModel.encode(model, once).repeat_interleave(questions, dim=0)
+        return tuple(level.repeat_interleave(questions, dim=0) for level in CoresModel.encode(model, once))
 
     model.encode = encode  # type: ignore[method-assign]
 

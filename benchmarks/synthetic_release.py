@@ -12,9 +12,9 @@ from torch import Tensor
 from cores_core import prompts
 from cores_core.config import LanguageConfig, SamConfig, VisionConfig
 from cores_core.model.cores import CoresModel
-from cores_core.model.mllm import build_mllm
+from cores_core.model.families.llava import build_llava
 from cores_core.model.names import SECOND_LAYER, released_name
-from cores_core.model.segmenter import build_segmenter
+from cores_core.model.sams.sam1 import build_sam1
 
 CLIP_L = VisionConfig(
     image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, read_layer=-2, projector_layers=1
@@ -78,8 +78,8 @@ def write_hollow_release(folder: Path, sizes: Sizes, shards: int = 4) -> int:
 def list_tensors(sizes: Sizes) -> dict[str, Tensor]:
     """Names in the releases' format and tensors on the meta device."""
     with torch.device("meta"):
-        mllm = build_mllm(sizes.language, sizes.vision, image_token_id=0)
-        model = CoresModel(mllm, build_segmenter(sizes.sam), chain_ids=(1, 2), refiner=True)
+        mllm = build_llava(sizes.language, sizes.vision, image_token_id=0)
+        model = CoresModel(mllm, build_sam1(sizes.sam), chain_ids=(1, 2), refiner=True)
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(SECOND_LAYER)}
     return {released_name(name, projector_layers=1): tensor for name, tensor in state.items()}
 

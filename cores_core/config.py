@@ -35,7 +35,9 @@ class VisionConfig:
     """Size of the MLLM's CLIP-style vision tower.
 
     `fit` says how an image meets its square: `pad` or `crop`. `read_layer` is the layer whose states the projector
-    reads, counted from the end. `projector_layers` are 2, or 1 as in the first LLaVA.
+    reads, counted from the end. `projector_layers` are 2, or 1 as in the first LLaVA. All these are for LLaVA 1 and 1.5
+    alone; models of other families have sizes of their own. Of them `max_tokens` bounds the tokens of an image, as far
+    as their image processors can (docs/models.md).
     """
 
     image_size: int = 112
@@ -47,6 +49,7 @@ class VisionConfig:
     fit: Literal["pad", "crop"] = "pad"
     read_layer: int = -1
     projector_layers: Literal[1, 2] = 2
+    max_tokens: int = 576
 
     def __post_init__(self) -> None:
         if self.read_layer >= 0:
@@ -83,7 +86,9 @@ class SamConfig:
 class BaseConfig:
     """Pretrained weights that a model begins with, whose sizes replace `language`, `vision` and `sam`; None for none.
 
-    `mllm` is a LLaVA, by folder or hub id; `sam` a `sam_vit_*.pth`, by path or as vit_h, vit_l, vit_b.
+    `mllm` is a LLaVA or a model of another family (docs/models.md), by folder or hub id. `sam` is a `sam_vit_*.pth`, a
+    folder or a hub id of SAM 2, 2.1 or 3, or one of vit_h, vit_l, vit_b, sam2.1-tiny, sam2.1-small, sam2.1-base-plus,
+    sam2.1-large, sam3.
     """
 
     mllm: str | None = None
@@ -92,11 +97,16 @@ class BaseConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters on the language model (model/lora.py). With rank 0 there are none, and everything trains."""
+    """Low-rank adapters on the language model (model/lora.py). With rank 0 there are none, and everything trains.
+
+    `vocabulary` says what of the token embedding and the vocabulary head trains beside them: both in `full`, as in the
+    paper, or only the `rows` of new tokens, which takes far less memory.
+    """
 
     rank: int = 0
     alpha: int = 16
     dropout: float = 0.05
+    vocabulary: Literal["full", "rows"] = "full"
 
     def __post_init__(self) -> None:
         _check_not_negative("lora", self)

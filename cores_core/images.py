@@ -3,6 +3,7 @@
 import re
 import struct
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def fit_hw(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
     scale = longest / max(size_hw)
     height, width = (max(int(side * scale + 0.5), 1) for side in size_hw)
     return height, width
+
+
+def normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """(H, W, 3) pixels to (3, H, W), less the mean of each channel and in its standard deviations."""
+    scaled = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
 def resize_image(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:

@@ -4,7 +4,7 @@ Source: the CoReS and LISA research releases (system text, templates and example
 Deviation: the location token is spelled `[LOC]` as in the paper; the release's spelling is `REFERENCE_SPELLING`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -32,8 +32,8 @@ Context = Literal["none", "fixed", "random"]
 Wording = Literal["cores", "released"]
 """How tokens are spelled and answers are worded: as in the paper, or as in the released weights' evaluation."""
 
-Conversation = Literal["llava_v1", "llava_v0", "llava_llama_2"]
-"""How turns are set apart, as the releases name it; the first is their default."""
+Conversation = Literal["llava_v1", "llava_v0", "llava_llama_2", "template"]
+"""How turns are set apart, as the releases name it, the first being their default; or by the model's chat template."""
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -242,8 +242,12 @@ def render_example(question: str, answer: str) -> str:
 
 def defuse(text: str) -> str:
     """Break up special tokens in a user's text, so that no tokenizer takes them for real ones."""
-    text = " ".join(text.split())
-    for token in (*SPECIAL_TOKENS, *REFERENCE_SPELLING.values()):
+    return break_up(" ".join(text.split()), (*SPECIAL_TOKENS, *REFERENCE_SPELLING.values()))
+
+
+def break_up(text: str, tokens: Iterable[str]) -> str:
+    """Put a blank behind the first character of each of these tokens that a text holds."""
+    for token in tokens:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 

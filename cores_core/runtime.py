@@ -77,7 +77,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtypes[name]
 
 
-def run_beside(device: torch.device, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def run_beside(device: torch.device, work: Callable[[], tuple[Tensor, ...]]) -> Callable[[], tuple[Tensor, ...]]:
     """Start work on a GPU's second stream, to go on with other work meanwhile; for inference.
 
     Returns:
@@ -90,10 +90,11 @@ def run_beside(device: torch.device, work: Callable[[], Tensor]) -> Callable[[],
     with torch.cuda.stream(side):
         result = work()
 
-    def join() -> Tensor:
+    def join() -> tuple[Tensor, ...]:
         here = torch.cuda.current_stream(device)
         here.wait_stream(side)
-        result.record_stream(here)  # its memory is not given away before this stream is done with it
+        for tensor in result:
+            tensor.record_stream(here)  # its memory is not given away before this stream is done with it
         return result
 
     return join

@@ -17,7 +17,7 @@ from transformers import (
 
 from cores_core import prompts
 from cores_core.config import SamConfig
-from cores_core.model.segmenter import build_segmenter
+from cores_core.model.sams.sam1 import build_sam1
 from cores_core.runtime import seed_everything
 
 SAM = SamConfig(image_size=64, patch_size=8, width=32, depth=2, heads=2, window=4, global_blocks=(1,), prompt_width=16)
@@ -60,7 +60,7 @@ def save_hub_llava(folder: Path, **changes: object) -> Path:
 def save_sam(path: Path, changes: Mapping[str, Tensor | None] | None = None) -> Path:
     """A SAM in segment-anything's format; `changes` replace tensors, or remove them with None."""
     seed_everything(4)
-    weights = {**build_segmenter(SAM).state_dict(), **(changes or {})}
+    weights = {**build_sam1(SAM).state_dict(), **(changes or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor for name, tensor in weights.items() if tensor is not None}, path)
     return path

@@ -16,7 +16,7 @@ from cores_core.config import (
 from cores_core.data.prepare import prepare_partworld
 from cores_core.data.questions.bank import load_bank
 from cores_core.errors import ConfigError
-from cores_core.model.build import build_model, build_processor, build_tokenizer
+from cores_core.model.build import Parts, build_model, build_processor, build_tokenizer
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.placement import check_compiler
 from cores_core.runtime import seed_everything
@@ -65,9 +65,10 @@ def build_checkpoint(config: Config) -> Checkpoint:
         for wordings in (category.whole, *category.parts.values())
         for text in wordings.questions["train"]
     ]
-    processor = build_processor(config, build_tokenizer(texts, config.language.vocabulary))
+    parts = Parts(config, build_tokenizer(texts, config.language.vocabulary), {})
+    processor = build_processor(parts)
     seed_everything(0)
-    return Checkpoint(build_model(config, processor).eval(), processor, config, about={})
+    return Checkpoint(build_model(parts, processor).eval(), processor, config, about={})
 
 
 @pytest.fixture(scope="session")

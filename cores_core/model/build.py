@@ -1,50 +1,104 @@
 """From a config to a model and its processor, with random weights; and the tokenizer a scratch-built model needs."""
 
+import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from cores_core import prompts
 from cores_core.config import Config
 from cores_core.model.cores import CoresModel
-from cores_core.model.mllm import build_mllm
-from cores_core.model.processor import ImageFormat, Processor, Tokenizer
-from cores_core.model.segmenter import build_segmenter
+from cores_core.model.families.chat import ChatPrompts
+from cores_core.model.families.hub import HubMllm, build_hub_mllm
+from cores_core.model.families.llava import build_llava
+from cores_core.model.families.llava_prompts import LlavaPrompts, Square
+from cores_core.model.families.table import FAMILIES
+from cores_core.model.mllm import Mllm
+from cores_core.model.processor import MllmPrompts, Processor
+from cores_core.model.sams.hub import build_hub_sam, hub_frame, hub_prompt_width
+from cores_core.model.sams.sam1 import build_sam1
+from cores_core.model.segmenter import Frame, Segmenter
 from cores_core.model.tensors import Tensors
+from cores_core.model.tokenizer import Tokenizer, token_id
 from cores_core.prompts import PromptFormat
 from cores_core.sample import Query
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a model is put together from; `weights` are the state of the `CoresModel` of `config`, or a part of it."""
+    """What a model is put together from.
+
+    Attributes:
+        config: its settings; sizes of what comes from the hub are in `mllm` and `sam`.
+        weights: the state of the `CoresModel`, or a part of it.
+        mllm: sizes and processor of a multimodal LLM of one of the hub's families; None for a LLaVA of `config`.
+        sam: sizes of a SAM of transformers; None for segment-anything's of `config`.
+    """
 
     config: Config
     tokenizer: Tokenizer
     weights: Tensors
     about: Mapping[str, Any] = field(default_factory=dict)
+    mllm: HubMllm | None = None
+    sam: PreTrainedConfig | None = None
+
+    @property
+    def mllm_width(self) -> int:
+        """D, the width of the MLLM's hidden states."""
+        return self.config.language.width if self.mllm is None else self.mllm.config.get_text_config().hidden_size
+
+    @property
+    def prompt_width(self) -> int:
+        """C, the width of SAM's prompt embeddings."""
+        return self.config.sam.prompt_width if self.sam is None else hub_prompt_width(self.sam)
 
 
-def build_model(config: Config, processor: Processor) -> CoresModel:
-    """Build the model of a config. Its weights come from torch's global generator: seed it first."""
-    mllm = build_mllm(config.language, config.vision, processor.token_id(prompts.IMAGE))
-    return CoresModel(mllm, build_segmenter(config.sam), processor.chain_ids, refiner=config.chain.refiner)
+def with_vocabulary(parts: Parts, rows: int) -> Parts:
+    """The same parts for an embedding of so many rows."""
+    if parts.mllm is None:
+        language = replace(parts.config.language, vocabulary=rows)
+        return replace(parts, config=replace(parts.config, language=language))
+    config = copy.deepcopy(parts.mllm.config)
+    config.get_text_config().vocab_size = rows
+    return replace(parts, mllm=replace(parts.mllm, config=config))
 
 
-def build_processor(config: Config, tokenizer: Tokenizer) -> Processor:
-    """Join a tokenizer with the prompt format and image sizes of a config."""
-    images = ImageFormat(
-        mllm_size=config.vision.image_size,
-        mllm_tokens=(config.vision.image_size // config.vision.patch_size) ** 2,
-        mllm_fit=config.vision.fit,
-        sam_size=config.sam.image_size,
-        sam_grid=config.sam.image_size // config.sam.patch_size,
-    )
-    return Processor(tokenizer, config.prompt, images, max_tokens=config.language.positions)
+def build_model(parts: Parts, processor: Processor) -> CoresModel:
+    """Build a model. Its weights come from torch's global generator: seed it first."""
+    refiner = parts.config.chain.refiner
+    return CoresModel(build_mllm(parts), build_segmenter(parts), processor.chain_ids, refiner)
+
+
+def build_mllm(parts: Parts) -> Mllm:
+    """The multimodal LLM alone, with random weights."""
+    if parts.mllm is not None:
+        return build_hub_mllm(parts.mllm.config)
+    return build_llava(parts.config.language, parts.config.vision, token_id(parts.tokenizer, prompts.IMAGE))
+
+
+def build_segmenter(parts: Parts) -> Segmenter:
+    """The SAM alone, with random weights."""
+    return build_sam1(parts.config.sam) if parts.sam is None else build_hub_sam(parts.sam)
+
+
+def build_processor(parts: Parts) -> Processor:
+    """Join an MLLM's prompts with the prompt format of the config and the frame of the SAM."""
+    config, sam = parts.config, parts.config.sam
+    frame = Frame(sam.image_size, sam.image_size // sam.patch_size) if parts.sam is None else hub_frame(parts.sam)
+    if parts.mllm is None:
+        vision = config.vision
+        square = Square(vision.image_size, (vision.image_size // vision.patch_size) ** 2, vision.fit)
+        mllm: MllmPrompts = LlavaPrompts(parts.tokenizer, config.prompt, square, config.language.positions)
+    else:
+        family, hub = FAMILIES[parts.mllm.config.model_type], parts.mllm
+        family.cap(hub.processor.image_processor, config.vision.max_tokens)
+        longest = hub.config.get_text_config().max_position_embeddings
+        mllm = ChatPrompts(hub.processor, family, config.prompt, longest)
+    return Processor(mllm, config.prompt, frame)
 
 
 def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

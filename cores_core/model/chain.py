@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from cores_core.config import ChainConfig, Config
-from cores_core.model.build import Parts
+from cores_core.config import ChainConfig
+from cores_core.model.build import Parts, with_vocabulary
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.vocabulary import add_tokens
 from cores_core.prompts import Context
@@ -12,21 +12,23 @@ REFINER = "refiner."
 """Beginning of the names of the refiner's tensors."""
 
 
-def change_chain(parts: Parts, chain: ChainConfig, context: Context) -> Config:
+def change_chain(parts: Parts, chain: ChainConfig, context: Context) -> Parts:
     """Change tokenizer and weights such that they fit the chain; what is new comes from torch's global generator.
 
     Tokens that the model lacks get new rows, and a refiner that it lacks is new; one that is not wanted goes.
 
     Returns:
-        The config with the chain, the context and the new size of the vocabulary.
+        The parts with the chain, the context and the new size of the vocabulary.
     """
     config = replace(parts.config, chain=chain, context=context)
-    language = add_tokens(config.language, parts.tokenizer, parts.weights, config.prompt.chain)
+    parts = with_vocabulary(
+        replace(parts, config=config), add_tokens(parts.tokenizer, parts.weights, config.prompt.chain)
+    )
     has_refiner = any(name.startswith(REFINER) for name in parts.weights)
     wants_refiner = chain.refiner and chain.steps > 1
     if wants_refiner and not has_refiner:
-        new = TokenRefiner(config.sam.prompt_width).state_dict()
+        new = TokenRefiner(parts.prompt_width).state_dict()
         parts.weights.update({f"{REFINER}{name}": tensor for name, tensor in new.items()})
     for name in [name for name in parts.weights if name.startswith(REFINER) and not wants_refiner]:
         del parts.weights[name]
-    return replace(config, language=language)
+    return parts

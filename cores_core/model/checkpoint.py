@@ -3,18 +3,20 @@
     mllm/                all weights of the multimodal LLM, as transformers writes and reads them
     adapter/             in its place where LoRA trained: the adapters, embedding and head, as peft writes them
     heads.safetensors    projection, refiner, SAM; beside an adapter only SAM's mask decoder, the rest is the base's
-    processor/           tokenizer with the chain's tokens
+    segmenter/           sizes of a SAM 2 or SAM 3, as transformers writes them
+    processor/           tokenizer with the chain's tokens; of a multimodal LLM of the hub its whole processor
     config.yaml          the resolved config
     concepts.safetensors what stood in for pretraining (train/concepts.py), where it did: only to train on
     optimizer/           only for resuming
     checkpoint.json      format, step, dtype, base, token ids, package versions
 
-Loading is strict: a missing, extra or misshapen tensor is an error that names it.
+Loading is strict: a missing, extra or misshapen tensor is an error that names it. A vocabulary head that is the token
+embedding is stored once. Format 2, which knew LLaVA and SAM 1 alone, is read; format 3 is written.
 """
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata, resources
 from pathlib import Path
@@ -34,18 +36,23 @@ from cores_core.model.build import Parts, build_model, build_processor
 from cores_core.model.chain import REFINER, change_chain
 from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import HALVED, CoresModel
+from cores_core.model.families.chat import ChatPrompts
+from cores_core.model.families.hub import HubMllm, read_hub_mllm, state_of
+from cores_core.model.families.llava import MODEL_TYPE as LLAVA_TYPE
+from cores_core.model.families.llava import model_type
 from cores_core.model.hub import fetch_model, is_hub_id
-from cores_core.model.llava import model_type
 from cores_core.model.lora import add_lora, is_adapter, read_adapter, save_adapter, trained_tensors
-from cores_core.model.names import our_hub_name
-from cores_core.model.processor import Processor, Tokenizer
-from cores_core.model.segmenter import resize_positions
+from cores_core.model.names import our_hub_name, renamed_keys
+from cores_core.model.pretrained import read_processor, tied_names
+from cores_core.model.processor import Processor
+from cores_core.model.sams.hub import read_hub_sam_config
+from cores_core.model.sams.sam1 import resize_positions
 from cores_core.model.tensors import Tensors, read_file, read_tensors
-from cores_core.model.tokenizer import load_tokenizer
+from cores_core.model.tokenizer import Tokenizer, load_tokenizer
 from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 
-FORMAT = 2
+FORMAT, READABLE = 3, (2, 3)
 CONCEPTS = "concepts"
 EMBEDDED = "tiny"
 """The name of the model that ships with the package."""
@@ -108,7 +115,7 @@ def save_checkpoint(
         _save_weights(temporary, checkpoint, dtype)
         if concepts is not None:
             save_file(_stored(concepts, dtype), temporary / f"{CONCEPTS}.safetensors")
-        processor.tokenizer.save_pretrained(temporary / "processor")
+        processor.mllm.save_pretrained(temporary / "processor")
         (temporary / "config.yaml").write_text(render_config(checkpoint.config), encoding="utf-8")
         if optimizer is not None:
             (temporary / "optimizer").mkdir()
@@ -116,7 +123,9 @@ def save_checkpoint(
         about = {
             **checkpoint.about,
             "format": FORMAT,
-            "dtype": str(dtype or checkpoint.model.mllm.llava.dtype).removeprefix("torch."),
+            "mllm": checkpoint.model.mllm.kind,
+            "segmenter": checkpoint.model.segmenter.kind,
+            "dtype": str(dtype or checkpoint.model.mllm.net.dtype).removeprefix("torch."),
             "token_ids": dict(zip(processor.prompt.chain, processor.chain_ids, strict=True)),
             "versions": {package: metadata.version(package) for package in _PACKAGES},
         }
@@ -150,28 +159,40 @@ def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str =
     Raises:
         CheckpointError: a tensor is missing, extra or of another shape.
     """
-    config, weights = parts.config, parts.weights
-    if options.conversation is not None:
-        config = replace(config, conversation=options.conversation)
-    if options.image_size is not None and options.image_size != config.sam.image_size:
-        config = replace(config, sam=replace(config.sam, image_size=options.image_size))
-        weights |= resize_positions(weights, options.image_size // config.sam.patch_size)
-    if options.chain is not None:
-        config = change_chain(replace(parts, config=config), options.chain, options.context or config.context)
-    processor = build_processor(config, parts.tokenizer)
+    weights = parts.weights
+    parts = _with_options(parts, options)
+    processor = build_processor(parts)
     with init_empty_weights(include_buffers=False):
-        model = build_model(config, processor)
+        model = build_model(parts, processor)
     adapter = {name: weights.pop(name) for name in list(weights) if is_adapter(name)}
     _load_weights(model, weights, options, origin)
-    parts = replace(parts, config=config)
     if adapter:
-        tuner = add_lora(model, config.lora)
-        _check_weights({name: t for name, t in model.state_dict().items() if is_adapter(name)}, adapter, origin)
+        tuner = add_lora(model, parts.config.lora, processor.new_ids)
+        expected = {n: t for n, t in trained_tensors(model, parts.config.lora).items() if is_adapter(n)}
+        _check_weights(expected, adapter, origin)
         model.load_state_dict(adapter, strict=False)
         if options.merge:
-            tuner.merge_and_unload(safe_merge=True)
+            model.mllm.net = tuner.merge_and_unload(safe_merge=True)
+            model.mllm.net.tie_weights()
             parts = _without_base(parts)
     return Checkpoint(model.eval(), processor, parts.config, parts.about)
+
+
+def _with_options(parts: Parts, options: LoadOptions) -> Parts:
+    """The same parts with what options change of them; `parts.weights` is changed in place."""
+    config = parts.config
+    if options.conversation is not None:
+        config = replace(config, conversation=options.conversation)
+    if (config.conversation == "template") != (parts.mllm is not None):
+        kind = "this model reads its own chat template" if parts.mllm else "a LLaVA has no chat template"
+        raise CheckpointError(f"{kind}, not conversation `{config.conversation}`", hint="leave out --conversation")
+    if options.image_size is not None and options.image_size != config.sam.image_size:
+        config = replace(config, sam=replace(config.sam, image_size=options.image_size))
+        parts.weights.update(resize_positions(parts.weights, options.image_size // config.sam.patch_size))
+    parts = replace(parts, config=config)
+    if options.chain is not None:
+        parts = change_chain(parts, options.chain, options.context or config.context)
+    return parts
 
 
 def load_model_config(source: str | Path) -> Config:
@@ -192,7 +213,7 @@ def load_optimizer(folder: Path) -> Mapping[str, Any]:
     path = folder / "optimizer" / "state.pt"
     if not path.is_file():
         raise CheckpointError(f"nothing to resume from, no optimizer state in: {folder}")
-    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: Mapping[str, Any] = renamed_keys(torch.load(path, map_location="cpu", weights_only=True))
     return state
 
 
@@ -225,30 +246,49 @@ def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
     if is_released(folder):
         return read_released(folder, shapes_only)
     about = _load_about(folder / "checkpoint.json")
-    config, tokenizer = load_config(folder / "config.yaml"), load_tokenizer(folder / "processor")
+    config = load_config(folder / "config.yaml")
     heads = dict(read_file(folder / "heads.safetensors", shapes_only))
     if not config.lora.rank:
-        mllm = {our_hub_name(name): tensor for name, tensor in read_tensors(folder / "mllm", shapes_only)}
-        return Parts(config, tokenizer, mllm | heads, about)
+        parts = _read_mllm(folder, about, config, shapes_only)
+        parts.weights.update(heads)
+        if (folder / "segmenter").is_dir():
+            parts = replace(parts, sam=read_hub_sam_config(folder / "segmenter"))
+        return parts
     trained_on: Mapping[str, Any] = about.get("base", {})
     for name, found in describe_start(config).items():
         if found["fingerprint"] != trained_on.get(name, {}).get("fingerprint"):
             hint = "put back what it was trained on, or name its place in the checkpoint's config.yaml"
             raise CheckpointError(f"this is not what the adapter was trained on: {found['source']}", hint=hint)
-    base = _read_start(config, tokenizer, shapes_only)
-    base = {name: tensor for name, tensor in base.items() if not name.startswith(REFINER)}  # it is among the heads
-    return Parts(config, tokenizer, base | read_adapter(folder / "adapter", shapes_only) | heads, about)
+    base = _read_start(config, lambda: load_tokenizer(folder / "processor"), shapes_only)
+    weights = {name: tensor for name, tensor in base.weights.items() if not name.startswith(REFINER)}  # among the heads
+    weights |= read_adapter(folder / "adapter", shapes_only) | heads
+    parts = replace(base, config=config, weights=weights, about=about)
+    if base.mllm is None:
+        return replace(parts, tokenizer=load_tokenizer(folder / "processor"))
+    hub = replace(base.mllm, processor=read_processor(folder / "processor"))
+    return replace(parts, mllm=hub, tokenizer=hub.processor.tokenizer)
 
 
-def _read_start(config: Config, tokenizer: Tokenizer, shapes_only: bool) -> Tensors:
-    """The weights that a model with an adapter was put on, itself with all adapters merged."""
+def _read_mllm(folder: Path, about: Mapping[str, Any], config: Config, shapes_only: bool) -> Parts:
+    """The multimodal LLM of a checkpoint that holds its weights, not those of a base."""
+    if about.get("mllm", LLAVA_TYPE) == LLAVA_TYPE:
+        weights = {our_hub_name(name): tensor for name, tensor in read_tensors(folder / "mllm", shapes_only)}
+        return Parts(config, load_tokenizer(folder / "processor"), weights, about)
+    hub, weights = read_hub_mllm(folder / "mllm", shapes_only, folder / "processor")
+    return Parts(config, hub.processor.tokenizer, weights, about, mllm=hub)
+
+
+def _read_start(config: Config, new_tokenizer: Callable[[], Tokenizer], shapes_only: bool) -> Parts:
+    """What a model with an adapter was put on, itself with all adapters merged."""
     start = config.train.start_from
     if start is None:
         with torch.random.fork_rng(devices=[]):
-            return read_base(config, lambda: tokenizer, shapes_only).weights
-    if shapes_only:
-        return dict(inspect_checkpoint(start).model.state_dict())
-    return dict(load_checkpoint(start, replace(DEFAULTS, dtype=None)).model.state_dict())
+            return read_base(config, new_tokenizer, shapes_only)
+    begun = inspect_checkpoint(start) if shapes_only else load_checkpoint(start, replace(DEFAULTS, dtype=None))
+    net, prompts = begun.model.mllm.net, begun.processor.mllm
+    weights = state_of(net) | {n: t for n, t in begun.model.state_dict().items() if not n.startswith("mllm.")}
+    mllm = HubMllm(net.config, prompts.processor) if isinstance(prompts, ChatPrompts) else None
+    return Parts(begun.config, prompts.tokenizer, weights, mllm=mllm, sam=begun.model.segmenter.config)
 
 
 def _without_base(parts: Parts) -> Parts:
@@ -258,16 +298,21 @@ def _without_base(parts: Parts) -> Parts:
 
 def _save_weights(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
     model, lora = checkpoint.model, checkpoint.config.lora
-    weights = trained_tensors(model) if lora.rank else model.state_dict()
-    stored = _stored(weights, dtype)
+    if model.segmenter.config is not None:
+        model.segmenter.config.save_pretrained(folder / "segmenter")
+    if lora.rank:
+        stored = _stored(trained_tensors(model, lora), dtype)
+    else:
+        heads = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("mllm.")}
+        stored = _stored(state_of(model.mllm.net) | heads, dtype)
     heads = {name: stored.pop(name) for name in list(stored) if not name.startswith("mllm.")}
     if lora.rank:
-        save_adapter(folder / "adapter", stored, lora)
+        save_adapter(folder / "adapter", stored, model.mllm, lora, checkpoint.processor.new_ids)
     else:
-        named = {name.removeprefix("mllm.llava."): tensor for name, tensor in stored.items()}
-        llava = copy.copy(model.mllm.llava.config)
-        llava.dtype = next(iter(named.values())).dtype
-        llava.save_pretrained(folder / "mllm")
+        named = {name.removeprefix("mllm.net."): tensor for name, tensor in stored.items()}
+        config = copy.copy(model.mllm.net.config)
+        config.dtype = next(iter(named.values())).dtype
+        config.save_pretrained(folder / "mllm")
         save_torch_state_dict(named, folder / "mllm", max_shard_size=SHARD_SIZE)
     save_file(heads, folder / "heads.safetensors")
 
@@ -278,11 +323,13 @@ def _stored(weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors
 
 def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, origin: Path | str) -> None:
     """Give a model on the meta device its weights, which are taken out of `weights` one by one."""
-    _check_weights(model.state_dict(), weights, origin)
+    tied = {f"mllm.net.{name}" for name in tied_names(model.mllm.net)}
+    _check_weights({n: t for n, t in model.state_dict().items() if n not in tied}, weights, origin)
     own: Tensors = {}
     for name in list(weights):
         own[name] = weights.pop(name).to(options.dtype if name.startswith(HALVED) else torch.float32)
-    model.load_state_dict(own, assign=True)
+    model.load_state_dict(own, strict=False, assign=True)
+    model.mllm.net.tie_weights()
 
 
 def _load_about(path: Path) -> dict[str, Any]:
@@ -291,8 +338,8 @@ def _load_about(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read: {path} ({error})") from error
     found = about.get("format") if isinstance(about, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(f"checkpoint format {found} is not {FORMAT}: {path.parent}")
+    if found not in READABLE:
+        raise CheckpointError(f"checkpoint format {found} is not {' or '.join(map(str, READABLE))}: {path.parent}")
     return dict(about)
 
 

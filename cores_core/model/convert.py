@@ -5,6 +5,7 @@ in `added_tokens.json`. The size of SAM stands nowhere; it follows from the shap
 Source: the releases of LISA and CoReS.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,15 @@ from cores_core import prompts
 from cores_core.config import ChainConfig, Config
 from cores_core.errors import CheckpointError
 from cores_core.model.build import Parts
-from cores_core.model.llava import CONFIG_FILE, add_identity, is_original, load_json, original_sizes, read_original
-from cores_core.model.segmenter import sam_sizes
+from cores_core.model.families.llava import (
+    CONFIG_FILE,
+    add_identity,
+    is_original,
+    load_json,
+    original_sizes,
+    read_original,
+)
+from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
 from cores_core.model.vocabulary import add_image_token
 from cores_core.prompts import PromptFormat
@@ -40,7 +48,7 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
         if token not in tokenizer:
             raise CheckpointError(f"the tokenizer has no token {token}: {folder}", hint="is this LISA or CoReS?")
     config = Config(
-        language=add_image_token(language, tokenizer, weights),
+        language=replace(language, vocabulary=add_image_token(tokenizer, weights)),
         vision=vision,
         sam=sam_sizes(weights),
         chain=ChainConfig(steps=steps, refiner=refiner),

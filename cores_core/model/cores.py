@@ -12,7 +12,7 @@ from cores_core.model.embeddings import EmbeddingCache, encode_cached
 from cores_core.model.mllm import Mllm
 from cores_core.model.processor import Batch
 from cores_core.model.refiner import TokenRefiner
-from cores_core.model.segmenter import Segmenter
+from cores_core.model.segmenter import Features, Segmenter
 
 HALVED = ("mllm.", "segmenter.image_encoder.")
 """Beginnings of the names of all weights that may be in half precision; the mask head and what it is given may not."""
@@ -38,13 +38,13 @@ class ChainOutput:
 
     Attributes:
         text: the chain of reasoning.
-        steps: for each step of the chain its unthresholded logits, (N, 1, 4h, 4w); the last is the answer.
-        image_embeddings: (B, C, h, w) what SAM saw.
+        steps: for each step of the chain its unthresholded logits, (N, 1, s, s); the last is the answer.
+        features: what SAM's image encoder gave, each map with B rows.
     """
 
     text: TextOutput
     steps: tuple[Tensor, ...]
-    image_embeddings: Tensor
+    features: Features
 
     @property
     def coarse(self) -> Tensor:
@@ -63,6 +63,9 @@ class CoresModel(nn.Module):
     `embeddings`, if it is set, keeps what SAM's image encoder makes of images with a key, as long as it is frozen.
     """
 
+    mllm: Mllm
+    segmenter: Segmenter
+
     def __init__(self, mllm: Mllm, segmenter: Segmenter, chain_ids: tuple[int, ...], refiner: bool) -> None:
         super().__init__()
         self.mllm = mllm
@@ -78,9 +81,9 @@ class CoresModel(nn.Module):
         Every turn that segments must hold each token of the chain exactly once, and no other turn any.
         """
         text = self.reason(batch)
-        embeddings = self.encode(batch)
-        steps = self.segment(embeddings[batch.image_index], text.prompts)
-        return ChainOutput(text=text, steps=steps, image_embeddings=embeddings)
+        features = self.encode(batch)
+        steps = self.segment(tuple(level[batch.image_index] for level in features), text.prompts)
+        return ChainOutput(text=text, steps=steps, features=features)
 
     def reason(self, batch: Batch) -> TextOutput:
         """Run the chain of reasoning alone."""
@@ -93,33 +96,33 @@ class CoresModel(nn.Module):
             labels=batch.labels[:, 1:][predicts_label],
         )
 
-    def encode(self, batch: Batch) -> Tensor:
-        """What SAM sees in a batch's images, (B, C, h, w) float32; with `embeddings`, each is rounded to bfloat16."""
+    def encode(self, batch: Batch) -> Features:
+        """What SAM sees in a batch's B images, in float32; with `embeddings`, each is rounded to bfloat16."""
         named = bool(batch.keys) and all(batch.keys)
         if self.embeddings is None or not named or self._encoder_learns():
             return self.segmenter.encode(batch.sam_pixels)
         return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
 
-    def segment(self, image_embeddings: Tensor, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def segment(self, features: Features, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the segmenting chain: each step's prompt, refined by and decoded with the mask of the step before.
 
         Args:
-            image_embeddings: (N, C, h, w), one for each query.
+            features: one image for each query, every map with N rows.
             prompts: one (N, C) for each step.
 
         Returns:
-            For each step its logits, (N, 1, 4h, 4w).
+            For each step its logits, (N, 1, s, s).
         """
-        if not len(image_embeddings):  # words alone: a blank query keeps every weight in the graph, on every process
-            blank = image_embeddings.new_zeros(1, *image_embeddings.shape[1:])
+        if not len(features[0]):  # words alone: a blank query keeps every weight in the graph, on every process
+            blank = tuple(level.new_zeros(1, *level.shape[1:]) for level in features)
             queries = tuple(prompt.new_zeros(1, prompt.shape[1]) + prompt.sum() for prompt in prompts)
             return tuple(logits[:0] for logits in self.segment(blank, queries))
         steps: list[Tensor] = []
         for prompt in prompts:
             prior = steps[-1] if steps else None
             if prior is not None and self.refiner is not None:
-                prompt = self.refiner(prompt, image_embeddings, prior)
-            steps.append(self.segmenter.decode(image_embeddings, prompt, prior))
+                prompt = self.refiner(prompt, features[-1], prior)
+            steps.append(self.segmenter.decode(features, prompt, prior))
         return tuple(steps)
 
     @property

@@ -1,6 +1,6 @@
 """What a frozen SAM image encoder made of the images of a training, kept on disk and shared by all its processes.
 
-<folder>/<identity, 16 letters>/<2 letters>/<sha256 of the key>.safetensors    one (C, h, w) bfloat16 embedding
+<folder>/<identity, 16 letters>/<2 letters>/<sha256 of the key>.safetensors    its bfloat16 feature maps
 
 An embedding is rounded to bfloat16 before its first use, and every image is encoded by itself, so that it does not
 depend on what else is in a batch: a run that finds its embeddings here is, bit for bit, the one that left them.
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from cores_core.errors import DataError
 from cores_core.files import replacing
-from cores_core.model.segmenter import Segmenter
+from cores_core.model.segmenter import Features, Segmenter
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Counts changes of what an embedding is of the same pixels, such as SAM's means; what was kept before is not read."""
-_NAME, _CHECK = "embedding", "crc32"
+_CHECK = "crc32"
 _log = logging.getLogger(__name__)
 
 
@@ -52,19 +52,19 @@ class EmbeddingCache:
             hint = "set train.embedding_cache to a folder that can be written to"
             raise DataError(f"cannot keep embeddings in: {folder} ({error.strerror})", hint=hint) from error
 
-    def get(self, key: str) -> Tensor | None:
-        """The (C, h, w) bfloat16 embedding on the CPU; None if it is not there, cannot be read or is damaged."""
+    def get(self, key: str) -> Features | None:
+        """The bfloat16 maps of one image, on the CPU; None if they are not there, cannot be read or are damaged."""
         try:
             with safe_open(self._path(key), framework="pt") as file:
-                embedding: Tensor = file.get_tensor(_NAME)
-                return embedding if (file.metadata() or {}).get(_CHECK) == _check(embedding) else None
+                features = tuple(file.get_tensor(str(level)) for level in range(len(file.keys())))
+                return features if (file.metadata() or {}).get(_CHECK) == _check(features) else None
         except (OSError, SafetensorError):
             return None
 
-    def put(self, key: str, embedding: Tensor) -> None:
-        """Keep a (C, h, w) embedding, rounded to bfloat16, if there is room; a disk that refuses ends no training."""
-        half = embedding.detach().to("cpu", torch.bfloat16).contiguous()
-        content = save({_NAME: half}, metadata={_CHECK: _check(half)})
+    def put(self, key: str, features: Features) -> None:
+        """Keep the maps of one image, rounded to bfloat16, if there is room; a disk that refuses ends no training."""
+        half = tuple(level.detach().to("cpu", torch.bfloat16).contiguous() for level in features)
+        content = save({str(level): tensor for level, tensor in enumerate(half)}, metadata={_CHECK: _check(half)})
         if len(content) > self._room:
             return
         path = self._path(key)
@@ -100,22 +100,22 @@ def encoder_identity(encoder: nn.Module, image_size: int, precision: str) -> str
     return digest.hexdigest()
 
 
-def encode_cached(cache: EmbeddingCache, segmenter: Segmenter, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-    """The (B, C, h, w) float32 embeddings of (B, 3, S, S) pixels, read where they are known, else encoded and kept.
+def encode_cached(cache: EmbeddingCache, segmenter: Segmenter, pixels: Tensor, keys: Sequence[str]) -> Features:
+    """The float32 features of (B, 3, S, S) pixels, read where they are known, else encoded and kept.
 
     Args:
         keys: B keys that say which pixels these are; none may be empty.
     """
-    known: dict[str, Tensor] = {}
+    known: dict[str, Features] = {}
     for image, key in zip(pixels, keys, strict=True):
         if key in known:
             continue
-        embedding = cache.get(key)
-        if embedding is None:
-            embedding = segmenter.encode(image[None])[0].to(torch.bfloat16)
-            cache.put(key, embedding)
-        known[key] = embedding.to(pixels.device)
-    return torch.stack([known[key] for key in keys]).float()
+        features = cache.get(key)
+        if features is None:
+            features = tuple(level[0].to(torch.bfloat16) for level in segmenter.encode(image[None]))
+            cache.put(key, features)
+        known[key] = tuple(level.to(pixels.device) for level in features)
+    return tuple(torch.stack(levels).float() for levels in zip(*(known[key] for key in keys), strict=True))
 
 
 def _measure(folder: Path) -> int:
@@ -130,8 +130,11 @@ def _measure(folder: Path) -> int:
     return total
 
 
-def _check(embedding: Tensor) -> str:
-    return f"{zlib.crc32(_bytes(embedding)):08x}"
+def _check(features: Features) -> str:
+    total = 0
+    for level in features:
+        total = zlib.crc32(_bytes(level), total)
+    return f"{total:08x}"
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -16,9 +16,9 @@ from cores_core.config import Config
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.llava import CONFIG_FILE
+from cores_core.model.families.llava import CONFIG_FILE
 from cores_core.model.names import EMBEDDING, HEAD, SECOND_LAYER, TOWER, released_name
-from cores_core.model.tokenizer import SentencePieceTokenizer
+from cores_core.model.tokenizer import SentencePieceTokenizer, token_id
 
 TOWER_FOLDER, WEIGHTS_FILE = "clip", "model.safetensors"
 
@@ -54,7 +54,7 @@ def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | N
 def _released_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Our tensors without what we added: the row of the image token, and a second layer that does nothing."""
     weights: dict[str, Tensor] = dict(checkpoint.model.state_dict())
-    image = checkpoint.processor.token_id(prompts.IMAGE)
+    image = token_id(checkpoint.processor.tokenizer, prompts.IMAGE)
     for name in (EMBEDDING, HEAD):
         weights[name] = weights[name][: image if image == len(weights[name]) - 1 else None]
     if checkpoint.config.vision.projector_layers == 1:

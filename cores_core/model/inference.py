@@ -20,7 +20,7 @@ from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
 from cores_core.model.processor import Batch, Processor
-from cores_core.model.segmenter import upsample_masks
+from cores_core.model.segmenter import Features, upsample_masks
 from cores_core.runtime import run_beside
 from cores_core.sample import ImageSize, Query, RgbImage, Sample
 
@@ -42,7 +42,7 @@ class Segmentation:
     Attributes:
         answer: the text chain.
         size: of the image; `square` is the side of what SAM saw of it.
-        steps: for each step of the chain its (1, 1, 4h, 4w) logits on the model's device, none if the answer is not
+        steps: for each step of the chain its (1, 1, s, s) logits on the model's device, none if the answer is not
             well-formed. Their pixels are made when they are first asked for, there.
     """
 
@@ -96,7 +96,7 @@ def segment_image(
     model, processor = checkpoint.model, checkpoint.processor
     turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
     found: list[Segmentation] = []
-    encode: Callable[[], Tensor] | None = None
+    encode: Callable[[], Features] | None = None
     for start in range(0, len(turns), QUERIES_AT_ONCE):
         sample = Sample(image=image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
         batch = processor.collate([sample]).to(model.device)
@@ -162,18 +162,18 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     batch = processor.collate([asked], answers=[[[] for _ in turns]]).to(model.device)
     extra = REASON_TOKENS if processor.prompt.reasons else EXTRA_TOKENS
     limit = max(len(processor.answer_ids(turn)) for turn in asked.turns) + extra
-    return model.mllm.generate(batch, processor.end_id, limit)
+    return model.mllm.generate(batch, processor.mllm.end_id, limit)
 
 
-def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Tensor]) -> list[Segmentation]:
-    """The masks of the answers; `encode` tells what SAM sees in the image, (1, C, h, w)."""
+def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Features]) -> list[Segmentation]:
+    """The masks of the answers; `encode` gives SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.formed:
-        embeddings = encode().repeat_interleave(len(answers.formed), dim=0)
-        steps = checkpoint.model.segment(embeddings, answers.text.prompts)
+        features = tuple(level.repeat_interleave(len(answers.formed), dim=0) for level in encode())
+        steps = checkpoint.model.segment(features, answers.text.prompts)
         _check_finite("the segmenter", steps)
         drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in steps), strict=True), strict=True))
-    size, square = answers.batch.sizes[0], checkpoint.processor.images.sam_size
+    size, square = answers.batch.sizes[0], checkpoint.processor.frame.side
     return [
         Segmentation(checkpoint.processor.decode(ids), size, square, drawn.get(index, ()))
         for index, ids in enumerate(answers.ids)

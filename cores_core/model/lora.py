@@ -3,10 +3,12 @@
 Source: CoReS (arXiv:2404.05673), appendix A, and its release: LoRA on `q_proj` and `v_proj` of the language model (rank
 8, alpha 16, dropout 0.05); fully the token embedding, the vocabulary head, the projection, SAM's mask decoder and the
 refiner. Frozen are the vision tower, its projector, SAM's image and prompt encoders.
+Deviation: with `lora.vocabulary: rows`, only the new tokens' rows of embedding and head train, as peft's trainable
+tokens: today's vocabularies have 150,000 rows.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,62 +19,79 @@ from torch import Tensor
 from cores_core.config import LoraConfig
 from cores_core.errors import CheckpointError
 from cores_core.model.cores import HALVED, CoresModel
-from cores_core.model.names import EMBEDDING, HEAD
+from cores_core.model.mllm import Mllm
+from cores_core.model.names import HEAD
+from cores_core.model.pretrained import tied_names
 from cores_core.model.tensors import Tensors, read_file
+from cores_core.model.vocabulary import is_embedding
 
 if TYPE_CHECKING:  # slow to import, and bitsandbytes with it; only models with adapters need it
     from peft import LoraConfig as PeftConfig
-    from peft.tuners.lora import LoraModel
+    from peft import PeftModel
 
-TRAINED = (EMBEDDING, HEAD, "projection.", "refiner.", "segmenter.mask_decoder.")
-"""Names, or their beginnings, of what trains in full beside the adapters."""
+_TRAINED = ("projection.", "refiner.", "segmenter.mask_decoder.")
+"""Beginnings of the names of what trains in full beside the adapters."""
 WEIGHTS_FILE = "adapter_model.safetensors"
-_TARGETS = r".*language_model\..*\.(q_proj|v_proj)"
+_TARGETS = r".*(language_model|text_model)\..*\.(q_proj|v_proj)"
+_ROWS = ".trainable_tokens_delta"
 _NAME = "default"
-_PEFT_PREFIX, _OUR_PREFIX = "base_model.model.", "mllm.llava."
+_PEFT_PREFIX, _OUR_PREFIX = "base_model.model.", "mllm.net."
 
 
-def add_lora(model: CoresModel, config: LoraConfig) -> "LoraModel":
+def add_lora(model: CoresModel, config: LoraConfig, rows: Sequence[int]) -> "PeftModel":
     """Put adapters, drawn from torch's generator, beside the language model's projections; they change nothing yet.
+
+    Args:
+        rows: ids of the tokens whose rows train with `lora.vocabulary: rows`.
 
     Returns:
         peft's view of the model, which can merge the adapters again.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which peft imports, and which warns of kernels
-    from peft.tuners.lora import LoraModel
+    from peft import PeftModel
 
-    return LoraModel(model.mllm.llava, {_NAME: _peft_config(config)}, _NAME)
+    return PeftModel(model.mllm.net, _peft_config(model.mllm, config, rows), _NAME)
 
 
 def choose_trainable(model: CoresModel, config: LoraConfig, frozen_dtype: torch.dtype = torch.float32) -> None:
-    """Let those parameters learn that should, in float32: all, or with adapters these and `TRAINED`.
+    """Let those parameters learn that should, in float32: all, or with adapters those of `trained_tensors`.
 
     Args:
         frozen_dtype: precision of those that do not learn, as far as they may be in half precision.
     """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not config.rank or name.startswith(TRAINED) or is_adapter(name))
+        parameter.requires_grad_(not config.rank or _trains(name, config))
         half = not parameter.requires_grad and name.startswith(HALVED)
         parameter.data = parameter.data.to(frozen_dtype if half else torch.float32)
 
 
-def trained_tensors(model: CoresModel) -> Tensors:
+def trained_tensors(model: CoresModel, config: LoraConfig) -> Tensors:
     """The tensors that a model with adapters must keep: all others are those of its base."""
-    return {n: tensor for n, tensor in model.state_dict().items() if n.startswith(TRAINED) or is_adapter(n)}
+    shared = tuple(f"mllm.net.{name.removesuffix('weight')}" for name in tied_names(model.mllm.net))
+    found = {name: tensor for name, tensor in model.state_dict().items() if _trains(name, config)}
+    return {name: tensor for name, tensor in found.items() if not name.startswith(shared)} if shared else found
+
+
+def _trains(name: str, config: LoraConfig) -> bool:
+    in_full = config.vocabulary == "full" and (name == HEAD or is_embedding(name))
+    return in_full or name.startswith(_TRAINED) or is_adapter(name)
 
 
 def is_adapter(name: str) -> bool:
     """Whether a tensor belongs to an adapter."""
-    return ".lora_" in name
+    return ".lora_" in name or _ROWS in name
 
 
-def save_adapter(folder: Path, weights: Mapping[str, Tensor], config: LoraConfig) -> None:
+def save_adapter(
+    folder: Path, weights: Mapping[str, Tensor], mllm: Mllm, config: LoraConfig, rows: Sequence[int]
+) -> None:
     """Write the MLLM's part of `trained_tensors` as peft's `save_pretrained` does, for `PeftModel.from_pretrained`.
 
     The token embedding and the head have rows for the new tokens: resize the base model's before.
     """
-    peft = _peft_config(config)
-    peft.modules_to_save = ["embed_tokens", "lm_head"]
+    peft = _peft_config(mllm, config, rows)
+    if config.vocabulary == "full":
+        peft.modules_to_save = ["embed_tokens"] if mllm.is_tied else ["embed_tokens", "lm_head"]
     peft.save_pretrained(str(folder))
     theirs = {_PEFT_PREFIX + name.removeprefix(_OUR_PREFIX).replace(f".{_NAME}", ""): t for name, t in weights.items()}
     save_file(theirs, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -87,13 +106,28 @@ def read_adapter(folder: Path, shapes_only: bool = False) -> Tensors:
     weights: Tensors = {}
     for name, tensor in read_file(folder / WEIGHTS_FILE, shapes_only):
         ours = _OUR_PREFIX + name.removeprefix(_PEFT_PREFIX)
-        weights[ours.replace(".weight", f".{_NAME}.weight") if is_adapter(ours) else ours] = tensor
+        if ours.endswith(_ROWS):
+            ours = f"{ours}.{_NAME}"
+        elif is_adapter(ours):
+            ours = ours.replace(".weight", f".{_NAME}.weight")
+        weights[ours] = tensor
     if not any(map(is_adapter, weights)):
         raise CheckpointError(f"no adapter in: {folder / WEIGHTS_FILE}")
     return weights
 
 
-def _peft_config(config: LoraConfig) -> "PeftConfig":
+def _peft_config(mllm: Mllm, config: LoraConfig, rows: Sequence[int]) -> "PeftConfig":
     from peft import LoraConfig as PeftConfig
 
-    return PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=_TARGETS)
+    indices = None
+    if config.vocabulary == "rows":
+        layers = ("embed_tokens",) if mllm.is_tied else ("embed_tokens", "lm_head")
+        indices = {layer: list(rows) for layer in layers}
+    return PeftConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=_TARGETS,
+        trainable_token_indices=indices,
+        ensure_weight_tying=mllm.is_tied,
+    )

@@ -1,73 +1,96 @@
 """A stock multimodal LLM: packed tokens and images in, hidden states out; and greedy writing of answers.
 
 Packed sequences (see `processor.py`) need no special model: a 4-D attention mask lets each branch see the prefix and
-itself only, and positions start again in each branch.
+itself only, and positions start again in each branch. What differs between families of models is in their `Family`.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import DynamicCache, PreTrainedModel
 
-from cores_core.config import LanguageConfig, VisionConfig
+from cores_core.model.families.table import Family
+from cores_core.model.pretrained import tied_names
 from cores_core.model.processor import PADDING, PREFIX, Batch
+from cores_core.model.visibility import Places, additive_mask
 
 
 class Mllm(nn.Module):
-    """A LLaVA-style model. D is the width of its hidden states."""
+    """A multimodal LLM of transformers. D is the width of its hidden states, V the size of its vocabulary."""
 
-    def __init__(self, llava: LlavaForConditionalGeneration) -> None:
+    def __init__(self, net: PreTrainedModel, family: Family) -> None:
         super().__init__()
-        self.llava = llava
+        self.net = net
+        self.family = family
 
     @property
     def width(self) -> int:
         """D, the width of a hidden state."""
-        return int(self.llava.config.text_config.hidden_size)
+        return int(self.text_config.hidden_size)
+
+    @property
+    def kind(self) -> str:
+        """The model type that transformers gives it."""
+        return str(self.net.config.model_type)
+
+    @property
+    def text_config(self) -> Any:
+        """The sizes of the language model, in transformers' names."""
+        return self.net.config.get_text_config()
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The model's parts by the names that users know; a head that shares the embedding's weights is none."""
+        inner, family = self.net.model, self.family
+        parts = {"language model": getattr(inner, family.language)}
+        if not self.is_tied:
+            parts["vocabulary head"] = self.net.lm_head
+        parts["vision tower"] = getattr(inner, family.vision)
+        if family.projector is not None:
+            parts["projector"] = getattr(inner, family.projector)
+        return parts
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the vocabulary head is the token embedding."""
+        return bool(tied_names(self.net))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Last-layer hidden states (after the final norm), (B, T, D)."""
-        output = self.llava.model(
-            input_ids=batch.input_ids,
-            pixel_values=batch.mllm_pixels.to(self.llava.dtype),
-            attention_mask=self._attention(batch.branches, batch.branches, causal=True),
-            position_ids=batch.positions,
-            use_cache=False,
-        )
-        hidden: Tensor = output.last_hidden_state
+        """Last-layer hidden states (after the final norm), (R, T, D)."""
+        places = Places(batch.branches, batch.positions, self._is_image(batch.input_ids))
+        hidden = self._read(batch, self._attention(places, places), self._positions(batch))
         return hidden.to(batch.input_ids.device)  # which is elsewhere if the layers are spread over devices
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Vocabulary logits of hidden states (..., D); nobody can write an image."""
-        scores: Tensor = self.llava.lm_head(hidden).to(hidden.device)
-        images = torch.arange(scores.shape[-1], device=scores.device) == self.llava.config.image_token_id
+        """Vocabulary logits (..., V) of hidden states (..., D); that of the image token is the lowest number."""
+        scores: Tensor = self.net.lm_head(hidden).to(hidden.device)
+        images = torch.arange(scores.shape[-1], device=scores.device) == self.net.config.image_token_id
         return scores.masked_fill(images, torch.finfo(scores.dtype).min)
 
     @torch.no_grad()
     def generate(self, batch: Batch, end_id: int, limit: int) -> list[list[int]]:
-        """Write the answers of one image's open turns greedily, all together, the prefix read once.
+        """Write the answers of one row's open turns greedily, all together, the prefix read once.
 
         Args:
-            batch: one image whose turns have no answer yet.
+            batch: one image in one row, whose turns have no answer yet.
             end_id: the token that ends an answer.
             limit: the most tokens an answer may have.
 
         Returns:
             For each turn its ids, with the end token if it was written.
         """
-        cache = DynamicCache(config=self.llava.config.text_config)
-        seen, turns = batch.branches, batch.counts[0]
-        output = self.llava.model(
-            input_ids=batch.input_ids,
-            pixel_values=batch.mllm_pixels.to(self.llava.dtype),
-            attention_mask=self._attention(seen, seen, causal=True),
-            position_ids=batch.positions,
-            cache=cache,
-            use_cache=True,
-        )
-        numbers = torch.arange(1, turns + 1, device=seen.device)[None]  # (1, N) branch of each new token
-        last = torch.stack([(seen[0] == number).nonzero().max() for number in numbers[0]])
-        hidden, positions = output.last_hidden_state.to(seen.device)[:, last], batch.positions[:, last]
-        answers: list[list[int]] = [[] for _ in range(turns)]
+        cache = DynamicCache() if self.family.packs else DynamicCache(config=self.text_config)
+        seen = Places(batch.branches, batch.positions, self._is_image(batch.input_ids))
+        positions = self._positions(batch)
+        hidden = self._read(batch, self._attention(seen, seen), positions, cache)
+        branches = torch.unique(seen.branches[0])  # in ascending order
+        numbers = branches[branches > PREFIX][None]  # (1, N) branch of each new token
+        last = torch.stack([(seen.branches[0] == number).nonzero().max() for number in numbers[0]])
+        new = Places(numbers, seen.order[:, last], torch.zeros_like(numbers, dtype=torch.bool))
+        hidden, positions = hidden.to(numbers.device)[:, last], positions[..., last]
+        answers: list[list[int]] = [[] for _ in last]
         for _ in range(limit):
             tokens = self.logits(hidden).argmax(dim=-1)  # (1, N)
             for answer, token in zip(answers, tokens[0].tolist(), strict=True):
@@ -75,57 +98,59 @@ class Mllm(nn.Module):
                     answer.append(token)
             if all(answer[-1] == end_id for answer in answers):
                 break
-            seen, positions = torch.cat([seen, numbers], dim=1), positions + 1
-            hidden = self.llava.model(
+            new, positions = new._replace(order=new.order + 1), positions + 1
+            seen = seen.followed_by(new)
+            hidden = self.net.model(
                 input_ids=tokens,
-                attention_mask=self._attention(numbers, seen, causal=False),
+                attention_mask=self._attention(new, seen),
                 position_ids=positions,
                 cache=cache,
                 use_cache=True,
-            ).last_hidden_state.to(seen.device)
+            ).last_hidden_state.to(numbers.device)
         return answers
 
-    def _attention(self, queries: Tensor, keys: Tensor, causal: bool) -> Tensor:
-        """Additive mask (B, 1, Tq, Tk): a token sees the prefix and its own branch, and with `causal` nothing later."""
-        same = (keys[:, None] == queries[:, :, None]) | ((keys == PREFIX)[:, None] & (queries != PADDING)[:, :, None])
-        if causal:
-            same = same & torch.ones_like(same[0]).tril()
-        dtype = self.llava.dtype
-        return torch.where(same[:, None], torch.zeros((), dtype=dtype, device=keys.device), torch.finfo(dtype).min)
+    def _read(self, batch: Batch, mask: Any, positions: Tensor, cache: DynamicCache | None = None) -> Tensor:
+        vision = {n: t.to(self.net.dtype) if t.is_floating_point() else t for n, t in batch.vision.items()}
+        output = self.net.model(
+            input_ids=batch.input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            cache=cache,
+            use_cache=cache is not None,
+            **vision,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
+    def _is_image(self, input_ids: Tensor) -> Tensor:
+        return input_ids.eq(self.net.config.image_token_id)
 
-def build_mllm(language: LanguageConfig, vision: VisionConfig, image_token_id: int) -> Mllm:
-    """Build a LLaVA with random weights from its sizes: a Llama, a CLIP vision tower, a projector.
+    def _positions(self, batch: Batch) -> Tensor:
+        """The rotary positions of a batch: places in the plain sequence (R, T), or those of M-RoPE (3, R, T).
 
-    A projector of one layer is one of two whose second does nothing: its weights must be the identity.
-    """
-    text = LlamaConfig(
-        hidden_size=language.width,
-        num_hidden_layers=language.layers,
-        num_attention_heads=language.heads,
-        num_key_value_heads=language.key_heads or language.heads,
-        intermediate_size=language.mlp,
-        vocab_size=language.vocabulary,
-        max_position_embeddings=language.positions,
-        rms_norm_eps=language.norm_epsilon,
-        rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
-        initializer_range=language.width**-0.5,
-    )
-    tower = CLIPVisionConfig(
-        hidden_size=vision.width,
-        intermediate_size=vision.mlp or 4 * vision.width,
-        num_hidden_layers=vision.layers,
-        num_attention_heads=vision.heads,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-    )
-    config = LlavaConfig(
-        text_config=text,
-        vision_config=tower,
-        image_token_id=image_token_id,
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=vision.read_layer,
-        projector_hidden_act="gelu" if vision.projector_layers == 2 else "linear",
-        tie_word_embeddings=False,
-    )
-    return Mllm(LlavaForConditionalGeneration(config))
+        An image takes as many places as its longer side has tokens in M-RoPE, so that a branch begins at the largest
+        number of the prefix plus 1.
+        """
+        if not self.family.mrope:
+            return batch.positions
+        positions = batch.positions.expand(3, -1, -1).clone()
+        for row, (ids, branches) in enumerate(zip(batch.input_ids, batch.branches, strict=True)):
+            prefix = ids[branches == PREFIX][None]
+            grid = batch.vision["image_grid_thw"][row : row + 1]
+            found, _ = self.net.model.get_rope_index(prefix, self._is_image(prefix).int(), image_grid_thw=grid)
+            length = prefix.shape[1]
+            positions[:, row, :length] = found[:, 0]
+            positions[:, row, length:] += found.max() + 1 - length
+        self.net.model.rope_deltas = None  # state that a call leaves behind
+        return positions
+
+    def _attention(self, queries: Places, keys: Places) -> Any:
+        """What the language model takes as its attention mask: a tensor, or one for each kind of layer."""
+        if not self.family.packs:
+            return (keys.branches != PADDING).long()  # (R, Tk): such models make a causal mask of their own
+        both_ways, dtype = self.family.sees_images_both_ways, self.net.dtype
+        whole = additive_mask(queries, keys, both_ways, dtype)
+        if "sliding_attention" not in (getattr(self.text_config, "layer_types", None) or ()):
+            return whole
+        window = additive_mask(queries, keys, both_ways, dtype, window=self.text_config.sliding_window)
+        return {"full_attention": whole, "sliding_attention": window}

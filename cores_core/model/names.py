@@ -1,17 +1,18 @@
 """What the releases and the hub call their tensors, and what we call them: one table each, read in both directions."""
 
 import re
+from typing import Any
 
-LANGUAGE = "mllm.llava.model.language_model."
-TOWER = "mllm.llava.model.vision_tower."
-FIRST_LAYER, SECOND_LAYER = (f"mllm.llava.model.multi_modal_projector.linear_{number}." for number in (1, 2))
-EMBEDDING, HEAD = f"{LANGUAGE}embed_tokens.weight", "mllm.llava.lm_head.weight"
+LANGUAGE = "mllm.net.model.language_model."
+TOWER = "mllm.net.model.vision_tower."
+FIRST_LAYER, SECOND_LAYER = (f"mllm.net.model.multi_modal_projector.linear_{number}." for number in (1, 2))
+EMBEDDING, HEAD = f"{LANGUAGE}embed_tokens.weight", "mllm.net.lm_head.weight"
 
 _PREFIXES = (
     ("model.layers.", f"{LANGUAGE}layers."),
     ("model.norm.", f"{LANGUAGE}norm."),
     ("model.embed_tokens.", f"{LANGUAGE}embed_tokens."),
-    ("lm_head.", "mllm.llava.lm_head."),
+    ("lm_head.", "mllm.net.lm_head."),
     ("model.vision_tower.vision_tower.vision_model.", TOWER),
     ("model.mm_projector.0.", FIRST_LAYER),
     ("model.mm_projector.2.", SECOND_LAYER),
@@ -24,16 +25,26 @@ _PREFIXES = (
 """Prefix in the releases, prefix in `CoresModel.state_dict()`."""
 _HUB_PREFIXES = (
     ("language_model.model.", LANGUAGE),
-    ("language_model.lm_head.", "mllm.llava.lm_head."),
+    ("language_model.lm_head.", "mllm.net.lm_head."),
     ("vision_tower.vision_model.", TOWER),
     ("vision_tower.", TOWER),
-    ("multi_modal_projector.", "mllm.llava.model.multi_modal_projector."),
+    ("multi_modal_projector.", "mllm.net.model.multi_modal_projector."),
     ("model.vision_tower.vision_model.", TOWER),
-    ("model.", "mllm.llava.model."),
-    ("lm_head.", "mllm.llava.lm_head."),
+    ("model.", "mllm.net.model."),
+    ("lm_head.", "mllm.net.lm_head."),
 )
 """Prefix of a LLaVA on the hub, in the layouts that transformers has written over the years; and in ours."""
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$|^model\.visual_model\.pixel_(mean|std)$")
+
+
+def renamed_keys(state: Any) -> Any:
+    """An optimiser's state of checkpoint format 2 by today's names: a multimodal LLM was called `llava` there."""
+    if isinstance(state, dict):
+        return {
+            key.replace("mllm.llava.", "mllm.net.") if isinstance(key, str) else key: renamed_keys(value)
+            for key, value in state.items()
+        }
+    return state
 
 
 def is_derived(released: str) -> bool:

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
-from transformers.utils import logging
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from cores_core.errors import ConfigError
 from cores_core.model.cores import CoresModel
+from cores_core.model.mllm import Mllm
+from cores_core.model.pretrained import without_progress
 
 Quantization = Literal["4bit", "8bit"]
 BITS: Mapping[str, float] = {"4bit": 4.5, "8bit": 8}
 """Bits a weight; 4-bit blocks of 64 have a scale each."""
 QUANTIZED = "language model"
-_KEPT = ["lm_head", "model.multi_modal_projector", "model.vision_tower"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def check_placement(placement: Placement) -> None:
 def place_model(model: CoresModel, placement: Placement) -> None:
     """Bring a model from the CPU to where it runs."""
     if placement.quantization or placement.spread:
-        model.mllm.llava = _reload(model.mllm.llava, placement)
+        model.mllm.net = _reload(model.mllm, placement)
     else:
         model.mllm.to(placement.device)
     for part in (model.segmenter, model.projection, model.refiner):
@@ -91,30 +91,27 @@ def check_compiler() -> None:
         raise ConfigError("to compile the model needs a C++ compiler and Python's headers", hint=hint)
 
 
-def _reload(llava: LlavaForConditionalGeneration, placement: Placement) -> LlavaForConditionalGeneration:
-    """The same MLLM through transformers' loading, which can quantise and spread."""
+def _reload(mllm: Mllm, placement: Placement) -> PreTrainedModel:
+    """The same model through transformers' loading, which can quantise and spread."""
+    net, family = mllm.net, mllm.family
+    kept = ["lm_head", *(f"model.{name}" for name in (family.vision, family.projector) if name is not None)]
     config = None
     if placement.quantization == "8bit":
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT)
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     elif placement.quantization == "4bit":
         config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=llava.dtype,
-            llm_int8_skip_modules=_KEPT,
+            bnb_4bit_compute_dtype=net.dtype,
+            llm_int8_skip_modules=kept,
         )
-    showed_progress = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        moved = LlavaForConditionalGeneration.from_pretrained(
+    with without_progress():
+        moved: PreTrainedModel = type(net).from_pretrained(
             None,
-            config=llava.config,
-            state_dict=llava.state_dict(),
-            dtype=llava.dtype,
+            config=net.config,
+            state_dict=net.state_dict(),
+            dtype=net.dtype,
             device_map="auto" if placement.spread else {"": placement.device},
             quantization_config=config,
         )
-    finally:
-        if showed_progress:
-            logging.enable_progress_bar()
     return moved.eval()

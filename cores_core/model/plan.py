@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from cores_core import prompts
-from cores_core.config import Config
-from cores_core.model.attention import QUERIES
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
 from cores_core.model.placement import BITS, QUANTIZED, Quantization
+from cores_core.model.sams.attention import QUERIES
 from cores_core.sample import Query, Sample
 
 QUESTION = "Which part of it would one use to change direction when it moves fast?"
 """Stands for the length of a question."""
+TYPICAL_HW = (480, 640)
+"""Stands for the size of an image, where its tokens depend on it."""
 ATTENTION_COPIES = 3
 """How often SAM holds the scores of its attention at once: the product, the sum with positions, the softmax."""
 _HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
@@ -58,11 +60,8 @@ class MemoryPlan:
 
 def model_parts(model: CoresModel) -> Mapping[str, nn.Module]:
     """The parts of a model by the names that users know."""
-    parts = {
-        "language model": model.mllm.llava.model.language_model,
-        "vocabulary head": model.mllm.llava.lm_head,
-        "vision tower": model.mllm.llava.model.vision_tower,
-        "projector": model.mllm.llava.model.multi_modal_projector,
+    parts: dict[str, nn.Module | None] = {
+        **model.mllm.parts,
         "token projection": model.projection,
         "refiner": model.refiner,
         "SAM image encoder": model.segmenter.image_encoder,
@@ -82,12 +81,14 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
     """What is worth knowing of a checkpoint beside its sizes, by name."""
     processor, config = checkpoint.processor, checkpoint.config
     tokens = zip(processor.prompt.chain, processor.chain_ids, strict=True)
+    tokens_of_image = count_image_tokens(checkpoint, TYPICAL_HW)
     base = checkpoint.about.get("base", {})
     return {
         "chain": f"{config.chain.steps} steps, {'with' if config.chain.refiner else 'without'} refiner",
         "tokens": ", ".join(f"{token} = {index}" for token, index in tokens),
         "prompts": f"context {config.context}, wording {config.wording}, conversation {config.conversation}",
-        "image sizes": f"{processor.images.mllm_size} px (MLLM), {processor.images.sam_size} px (SAM)",
+        "models": f"{checkpoint.model.mllm.kind} (MLLM), {checkpoint.model.segmenter.kind} (SAM)",
+        "images": f"{tokens_of_image} tokens (MLLM, 640x480), {processor.frame.side} px (SAM)",
         **{f"base {name}": f"{found['source']} ({found['fingerprint']})" for name, found in base.items()},
         **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict | list)},
     }
@@ -103,7 +104,7 @@ def plan_prediction(
         dtype: precision of the MLLM and of SAM's image encoder.
         quantization: of the language model's linear layers.
     """
-    config, model = checkpoint.config, checkpoint.model
+    model = checkpoint.model
     parts = []
     for name, module in model_parts(model).items():
         bits = 8 * (dtype if name in _HALVED_PARTS else torch.float32).itemsize
@@ -111,10 +112,13 @@ def plan_prediction(
         count = _count(module)
         weight_bytes = int((count - linear) * bits + linear * (BITS[quantization] if quantization else 0)) // 8
         parts.append(PartPlan(name, count, 0, weight_bytes))
-    tokens, language = _tokens(checkpoint, questions), config.language
-    cache = 2 * language.layers * language.width * (language.key_heads or language.heads) // language.heads
-    language_bytes = tokens * (cache + 4 * language.width + 2 * language.mlp) * dtype.itemsize
-    return MemoryPlan(tuple(parts), 0, 0, max(language_bytes, _sam_attention(config) * dtype.itemsize))
+    text = model.mllm.text_config
+    key_width = text.num_key_value_heads * (
+        getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    )
+    per_token = 2 * text.num_hidden_layers * key_width + 4 * text.hidden_size + 2 * text.intermediate_size
+    language_bytes = count_tokens(checkpoint, questions) * per_token * dtype.itemsize
+    return MemoryPlan(tuple(parts), 0, 0, max(language_bytes, _sam_attention(checkpoint) * dtype.itemsize))
 
 
 def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
@@ -124,7 +128,7 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
         checkpoint: may be on the meta device.
         processes: that train together and, by the stage of ZeRO, divide moments, gradients and weights.
     """
-    model, train, language = checkpoint.model, checkpoint.config.train, checkpoint.config.language
+    model, train, text = checkpoint.model, checkpoint.config.train, checkpoint.model.mllm.text_config
     stage = checkpoint.config.engine.stage if processes > 1 else 0
     parts, learning = [], 0
     for name, module in model_parts(model).items():
@@ -134,33 +138,60 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
         parts.append(PartPlan(name, _count(module), sum(p.numel() for p in trainable), weight_bytes))
         learning += sum(parameter.numel() * parameter.dtype.itemsize for parameter in trainable)
     width = 2 if train.precision == "bf16" else 4
-    per_layer = 10 * language.width + 4 * language.mlp  # numbers that a layer keeps of a token for its gradients
-    kept = language.layers * (language.width if train.checkpoint_activations else per_layer)
-    tokens = _tokens(checkpoint, train.queries_per_image)
-    kept_by_sam = 0
-    if next(model.segmenter.image_encoder.parameters()).requires_grad:
-        sam = checkpoint.config.sam
-        grid = (sam.image_size // sam.patch_size) ** 2
-        blocks = len(sam.global_blocks) if sam.window else sam.depth
-        kept_by_sam = grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint.config, grid)
-    per_image = max(tokens * kept + kept_by_sam, _sam_attention(checkpoint.config))
+    per_layer = 10 * text.hidden_size + 4 * text.intermediate_size  # numbers that a layer keeps of a token
+    kept = text.num_hidden_layers * (text.hidden_size if train.checkpoint_activations else per_layer)
+    tokens = count_tokens(checkpoint, train.queries_per_image)
+    per_image = max(tokens * kept + _kept_by_sam(checkpoint), _sam_attention(checkpoint))
     images = min(train.images_at_once or train.images_per_step, -(-train.images_per_step // processes))
     gradients = learning // processes if stage >= 2 else learning
     moments = 2 * learning // (processes if stage else 1)
-    return MemoryPlan(tuple(parts), gradients, moments, images * per_image * width)
+    activations = images * per_image * width + _merged_vocabulary(checkpoint)
+    return MemoryPlan(tuple(parts), gradients, moments, activations)
 
 
-def _tokens(checkpoint: Checkpoint, questions: int) -> int:
-    """How many tokens an image and so many questions with their answers are."""
+def count_tokens(checkpoint: Checkpoint, questions: int, image_hw: tuple[int, int] = TYPICAL_HW) -> int:
+    """How many tokens an image of H x W pixels and so many questions with their answers are."""
     turn = prompts.render_turn(Query(QUESTION), checkpoint.processor.prompt)
-    sample = Sample(image=np.zeros((64, 64, 3), dtype=np.uint8), turns=(turn,) * questions)
-    return int(checkpoint.processor.collate([sample]).input_ids.shape[1])
+    sample = Sample(image=np.zeros((*image_hw, 3), dtype=np.uint8), turns=(turn,) * questions)
+    return sum(len(row.ids) for row in checkpoint.processor.tokenize(sample))
 
 
-def _sam_attention(config: Config, queries: int = QUERIES) -> int:
-    """Numbers that SAM's image encoder holds for one global attention, with the scores of so many cells at a time."""
-    cells = (config.sam.image_size // config.sam.patch_size) ** 2
-    return ATTENTION_COPIES * config.sam.heads * cells * min(queries, cells)
+def count_image_tokens(checkpoint: Checkpoint, image_hw: tuple[int, int]) -> int:
+    """How many tokens an image of H x W pixels alone is."""
+    image = int(checkpoint.model.mllm.net.config.image_token_id)
+    sample = Sample(image=np.zeros((*image_hw, 3), dtype=np.uint8), turns=())
+    ids: list[int] = checkpoint.processor.mllm.prefix(sample).ids
+    return ids.count(image)
+
+
+def _merged_vocabulary(checkpoint: Checkpoint) -> int:
+    """Bytes that training rows of embedding and head takes: peft puts them into a copy, which has a gradient."""
+    if not checkpoint.config.lora.rank or checkpoint.config.lora.vocabulary == "full":
+        return 0
+    text, dtype = checkpoint.model.mllm.text_config, checkpoint.model.mllm.net.dtype
+    return 2 * int(text.vocab_size) * int(text.hidden_size) * dtype.itemsize
+
+
+def _sam_attention(checkpoint: Checkpoint, queries: int = QUERIES) -> int:
+    """Numbers that SAM 1's image encoder holds for one global attention, with the scores of so many cells at a time.
+
+    Those of SAM 2 and 3 attend without keeping scores; what they hold is estimated as one layer's states.
+    """
+    sam, encoder = checkpoint.config.sam, checkpoint.model.segmenter.image_encoder
+    if not isinstance(encoder, ImageEncoderViT):
+        return sum(parameter.numel() for parameter in encoder.parameters()) // 4
+    cells = (sam.image_size // sam.patch_size) ** 2
+    return ATTENTION_COPIES * sam.heads * cells * min(queries, cells)
+
+
+def _kept_by_sam(checkpoint: Checkpoint) -> int:
+    """Numbers that SAM 1's image encoder keeps of an image for its gradients, if it trains."""
+    encoder, sam = checkpoint.model.segmenter.image_encoder, checkpoint.config.sam
+    if not isinstance(encoder, ImageEncoderViT) or not next(encoder.parameters()).requires_grad:
+        return 0
+    grid = (sam.image_size // sam.patch_size) ** 2
+    blocks = len(sam.global_blocks) if sam.window else sam.depth
+    return grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint, grid)
 
 
 def _count(module: nn.Module) -> int:

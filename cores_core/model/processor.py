@@ -1,58 +1,49 @@
-"""From samples to tensors: tokens, the MLLM's pixels, SAM's pixels. The only place that knows sizes, means and padding.
+"""From samples to tensors: tokens, the MLLM's view of an image, SAM's pixels, masks.
 
-The turns of one image share its prefix (system text, example, image). They are packed into one sequence, prefix first,
-then one branch for each turn; `branches` tells which token belongs to which, and every branch's positions start again
-where the prefix ends. Ids are built piece by piece, so labels need no counting and no search.
+What an MLLM is given is the matter of its `MllmPrompts` (see `families/`), what a SAM is given that of its `Frame`. The
+turns of one image share its prefix (system text, example, image). They are packed into one sequence, prefix first, then
+one branch for each turn; `branches` tells which token belongs to which, and every branch's positions start again
+where the prefix ends. Ids are built piece by piece, so labels need no counting and no search. A model whose layers
+carry a state from token to token cannot branch: for it, each turn has a row of its own with the prefix in front.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cores_core import prompts
 from cores_core.errors import DataError
-from cores_core.images import fit_hw
 from cores_core.masks import resize_mask
+from cores_core.model.segmenter import Frame
+from cores_core.model.tokenizer import Tokenizer, break_up_turn, token_id
 from cores_core.prompts import PromptFormat
 from cores_core.sample import ImageSize, Sample, Turn
 
 IGNORED_LABEL = -100
-MAX_PREFIXES = 64  # in-context examples whose ids are kept
-PADDED_AT_ONCE = 1 << 22
-"""Pixels that are held of an image that is padded to a square, whose area is that of its longest side."""
-MAX_CROPPED_ASPECT = 64
-"""Aspect ratio above which only the middle of an image is resized before the centre crop, which bounds the memory."""
-DECODER_SCALE = 4
-"""Pixels a side that SAM's decoder makes of one patch."""
 PREFIX, PADDING = 0, -1
 """Values of `Batch.branches` beside the turns, which count from 1."""
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with N turns that segment in all, T tokens in the longest packed sequence.
+    """B images with N turns that segment in all, T tokens in the longest packed sequence, R rows: B if they are packed.
 
     Attributes:
-        input_ids: (B, T) tokens; image tokens already repeated as often as the vision tower has patches.
-        positions: (B, T) rotary position of each token.
-        branches: (B, T) 0 for the prefix, 1.. for the turns, -1 for padding.
-        labels: (B, T) the token itself where it belongs to an answer, else -100.
-        mllm_pixels: (B, 3, s, s). sam_pixels: (B, 3, S, S).
+        input_ids: (R, T) tokens; the image token already stands as often as the MLLM has states for the image.
+        positions: (R, T) place of each token in its plain, unpacked sequence.
+        branches: (R, T) 0 for the prefix, 1.. for the turns, -1 for padding.
+        labels: (R, T) the token itself where it belongs to an answer, else -100.
+        vision: tensors of the images by the names under which the MLLM takes them. sam_pixels: (B, 3, S, S).
         sizes: B image sizes. counts: B numbers of turns that segment.
         masks, ignores: for each image (N_b, H, W) bool targets, and pixels that count nowhere (None for none); both
             empty without targets.
         categories: N names of what the masks show.
-        things: for each image the (category, kind) of all it is known to show; `thing_maps` (R, 4h, 4w) uint8 their
+        things: for each image the (category, kind) of all it is known to show; `thing_maps` (K, 4h, 4w) uint8 their
             masks in SAM's frame at the decoder's resolution, 0-255. Both empty where the samples tell nothing.
         keys: B names of the images' pixels, "" for none.
     """
@@ -61,7 +52,7 @@ class Batch:
     positions: Tensor
     branches: Tensor
     labels: Tensor
-    mllm_pixels: Tensor
+    vision: Mapping[str, Tensor]
     sam_pixels: Tensor
     sizes: tuple[ImageSize, ...]
     counts: tuple[int, ...]
@@ -80,7 +71,7 @@ class Batch:
 
     @property
     def predicts_label(self) -> Tensor:
-        """(B, T-1) bool: the tokens whose next one belongs to an answer."""
+        """(R, T-1) bool: the tokens whose next one belongs to an answer."""
         return self.labels[:, 1:] != IGNORED_LABEL
 
     def to(self, device: torch.device) -> "Batch":
@@ -96,16 +87,18 @@ class Batch:
         changes: dict[str, Any] = {name: change(value) for name, value in tensors.items() if torch.is_tensor(value)}
         masks, maps = (tuple(map(change, values)) for values in (self.masks, self.thing_maps))
         ignores = tuple(None if mask is None else change(mask) for mask in self.ignores)
+        changes["vision"] = {name: change(tensor) for name, tensor in self.vision.items()}
         return replace(self, **changes, masks=masks, ignores=ignores, thing_maps=maps)
 
 
 class Tokens(NamedTuple):
-    """One row of the token tensors of a `Batch`, before padding; all four of the same length."""
+    """One row of the token tensors of a `Batch`, before padding, the first four of the same length; and its prefix."""
 
     ids: list[int]
     positions: list[int]
     branches: list[int]
     labels: list[int]
+    prefix: "Prefix"
 
 
 def batch_tensors(batch: Batch) -> dict[str, Any]:
@@ -113,60 +106,62 @@ def batch_tensors(batch: Batch) -> dict[str, Any]:
     return {entry.name: getattr(batch, entry.name) for entry in fields(batch) if entry.name != "sizes"}
 
 
-class Tokenizer(Protocol):
-    """What a processor needs of a tokenizer. Those of transformers have it, and so has `SentencePieceTokenizer`."""
+class Prefix(NamedTuple):
+    """What the turns of an image share: its tokens, and the tensors of the image that came with them, if any."""
 
-    def convert_tokens_to_ids(self, token: str) -> int:
-        """The id of a token."""
+    ids: list[int]
+    vision: Mapping[str, Tensor]
 
-    def convert_ids_to_tokens(self, index: int) -> str:
-        """The token of an id."""
 
-    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
-        """Text to ids."""
+class MllmPrompts(Protocol):
+    """How one kind of multimodal LLM is given an image, a question and an answer.
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
-        """Ids to text."""
+    `packs` tells whether the turns of an image may share its prefix in one row; `added_ids` are tokens around the image
+    that the model did not have.
+    """
 
-    def add_tokens(self, tokens: Sequence[str], special_tokens: bool = ...) -> int:
-        """Add tokens behind those there are."""
+    tokenizer: Tokenizer
+    max_tokens: int
+    packs: bool
+    end_id: int
+    pad_id: int
+    added_ids: tuple[int, ...]
 
-    def save_pretrained(self, folder: Path) -> Any:
+    def prefix(self, sample: Sample) -> Prefix:
+        """All that stands before the question: system text, in-context example, image."""
+
+    def question(self, turn: Turn) -> list[int]:
+        """Ids of what stands between the prefix and the answer, with what was said before."""
+
+    def answer(self, turn: Turn) -> list[int]:
+        """Ids of a turn's answer with the end token."""
+
+    def vision(self, samples: Sequence[Sample], prefixes: Sequence[Prefix]) -> Mapping[str, Tensor]:
+        """The tensors of the images of a batch by the names under which the model takes them."""
+
+    def save_pretrained(self, folder: Path) -> None:
         """Write what it can be loaded from."""
 
 
-@dataclass(frozen=True)
-class ImageFormat:
-    """How images meet the two encoders: square sizes in pixels, tokens an image, `pad` or `crop` for the MLLM.
-
-    `sam_grid` is how many patches SAM's square has a side.
-    """
-
-    mllm_size: int
-    mllm_tokens: int
-    mllm_fit: Literal["pad", "crop"]
-    sam_size: int
-    sam_grid: int
-
-
 class Processor:
-    """Tokenizer, prompt format and image transforms of one model."""
+    """All that a model is given: prompts for its MLLM (`prompts`), and images in the frame of its SAM."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: PromptFormat, images: ImageFormat, max_tokens: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, mllm: MllmPrompts, prompt: PromptFormat, frame: Frame) -> None:
+        self.mllm = mllm
         self.prompt = prompt
-        self.images = images
-        self.max_tokens = max_tokens
-        self.chain_ids = tuple(self.token_id(token) for token in prompt.chain)
-        self.end_id = self.token_id(prompts.END)
-        self._prefixes: dict[str | None, list[int]] = {}
+        self.frame = frame
+        self.chain_ids = tuple(token_id(mllm.tokenizer, token) for token in prompt.chain)
+        self._special = tuple(token for token in mllm.tokenizer.get_added_vocab() if token not in prompt.chain)
 
-    def token_id(self, token: str) -> int:
-        """Id of a special token; checked round trip, because some tokenizers put a blank piece in front."""
-        index = int(self.tokenizer.convert_tokens_to_ids(token))
-        if self.tokenizer.convert_ids_to_tokens(index) != token:
-            raise DataError(f"the tokenizer does not know the token {token}")
-        return index
+    @property
+    def new_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that the MLLM did not have: those of the chain, and what its prompts add."""
+        return (*self.chain_ids, *self.mllm.added_ids)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The MLLM's tokenizer, with the tokens of the chain."""
+        return self.mllm.tokenizer
 
     def collate(self, samples: Sequence[Sample], answers: Sequence[Sequence[Sequence[int]]] | None = None) -> Batch:
         """Make a batch.
@@ -180,17 +175,19 @@ class Processor:
         rows = [self.tokenize(sample, ids) for sample, ids in zip(samples, given, strict=True)]
         return self.collate_tokenized(samples, rows)
 
-    def collate_tokenized(self, samples: Sequence[Sample], rows: Sequence[Tokens]) -> Batch:
-        """Make a batch of B images with the tokens that `tokenize` gave for each."""
-        columns = zip(*rows, strict=True)
-        fill = (self.token_id(prompts.UNKNOWN), 0, PADDING, IGNORED_LABEL)
+    def collate_tokenized(self, samples: Sequence[Sample], tokens: Sequence[Sequence[Tokens]]) -> Batch:
+        """Make a batch of B images with the rows that `tokenize` gave for each."""
+        rows = [row for rows in tokens for row in rows]
+        *columns, prefixes = zip(*rows, strict=True)
+        fill = (self.mllm.pad_id, 0, PADDING, IGNORED_LABEL)
         ids, positions, branches, labels = (_pad(column, value) for column, value in zip(columns, fill, strict=True))
+        shown = [sample for sample, rows in zip(samples, tokens, strict=True) for _ in rows]
         return Batch(
             input_ids=ids,
             positions=positions,
             branches=branches,
             labels=labels,
-            mllm_pixels=torch.stack([mllm_pixels(Image.fromarray(sample.image), self.images) for sample in samples]),
+            vision=self.mllm.vision(shown, prefixes),
             **self._pictures(samples),
         )
 
@@ -198,18 +195,13 @@ class Processor:
         """Make a batch for SAM alone: no tokens, no pixels for the MLLM."""
         empty = torch.zeros(len(samples), 0, dtype=torch.long)
         return Batch(
-            input_ids=empty,
-            positions=empty,
-            branches=empty,
-            labels=empty,
-            mllm_pixels=torch.zeros(len(samples), 3, 0, 0),
-            **self._pictures(samples),
+            input_ids=empty, positions=empty, branches=empty, labels=empty, vision={}, **self._pictures(samples)
         )
 
     def _pictures(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """All of a batch that SAM and the losses need."""
         has_masks = any(sample.masks for sample in samples)
-        sam = [sam_pixels(Image.fromarray(sample.image), self.images.sam_size) for sample in samples]
+        sam = [self.frame.pixels(Image.fromarray(sample.image)) for sample in samples]
         return {
             "sam_pixels": torch.stack([pixels for pixels, _ in sam]),
             "sizes": tuple(size for _, size in sam),
@@ -220,7 +212,7 @@ class Processor:
             "keys": tuple(sample.key for sample in samples),
             "things": tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
             "thing_maps": tuple(
-                thing_maps(sample, size.resized_hw, self.images)
+                thing_maps(sample, size.resized_hw, self.frame)
                 for sample, (_, size) in zip(samples, sam, strict=True)
                 if sample.scene
             ),
@@ -228,116 +220,57 @@ class Processor:
 
     def answer_ids(self, turn: Turn) -> list[int]:
         """Ids of a turn's answer with the end token."""
-        return self._encode(f"{prompts.render_answer(turn, self.prompt)}{prompts.END}")
+        return self.mllm.answer(break_up_turn(turn, self._special, self.prompt.chain))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens of the chain included, the end token left out."""
-        return str(self.tokenizer.decode([i for i in ids if i != self.end_id], skip_special_tokens=False)).strip()
+        kept = [i for i in ids if i != self.mllm.end_id]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
-    def _prefix_ids(self, example: str | None) -> list[int]:
-        if example not in self._prefixes:
-            if len(self._prefixes) >= MAX_PREFIXES:
-                self._prefixes.clear()
-            self._prefixes[example] = self._encode_prefix(example)
-        return self._prefixes[example]
-
-    def _encode_prefix(self, example: str | None) -> list[int]:
-        image = [self.token_id(prompts.IMAGE)] * self.images.mllm_tokens
-        return [
-            self.token_id(prompts.BEGIN),
-            *self._encode(prompts.render_prefix(self.prompt, example)),
-            self.token_id(prompts.IMAGE_START),
-            *image,
-            self.token_id(prompts.IMAGE_END),
-        ]
-
-    def tokenize(self, sample: Sample, answers: Sequence[Sequence[int]] | None = None) -> Tokens:
-        """The packed sequence of an image's turns, with the ids of other answers if they are given; see `collate`.
+    def tokenize(self, sample: Sample, answers: Sequence[Sequence[int]] | None = None) -> list[Tokens]:
+        """The rows of an image's turns, one if they are packed, with the ids of other answers if given; see `collate`.
 
         Raises:
             DataError: a question is too long.
         """
-        answers = [self.answer_ids(turn) for turn in sample.turns] if answers is None else answers
-        ids = list(self._prefix_ids(sample.example))
-        start = len(ids)
-        positions, branches, labels = list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start
-        for branch, (turn, answer) in enumerate(zip(sample.turns, answers, strict=True), start=1):
-            question = self._encode(prompts.render_question(turn, self.prompt))
-            room = self.max_tokens - start - len(question)
+        turns = [break_up_turn(turn, self._special, self.prompt.chain) for turn in sample.turns]
+        answers = [self.mllm.answer(turn) for turn in turns] if answers is None else answers
+        prefix = self.mllm.prefix(sample)
+        rows = [_begin_row(prefix)] if self.mllm.packs else [_begin_row(prefix) for _ in turns]
+        start = len(prefix.ids)
+        for branch, (turn, answer) in enumerate(zip(turns, answers, strict=True), start=1):
+            question = self.mllm.question(turn)
+            room = self.mllm.max_tokens - start - len(question)
             if not turn.segments and room > 0:
                 answer = answer[:room]  # words may be cut off, a chain may not
             length = len(question) + len(answer)
-            if start + length > self.max_tokens:
+            if start + length > self.mllm.max_tokens:
+                most = self.mllm.max_tokens
                 raise DataError(
-                    f"the question is too long: {start + length} tokens with its prompt, at most {self.max_tokens}",
+                    f"the question is too long: {start + length} tokens with its prompt, at most {most}",
                     hint="shorten the question",
                 )
-            ids += [*question, *answer]
-            positions += range(start, start + length)
-            branches += [branch] * length
-            labels += [*[IGNORED_LABEL] * len(question), *answer]
-        return Tokens(ids, positions, branches, labels)
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+            row = rows[0 if self.mllm.packs else branch - 1]
+            row.ids.extend([*question, *answer])
+            row.positions.extend(range(start, start + length))
+            row.branches.extend([branch] * length)
+            row.labels.extend([*[IGNORED_LABEL] * len(question), *answer])
+        return rows
 
 
-def sam_pixels(image: Image.Image, size: int) -> tuple[Tensor, ImageSize]:
-    """Longest side to `size` (antialiased bilinear), normalise, zero-pad right and bottom: (3, size, size)."""
-    width, height = image.size
-    resized_hw = fit_hw((height, width), size)
-    resized = np.asarray(image.resize(resized_hw[::-1], Image.Resampling.BILINEAR))
-    pixels = _normalise(resized.astype(np.float32), SAM_MEAN, SAM_STD)
-    padded = torch.zeros(3, size, size)
-    padded[:, : resized_hw[0], : resized_hw[1]] = pixels
-    return padded, ImageSize(original_hw=(height, width), resized_hw=resized_hw)
+def _begin_row(prefix: Prefix) -> Tokens:
+    start = len(prefix.ids)
+    return Tokens(list(prefix.ids), list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start, prefix)
 
 
-def mllm_pixels(image: Image.Image, images: ImageFormat) -> Tensor:
-    """The vision tower's square: shortest side to size and centre crop, or padded to a square; bicubic."""
-    size, longest, shortest = images.mllm_size, max(image.size), min(image.size)
-    if images.mllm_fit == "crop":
-        ends = max((longest - MAX_CROPPED_ASPECT * shortest) // 2, 0)
-        image = _crop_middle(image, *(side - 2 * ends if side == longest else side for side in image.size))
-        width, height = image.size
-        image = image.resize((size * width // shortest, size * height // shortest), Image.Resampling.BICUBIC)
-        image = _crop_middle(image, size, size)
-    else:
-        for _ in range(2):  # rows first, then columns, as Pillow resizes a square: the pixels are the same
-            image = _resize_padded_rows(image, longest, size).transpose(Image.Transpose.TRANSPOSE)
-    return _normalise(np.asarray(image, dtype=np.float32) / np.float32(255), CLIP_MEAN, CLIP_STD)
-
-
-def _resize_padded_rows(image: Image.Image, padded: int, size: int) -> Image.Image:
-    """Pad each row at both ends to `padded` pixels and resize it to `size`, a band of rows at a time."""
-    resized = Image.new("RGB", (size, image.height))
-    step = max(PADDED_AT_ONCE // padded, 1)
-    for top in range(0, image.height, step):
-        rows = min(step, image.height - top)
-        band = Image.new("RGB", (padded, rows), tuple(int(255 * mean) for mean in CLIP_MEAN))
-        band.paste(image.crop((0, top, image.width, top + rows)), ((padded - image.width) // 2, 0))
-        resized.paste(band.resize((size, rows), Image.Resampling.BICUBIC), (0, top))
-    return resized
-
-
-def _crop_middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def thing_maps(sample: Sample, resized_hw: tuple[int, int], images: ImageFormat) -> Tensor:
-    """How much of each decoder pixel (4 a patch and side) each thing covers, (R, 4h, 4w) uint8 from 0 to 255."""
-    square = np.zeros((len(sample.scene), images.sam_size, images.sam_size), dtype=np.uint8)
-    for thing, frame in zip(sample.scene, square, strict=True):
+def thing_maps(sample: Sample, resized_hw: tuple[int, int], frame: Frame) -> Tensor:
+    """How much of each pixel of the decoder's masks each thing covers, (K, s, s) uint8 from 0 to 255."""
+    square = np.zeros((len(sample.scene), frame.side, frame.side), dtype=np.uint8)
+    for thing, canvas in zip(sample.scene, square, strict=True):
         mask = thing.mask.astype(np.uint8) * 255
-        frame[: resized_hw[0], : resized_hw[1]] = resize_mask(mask, resized_hw)
-    side = DECODER_SCALE * images.sam_grid
-    return torch.from_numpy(np.stack([resize_mask(frame, (side, side)) for frame in square]))
-
-
-def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    scaled = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+        canvas[: resized_hw[0], : resized_hw[1]] = resize_mask(mask, resized_hw)
+    side = (frame.mask_side, frame.mask_side)
+    return torch.from_numpy(np.stack([resize_mask(canvas, side) for canvas in square]))
 
 
 def _stack_masks(sample: Sample) -> Tensor:

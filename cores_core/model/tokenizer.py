@@ -10,17 +10,44 @@ its own. Ids of added tokens come from `added_tokens.json`.
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Protocol
 
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizerFast
 
 from cores_core import prompts
-from cores_core.errors import CheckpointError
-from cores_core.model.processor import Tokenizer
+from cores_core.errors import CheckpointError, DataError
+from cores_core.sample import Turn
 
 MODEL_FILE, ADDED_FILE, FAST_FILE = "tokenizer.model", "added_tokens.json", "tokenizer.json"
+
+
+class Tokenizer(Protocol):
+    """What a processor needs of a tokenizer. Those of transformers have it, and so has `SentencePieceTokenizer`."""
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        """The id of a token."""
+
+    def convert_ids_to_tokens(self, index: int) -> str:
+        """The token of an id."""
+
+    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
+        """Text to ids."""
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
+        """Ids to text."""
+
+    def add_tokens(self, tokens: Sequence[str], special_tokens: bool = ...) -> int:
+        """Add tokens behind those there are."""
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The ids of the tokens that text is cut at before it is divided into pieces, special tokens among them."""
+
+    def save_pretrained(self, folder: Path) -> Any:
+        """Write what it can be loaded from."""
 
 
 class SentencePieceTokenizer:
@@ -58,6 +85,10 @@ class SentencePieceTokenizer:
         self._added |= {token: first + number for number, token in enumerate(tokens)}
         self._index()
         return len(tokens)
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The ids of the added and special tokens."""
+        return dict(self._ids)
 
     def __contains__(self, token: str) -> bool:
         """Whether this is one of the added or special tokens."""
@@ -119,3 +150,35 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return tokenizer
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
+
+
+def knows(tokenizer: Tokenizer, token: str) -> bool:
+    """Whether a tokenizer has this token, checked round trip: for one that it lacks it gives that of the unknown."""
+    index = tokenizer.convert_tokens_to_ids(token)
+    return index is not None and tokenizer.convert_ids_to_tokens(index) == token
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token.
+
+    Raises:
+        DataError: the tokenizer does not have it.
+    """
+    if not knows(tokenizer, token):
+        raise DataError(f"the tokenizer does not know the token {token}")
+    return int(tokenizer.convert_tokens_to_ids(token))
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a piece of text, without begin and end tokens."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def break_up_turn(turn: Turn, special: Sequence[str], chain: Sequence[str]) -> Turn:
+    """A turn in whose texts a tokenizer sees none of its special tokens but, in answers, those of the chain."""
+    return replace(
+        turn,
+        question=prompts.break_up(turn.question, (*special, *chain)),
+        answer=prompts.break_up(turn.answer, special),
+        history=tuple(break_up_turn(said, special, chain) for said in turn.history),
+    )

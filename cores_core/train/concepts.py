@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from cores_core.data.store import Store
 from cores_core.model.cores import ChainOutput, TextOutput
-from cores_core.model.processor import DECODER_SCALE, Batch
+from cores_core.model.processor import Batch
+from cores_core.model.segmenter import DECODER_SCALE
 
 KINDS = ("part", "object")
 SHARPNESS = 4.0
@@ -42,7 +43,7 @@ class ConceptHead(nn.Module):
 
     def forward(self, output: ChainOutput, batch: Batch) -> Tensor:
         """The pixel loss and the prompt loss of a whole forward; a scalar."""
-        return self.prompt_loss(output.text, batch) + self.pixel_loss(output.image_embeddings, batch)
+        return self.prompt_loss(output.text, batch) + self.pixel_loss(output.features[-1], batch)
 
     def prompt_loss(self, text: TextOutput, batch: Batch) -> Tensor:
         """How far the prompts are from the prototypes of what is asked for, which stay where they are.

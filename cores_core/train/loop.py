@@ -116,7 +116,7 @@ class Steps(Dataset[StepData]):
         pieces = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
         return StepData([self._processor.collate_tokenized(samples[piece], rows[piece]) for piece in pieces], skipped)
 
-    def _draw(self, position: int, queries: int, skipped: list[str]) -> tuple[Sample, Tokens]:
+    def _draw(self, position: int, queries: int, skipped: list[str]) -> tuple[Sample, list[Tokens]]:
         """The sample at a position, or at one far behind it, and its tokens.
 
         Raises:
@@ -220,12 +220,12 @@ def _sam_losses(
     model: CoresModel, concepts: ConceptHead, batch: Batch, weights: LossWeights, counts: Counts
 ) -> tuple[Losses, Tensor]:
     """The losses of SAM alone, prompted by prototypes, and the concept loss of its pixels."""
-    embeddings = model.segmenter.encode(batch.sam_pixels)
+    features = model.segmenter.encode(batch.sam_pixels)
     prompts = (concepts.prompts(batch),) * len(model.chain_ids)
-    masks = model.segment(embeddings[batch.image_index], prompts)[-1]
+    masks = model.segment(tuple(level[batch.image_index] for level in features), prompts)[-1]
     bce, dice = mask_losses(masks, batch, model.segmenter, counts.masks)
     total = weights.mask * (weights.bce * bce + weights.dice * dice)
-    return Losses(total, torch.zeros_like(total), bce, dice), concepts.pixel_loss(embeddings, batch)
+    return Losses(total, torch.zeros_like(total), bce, dice), concepts.pixel_loss(features[-1], batch)
 
 
 def _start_worker(worker: int) -> None:

@@ -56,7 +56,7 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
     checkpoint = start_model(plan)
     concepts = None
     if job.config.loss.concept:
-        concepts = ConceptHead(collect_categories(stores), checkpoint.config.sam.prompt_width)
+        concepts = ConceptHead(collect_categories(stores), checkpoint.model.segmenter.width)
         if plan.base is not None and checkpoint.about.get("categories") == list(concepts.index):
             concepts.load_state_dict(load_concepts(plan.base))
     run = _Run(job, checkpoint, concepts, validation, reporter, group)
@@ -99,7 +99,7 @@ class _Run:
         self.about = {"base": checkpoint.about["base"]} if "base" in checkpoint.about else {}
         self.model = checkpoint.model.to(job.device).train()
         if self.train.checkpoint_activations:
-            self.model.mllm.llava.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.mllm.net.gradient_checkpointing_enable({"use_reentrant": False})
         if self.train.compile:
             compile_encoder(self.model)
         self.model.embeddings = _open_embeddings(checkpoint, self.train, group)
@@ -239,7 +239,7 @@ def _open_embeddings(checkpoint: Checkpoint, train: TrainConfig, group: Group) -
     """The folder of embeddings that a run asks for, with this process's share of its room."""
     if train.embedding_cache is None:
         return None
-    encoder, size = checkpoint.model.segmenter.image_encoder, checkpoint.processor.images.sam_size
+    encoder, size = checkpoint.model.segmenter.image_encoder, checkpoint.processor.frame.side
     identity = encoder_identity(encoder, size, train.precision)
     return EmbeddingCache(Path(train.embedding_cache), identity, round(train.embedding_cache_gb * 1e9), group.size)
 

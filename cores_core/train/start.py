@@ -28,7 +28,7 @@ from cores_core.model.checkpoint import (
 from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.placement import check_compiler
 from cores_core.model.plan import MemoryPlan, plan_training
-from cores_core.model.processor import Tokenizer
+from cores_core.model.tokenizer import Tokenizer
 from cores_core.settings import find_changes, load_config
 from cores_core.train.history import find_data_changes, save_history
 
@@ -208,7 +208,7 @@ def _ready(checkpoint: Checkpoint, config: Config, has_adapter: bool) -> Checkpo
     """The same model with the config of its run, with adapters if it asks for them, and told what to learn."""
     about = dict(checkpoint.about)
     if config.lora.rank and not has_adapter:
-        add_lora(checkpoint.model, config.lora)
+        add_lora(checkpoint.model, config.lora, checkpoint.processor.new_ids)
         about["base"] = describe_start(config)
     choose_trainable(
         checkpoint.model, config.lora, torch.bfloat16 if config.train.precision == "bf16" else torch.float32

@@ -10,13 +10,14 @@ from PIL import Image
 GROWTH = """
 import resource, sys
 from PIL import Image
-from cores_core.model.processor import ImageFormat, mllm_pixels, sam_pixels
+from cores_core.model.families.llava_prompts import Square, square_pixels
+from cores_core.model.segmenter import Frame
 fit, width, height = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 image = Image.new("RGB", (width, height), "teal")
-sam_pixels(Image.new("RGB", (64, 64)), 1024)
+Frame(1024, grid=64).pixels(Image.new("RGB", (64, 64)))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-mllm_pixels(image, ImageFormat(mllm_size=336, mllm_tokens=576, mllm_fit=fit, sam_size=1024, sam_grid=64))
-sam_pixels(image, 1024)
+square_pixels(image, Square(side=336, tokens=576, fit=fit))
+Frame(1024, grid=64).pixels(image)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

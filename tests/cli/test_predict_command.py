@@ -172,9 +172,9 @@ def test_a_full_disk_keeps_the_older_files(cli, picture, model_folder, tmp_path)
 @pytest.mark.parametrize(
     "name",
     [
-        "mllm.llava.model.language_model.embed_tokens.weight",
-        "mllm.llava.model.vision_tower.embeddings.patch_embedding.weight",
-        "mllm.llava.lm_head.weight",
+        "mllm.net.model.language_model.embed_tokens.weight",
+        "mllm.net.model.vision_tower.embeddings.patch_embedding.weight",
+        "mllm.net.lm_head.weight",
         "projection.0.weight",
         "segmenter.image_encoder.patch_embed.proj.weight",
         "segmenter.mask_decoder.iou_token.weight",
@@ -192,7 +192,7 @@ def test_weights_that_are_not_finite_are_one_error(cli, picture, checkpoint, tmp
 
 def test_weights_that_are_nan_are_one_error_where_the_model_writes_its_answer(cli, picture, checkpoint, tmp_path):
     broken, out = copy.deepcopy(checkpoint), tmp_path / "out"
-    broken.model.state_dict()["mllm.llava.model.language_model.norm.weight"].fill_(float("nan"))
+    broken.model.state_dict()["mllm.net.model.language_model.norm.weight"].fill_(float("nan"))
     save_checkpoint(tmp_path / "broken", broken)
     outcome = cli("predict", picture, "Which?", "-m", tmp_path / "broken", "-o", out)
     assert_one_clear_error(outcome, "language model", "not finite", out=out)

@@ -103,5 +103,5 @@ def test_a_long_answer_in_words_is_cut_off_and_a_chain_is_not(store: Store, chec
     sample = Mixture([store], processor.prompt, SampleOptions(queries=1), seed=0)[0]
     long = replace(sample, turns=(Turn("Why?", "because " * 3000, segments=False),), masks=(), ignores=())
     batch = processor.collate([long])
-    assert batch.input_ids.shape[1] == processor.max_tokens
+    assert batch.input_ids.shape[1] == processor.mllm.max_tokens
     assert END not in processor.tokenizer.decode(batch.input_ids[0, -5:].tolist(), skip_special_tokens=False)

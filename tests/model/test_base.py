@@ -22,13 +22,13 @@ from cores_core.errors import CheckpointError
 from cores_core.model.base import find_sam, read_base, read_sam
 from cores_core.model.build import Parts
 from cores_core.model.checkpoint import Checkpoint, assemble, load_checkpoint, save_checkpoint
-from cores_core.model.llava import read_llava
-from cores_core.model.segmenter import sam_sizes
+from cores_core.model.families.llava import read_llava
+from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.prompts import render_turn
 from cores_core.runtime import seed_everything
 from cores_core.sample import Query, Sample
 
-EMBEDDING = "mllm.llava.model.language_model.embed_tokens.weight"
+EMBEDDING = "mllm.net.model.language_model.embed_tokens.weight"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_mllm_gives_the_states_of_plain_transformers(config: Config, llava: 
     rows = checkpoint.model.state_dict()[EMBEDDING]
     theirs.get_input_embeddings().weight.data = rows  # the new tokens' rows are ours
     with torch.no_grad():
-        expected = theirs.model(input_ids=batch.input_ids, pixel_values=batch.mllm_pixels).last_hidden_state
+        expected = theirs.model(input_ids=batch.input_ids, **batch.vision).last_hidden_state
         assert torch.allclose(checkpoint.model.mllm(batch), expected, atol=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_what_no_base_brings_is_new(config: Config, checkpoint: Checkpoint, step
 def test_a_released_sam_loads_by_its_own_names(tmp_path: Path) -> None:
     theirs = sam_model_registry["vit_b"]()
     torch.save(theirs.state_dict(), tmp_path / "sam_vit_b.pth")
-    weights = read_sam(tmp_path / "sam_vit_b.pth")
+    _, weights = read_sam(tmp_path / "sam_vit_b.pth")
     sizes = sam_sizes(weights)
     assert (sizes.image_size, sizes.width, sizes.depth, sizes.heads, sizes.prompt_width) == (1024, 768, 12, 12, 256)
     assert (sizes.window, sizes.global_blocks) == (14, (2, 5, 8, 11))
@@ -205,7 +205,7 @@ def test_a_missing_tensor_of_a_llava_is_named(config: Config, llava: Path) -> No
     name = next(name for name in weights if "layers.1.mlp.up_proj" in name)
     del weights[name]
     save_file(weights, llava / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing mllm\.llava\.model\.language_model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(CheckpointError, match=r"missing mllm\.net\.model\.language_model\.layers\.1\.mlp\.up_proj"):
         assemble(read(config))
 
 

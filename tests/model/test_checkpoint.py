@@ -61,7 +61,7 @@ def test_the_folder_explains_itself(checkpoint: Checkpoint, saved: Path) -> None
     names = {path.name for path in saved.iterdir()}
     assert names == {"mllm", "heads.safetensors", "processor", "config.yaml", "checkpoint.json"}
     about = json.loads((saved / "checkpoint.json").read_text())
-    assert about["format"] == 2
+    assert (about["format"], about["mllm"], about["segmenter"]) == (3, "llava", "sam1")
     assert about["dtype"] == "float32"
     assert about["token_ids"] == dict(zip(("[LOC]", "[SEG]"), checkpoint.model.chain_ids, strict=True))
     assert about["versions"]["torch"] == metadata.version("torch")

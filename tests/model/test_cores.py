@@ -13,6 +13,7 @@ from cores_core.config import ChainConfig, Config
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import ChainOutput
 from cores_core.model.processor import IGNORED_LABEL, Batch
+from cores_core.model.tokenizer import token_id
 from cores_core.prompts import render_turn
 from cores_core.sample import Query, RgbImage, Sample
 
@@ -37,12 +38,16 @@ def test_a_single_chain_has_one_mask_and_no_refiner(single: Checkpoint) -> None:
     assert len(output.steps) == 1
     assert output.coarse is output.refined
     assert single.model.refiner is None
-    assert single.model.chain_ids == (single.processor.token_id(prompts.SEG),)
+    assert single.model.chain_ids == (token_id(single.processor.tokenizer, prompts.SEG),)
 
 
 def test_a_single_chain_ignores_the_location_token(single: Checkpoint) -> None:
     sample = _ask(single, QUESTIONS[0])
-    loc, seg, end = single.processor.token_id(prompts.LOC), *single.model.chain_ids, single.processor.end_id
+    loc, seg, end = (
+        token_id(single.processor.tokenizer, prompts.LOC),
+        *single.model.chain_ids,
+        single.processor.mllm.end_id,
+    )
     before = single.processor.collate([sample], answers=[[[300, seg, end]]])
     after = single.processor.collate([sample], answers=[[[300, seg, loc, end]]])
     with torch.no_grad():
@@ -95,7 +100,7 @@ def test_the_first_step_learns_from_the_last_mask_through_the_prior(checkpoint: 
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(2, 16, 8, 8, generator=generator)
     locate, seg = (torch.randn(2, 16, generator=generator).requires_grad_() for _ in range(2))
-    coarse, refined = model.segment(embeddings, (locate, seg))
+    coarse, refined = model.segment((embeddings,), (locate, seg))
     to_locate, to_coarse = torch.autograd.grad(refined.square().sum(), [locate, coarse])
     assert (to_locate.abs().amax(dim=1) > 0).all()
     assert (to_coarse.abs().amax(dim=(1, 2, 3)) > 0).all()
@@ -107,7 +112,7 @@ def test_without_the_refiner_the_prior_alone_joins_the_steps(checkpoint: Checkpo
     assert checkpoint.model.refiner is not None
     output = _forward(plain, _ask(plain, QUESTIONS[0]))
     with torch.no_grad():
-        expected = plain.model.segmenter.decode(output.image_embeddings, output.text.prompts[1], prior=output.coarse)
+        expected = plain.model.segmenter.decode(output.features, output.text.prompts[1], prior=output.coarse)
     torch.testing.assert_close(output.refined, expected)
 
 
@@ -115,7 +120,7 @@ def test_every_part_that_should_learn_gets_a_gradient(checkpoint: Checkpoint) ->
     model = build_checkpoint(checkpoint.config).model
     output = model(checkpoint.processor.collate([_ask(checkpoint, *QUESTIONS)]))
     (output.refined.square().sum() + output.text.logits.square().sum()).backward()
-    for part in (model.mllm.llava.lm_head, model.projection, model.refiner, model.segmenter.image_encoder):
+    for part in (model.mllm.net.lm_head, model.projection, model.refiner, model.segmenter.image_encoder):
         assert part is not None
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters() if p.dim() > 1), part
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from helpers import noise_image
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from cores_core.data.mixture import Mixture, SampleOptions
 from cores_core.data.store import Store
@@ -20,6 +19,7 @@ from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
 from cores_core.model.embeddings import EmbeddingCache, encoder_identity
 from cores_core.model.processor import Batch
+from cores_core.model.segmenter import Features
 from cores_core.prompts import PromptFormat, render_turn
 from cores_core.sample import Query, Sample
 
@@ -55,8 +55,8 @@ def test_what_is_kept_is_found_rounded_to_bfloat16(cache: EmbeddingCache) -> Non
     cache.put("a", exact)
     found = cache.get("a")
     assert found is not None
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, exact.bfloat16())
+    assert all(level.dtype == torch.bfloat16 for level in found)
+    assert equal(found, rounded(exact))
     assert cache.get("b") is None
 
 
@@ -72,7 +72,7 @@ def test_other_identities_share_the_folder_and_nothing_else(cache: EmbeddingCach
     other = EmbeddingCache(tmp_path, IDENTITY[::-1], MUCH)
     assert other.get("a") is None
     other.put("a", noise(1))
-    assert torch.equal(read(cache, "a"), noise(0).bfloat16())
+    assert equal(read(cache, "a"), rounded(noise(0)))
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "header", "one bit", "another file"])
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_absent_and_written_anew(cache: EmbeddingCache, tmp_pa
     path.write_bytes(damaged[damage])
     assert cache.get("a") is None
     cache.put("a", noise(0))
-    assert torch.equal(read(cache, "a"), noise(0).bfloat16())
+    assert equal(read(cache, "a"), rounded(noise(0)))
 
 
 def test_it_grows_to_its_limit_and_no_further(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_processes_that_write_the_same_image_leave_it_whole(cache: EmbeddingCach
         found = cache.get("a")
         seen += found is not None
         assert found is not None or not seen  # once it is there, it never is absent or half there
-        assert found is None or torch.equal(found, noise(0).bfloat16())
+        assert found is None or equal(found, rounded(noise(0)))
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert seen
     assert [path.suffix for path in files(tmp_path)] == [".safetensors"]
@@ -170,12 +170,12 @@ def test_the_identity_tells_weights_sizes_and_precisions_apart(frozen: CoresMode
 def test_known_images_are_read_and_the_others_encoded(
     frozen: CoresModel, checkpoint: Checkpoint, cache: EmbeddingCache, encoded: list[int]
 ) -> None:
-    exact = frozen.encode(pictures(checkpoint, "a", "b", "c"))
+    (exact,) = frozen.encode(pictures(checkpoint, "a", "b", "c"))
     frozen.embeddings = cache
     encoded.clear()
-    first = frozen.encode(pictures(checkpoint, "a", "b"))
+    (first,) = frozen.encode(pictures(checkpoint, "a", "b"))
     assert encoded == [1, 1]
-    again = frozen.encode(pictures(checkpoint, "c", "b", "a"))
+    (again,) = frozen.encode(pictures(checkpoint, "c", "b", "a"))
     assert encoded == [1, 1, 1]
     assert torch.equal(again[[2, 1]], first)
     assert first.dtype == torch.float32
@@ -187,7 +187,7 @@ def test_an_image_that_is_twice_in_a_batch_is_encoded_once(
     frozen: CoresModel, checkpoint: Checkpoint, cache: EmbeddingCache, encoded: list[int]
 ) -> None:
     frozen.embeddings = cache
-    embeddings = frozen.encode(pictures(checkpoint, "a", "a"))
+    (embeddings,) = frozen.encode(pictures(checkpoint, "a", "a"))
     assert torch.equal(embeddings[0], embeddings[1])
     assert encoded == [1]
 
@@ -196,9 +196,9 @@ def test_without_room_it_encodes_each_time_to_the_same_bits(
     frozen: CoresModel, checkpoint: Checkpoint, cache: EmbeddingCache, tmp_path: Path
 ) -> None:
     frozen.embeddings = EmbeddingCache(tmp_path / "full", IDENTITY, 0)
-    without = [frozen.encode(pictures(checkpoint, *names)) for names in (("a", "b", "c"), ("b",))]
+    without = [frozen.encode(pictures(checkpoint, *names))[0] for names in (("a", "b", "c"), ("b",))]
     frozen.embeddings = cache
-    kept = [frozen.encode(pictures(checkpoint, *names)) for names in (("a",), ("b",), ("c",))]
+    kept = [frozen.encode(pictures(checkpoint, *names))[0] for names in (("a",), ("b",), ("c",))]
     assert torch.equal(without[0], torch.cat(kept))
     assert torch.equal(without[1], kept[1])
 
@@ -223,8 +223,8 @@ def test_images_without_a_key_are_encoded_exactly_and_not_kept(
     batch = pictures(checkpoint, *names)
     exact = frozen.segmenter.encode(batch.sam_pixels)
     frozen.embeddings = cache
-    assert torch.equal(frozen.encode(batch), exact)
-    assert torch.equal(frozen.encode(replace(batch, keys=())), exact)
+    assert equal(frozen.encode(batch), exact)
+    assert equal(frozen.encode(replace(batch, keys=())), exact)
     assert files(tmp_path) == []
 
 
@@ -233,7 +233,7 @@ def test_an_encoder_that_learns_is_never_read_from_disk(
 ) -> None:
     frozen.embeddings = cache
     frozen.segmenter.image_encoder.neck[1].bias.requires_grad_(True)
-    assert frozen.encode(pictures(checkpoint, "a")).requires_grad
+    assert frozen.encode(pictures(checkpoint, "a"))[0].requires_grad
     assert files(tmp_path) == []
 
 
@@ -280,11 +280,21 @@ def write_often(folder: Path) -> None:
         cache.put("a", noise(0))
 
 
-def noise(seed: int) -> Tensor:
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+def noise(seed: int) -> Features:
+    """The feature maps of an image, a fine one and a coarse one."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 8, 8, generator=generator), torch.randn(SHAPE, generator=generator)
 
 
-def read(cache: EmbeddingCache, key: str) -> Tensor:
+def rounded(features: Features) -> Features:
+    return tuple(level.bfloat16() for level in features)
+
+
+def equal(first: Features, second: Features) -> bool:
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def read(cache: EmbeddingCache, key: str) -> Features:
     found = cache.get(key)
     assert found is not None
     return found

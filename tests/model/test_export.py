@@ -53,10 +53,10 @@ def test_a_model_with_another_kind_of_tokenizer_is_refused(checkpoint: Checkpoin
 @pytest.mark.parametrize(
     ("theirs", "ours", "layers"),
     [
-        ("model.layers.3.mlp.up_proj.weight", "mllm.llava.model.language_model.layers.3.mlp.up_proj.weight", 1),
-        ("model.mm_projector.weight", "mllm.llava.model.multi_modal_projector.linear_1.weight", 1),
-        ("model.mm_projector.0.weight", "mllm.llava.model.multi_modal_projector.linear_1.weight", 2),
-        ("model.mm_projector.2.bias", "mllm.llava.model.multi_modal_projector.linear_2.bias", 2),
+        ("model.layers.3.mlp.up_proj.weight", "mllm.net.model.language_model.layers.3.mlp.up_proj.weight", 1),
+        ("model.mm_projector.weight", "mllm.net.model.multi_modal_projector.linear_1.weight", 1),
+        ("model.mm_projector.0.weight", "mllm.net.model.multi_modal_projector.linear_1.weight", 2),
+        ("model.mm_projector.2.bias", "mllm.net.model.multi_modal_projector.linear_2.bias", 2),
         ("model.visual_model.mask_decoder.iou_token.weight", "segmenter.mask_decoder.iou_token.weight", 1),
         ("model.text_hidden_fcs.0.2.weight", "projection.2.weight", 1),
         ("transformer_cross_attention_layers.norm.bias", "refiner.norm.bias", 1),

@@ -14,9 +14,9 @@ import torch
 
 from cores_core.config import ChainConfig, Config, LanguageConfig, SamConfig, VisionConfig
 from cores_core.model.cores import CoresModel
-from cores_core.model.mllm import build_mllm
+from cores_core.model.families.llava import build_llava
 from cores_core.model.names import FIRST_LAYER, SECOND_LAYER, is_derived, our_name
-from cores_core.model.segmenter import build_segmenter
+from cores_core.model.sams.sam1 import build_sam1
 
 VOCABULARY = 32004
 SEVEN_B = Config(
@@ -50,8 +50,8 @@ DEPTHS = {
 @pytest.fixture(scope="module")
 def model() -> CoresModel:
     with torch.device("meta"):
-        mllm = build_mllm(SEVEN_B.language, SEVEN_B.vision, image_token_id=VOCABULARY)
-        return CoresModel(mllm, build_segmenter(SEVEN_B.sam), chain_ids=(32001, 32002), refiner=True)
+        mllm = build_llava(SEVEN_B.language, SEVEN_B.vision, image_token_id=VOCABULARY)
+        return CoresModel(mllm, build_sam1(SEVEN_B.sam), chain_ids=(32001, 32002), refiner=True)
 
 
 def test_every_tensor_of_a_7b_release_has_its_place(shared: Path, model: CoresModel) -> None:
@@ -59,7 +59,7 @@ def test_every_tensor_of_a_7b_release_has_its_place(shared: Path, model: CoresMo
     released = dict(_grow(golden))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     mapped = {our_name(name): shape for name, shape in released.items() if not is_derived(name)}
-    for name in ("mllm.llava.model.language_model.embed_tokens.weight", "mllm.llava.lm_head.weight"):
+    for name in ("mllm.net.model.language_model.embed_tokens.weight", "mllm.net.lm_head.weight"):
         mapped[name] = (mapped[name][0] + 1, *mapped[name][1:])  # the image token's row
     for ending in ("weight", "bias"):  # a second layer that does nothing
         mapped[f"{SECOND_LAYER}{ending}"] = (4096,) * (2 if ending == "weight" else 1)
@@ -71,9 +71,9 @@ def test_the_parts_have_the_sizes_that_the_paper_builds_on(model: CoresModel) ->
     def millions(module: torch.nn.Module) -> float:
         return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
-    assert millions(model.mllm.llava.model.language_model) == pytest.approx(6607, abs=1)
-    assert millions(model.mllm.llava.lm_head) == pytest.approx(131, abs=1)
-    assert millions(model.mllm.llava.model.vision_tower) == pytest.approx(303, abs=1)
+    assert millions(model.mllm.net.model.language_model) == pytest.approx(6607, abs=1)
+    assert millions(model.mllm.net.lm_head) == pytest.approx(131, abs=1)
+    assert millions(model.mllm.net.model.vision_tower) == pytest.approx(303, abs=1)
     assert millions(model.segmenter) == pytest.approx(641, abs=1)
     assert millions(model.projection) == pytest.approx(17.8, abs=0.1)
 

@@ -22,14 +22,16 @@ from cores_core.config import LossWeights, SamConfig
 from cores_core.masks import binarize
 from cores_core.model.cores import CoresModel, TextOutput
 from cores_core.model.losses import Counts, compute_losses
-from cores_core.model.processor import sam_pixels
 from cores_core.model.refiner import TokenRefiner, pool_under_mask
-from cores_core.model.segmenter import Segmenter, build_segmenter
+from cores_core.model.sams.sam1 import build_sam1
+from cores_core.model.segmenter import Frame, Segmenter
 from cores_core.sample import ImageSize
 
 SAM = SamConfig(
     image_size=1024, patch_size=16, width=32, depth=2, heads=2, window=14, global_blocks=(1,), prompt_width=256
 )
+
+FRAME = Frame(side=1024, grid=64)
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,16 @@ def cases(shared: Path) -> Path:
 @pytest.fixture(scope="module")
 def release(shared: Path) -> Release:
     weights = load_file(shared / "golden/cores_mask/model/model.safetensors")
-    segmenter, refiner = build_segmenter(SAM), TokenRefiner(width=256)
+    segmenter, refiner = build_sam1(SAM), TokenRefiner(width=256)
     segmenter.load_state_dict(_under(weights, "model.visual_model."))
     attention = _under(weights, "transformer_cross_attention_layers.")
     refiner.load_state_dict({key.replace("multihead_attn.", "attention."): value for key, value in attention.items()})
     projection = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 256))
     projection.load_state_dict(_under(weights, "model.text_hidden_fcs.0."))
     images = np.load(shared / "golden/data/images_rgb.npz")
-    pixels, sizes = zip(*(sam_pixels(Image.fromarray(images[name]), 1024) for name in ("img0", "img1")), strict=True)
+    pixels, sizes = zip(*(FRAME.pixels(Image.fromarray(images[name])) for name in ("img0", "img1")), strict=True)
     with torch.no_grad():
-        embeddings = segmenter.encode(torch.stack(pixels))
+        (embeddings,) = segmenter.encode(torch.stack(pixels))
     return Release(segmenter.eval(), refiner.eval(), projection, embeddings, sizes)
 
 
@@ -151,7 +153,7 @@ def _run_chain(release: Release, golden: Any, image_index: list[int]) -> Run:
     locate, seg = (torch.from_numpy(golden[name]) for name in ("fc_sema", "fc_seg"))
     images = release.embeddings[image_index]
     headless: Any = SimpleNamespace(segmenter=release.segmenter, refiner=release.refiner)
-    coarse, refined = CoresModel.segment(headless, images, (locate, seg))
+    coarse, refined = CoresModel.segment(headless, (images,), (locate, seg))
     return Run(coarse, refined, pool_under_mask(images, coarse), release.refiner(seg, images, coarse))
 
 

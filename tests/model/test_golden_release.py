@@ -19,6 +19,7 @@ from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cores_core.model.losses import compute_losses
 from cores_core.model.processor import Batch
+from cores_core.model.tokenizer import token_id
 from cores_core.predict import Predictor
 from cores_core.prompts import render_turn
 from cores_core.sample import Query, Sample, Turn
@@ -127,7 +128,7 @@ def test_losses_and_gradients_equal_the_release(golden: Path) -> None:
     assert losses.text.item() == pytest.approx(expected["ce_loss"], rel=1e-4)
     assert losses.total.item() == pytest.approx(expected["loss"], rel=1e-4)
     losses.total.backward()
-    attention = model.mllm.llava.model.language_model.layers[1].self_attn
+    attention = model.mllm.net.model.language_model.layers[1].self_attn
     for ours, name in (
         (model.projection[2].weight, "grad:model.text_hidden_fcs.0.2.weight"),
         (attention.v_proj.weight, "grad:model.layers.1.self_attn.v_proj.weight"),
@@ -247,7 +248,7 @@ def _released_ids(checkpoint: Checkpoint, turn: Turn) -> list[int]:
     """The ids of a conversation as the release writes them: one -200 for all of an image's tokens."""
     sample = Sample(np.zeros((4, 4, 3), dtype=np.uint8), (turn,))
     ids = checkpoint.processor.collate([sample]).input_ids[0].tolist()
-    image = checkpoint.processor.token_id(prompts.IMAGE)
+    image = token_id(checkpoint.processor.tokenizer, prompts.IMAGE)
     first = ids.index(image)
     return [*ids[:first], -200, *(i for i in ids[first:] if i != image)]
 

@@ -19,6 +19,7 @@ from cores_core.model.inference import (
     segment_image,
 )
 from cores_core.model.processor import IGNORED_LABEL, Batch
+from cores_core.model.tokenizer import token_id
 from cores_core.prompts import LOC, SEG, render_turn
 from cores_core.sample import Query, Sample
 
@@ -79,7 +80,7 @@ def test_an_answer_that_is_not_well_formed_has_no_mask_and_spoils_no_other(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor = checkpoint.processor
-    loc, seg, end = processor.token_id(LOC), processor.token_id(SEG), processor.end_id
+    loc, seg, end = token_id(processor.tokenizer, LOC), token_id(processor.tokenizer, SEG), processor.mllm.end_id
     template = processor.answer_ids(render_turn(QUERIES[0], processor.prompt))
     _let_it_write(checkpoint, monkeypatch, [seg, loc, end], template, [loc, seg, seg, end])
     first, good, last = _ask(checkpoint, *QUERIES, protocol="generated")
@@ -97,7 +98,7 @@ def taught(checkpoint: Checkpoint) -> Checkpoint:
     taught = copy.deepcopy(checkpoint)
     processor = taught.processor
     template = processor.answer_ids(render_turn(QUERIES[0], processor.prompt))
-    answers = [template, [processor.token_id(SEG), *template], template]
+    answers = [template, [token_id(processor.tokenizer, SEG), *template], template]
     batch = processor.collate([_sample(taught)], answers=[answers])
     optimizer = torch.optim.Adam(taught.model.mllm.parameters(), lr=1e-2)
     for _ in range(60):
@@ -114,7 +115,7 @@ def test_only_what_differs_from_the_template_is_written_token_by_token(taught: C
     assert template == same == taught.processor.prompt.answer
     assert nonsense != template
     readings: list[object] = []
-    with taught.model.mllm.llava.model.register_forward_hook(lambda *_: readings.append(1)):
+    with taught.model.mllm.net.model.register_forward_hook(lambda *_: readings.append(1)):
         both = _ask(taught, QUERIES[0], QUERIES[2], protocol="generated")
         assert [result.answer for result in both] == [template, template]
         assert len(readings) == 1
@@ -160,7 +161,7 @@ def _written_alone(checkpoint: Checkpoint) -> list[str]:
     """What the model writes to each question, token by token."""
     processor = checkpoint.processor
     batch = processor.collate([_sample(checkpoint)], answers=[[[] for _ in QUERIES]])
-    return [processor.decode(ids) for ids in checkpoint.model.mllm.generate(batch, processor.end_id, limit=20)]
+    return [processor.decode(ids) for ids in checkpoint.model.mllm.generate(batch, processor.mllm.end_id, limit=20)]
 
 
 def _ask(checkpoint: Checkpoint, *queries: Query, protocol: Protocol = "given") -> list[Segmentation]:

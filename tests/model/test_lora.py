@@ -37,7 +37,7 @@ def trained(tmp_path: Path) -> Checkpoint:
     base = BaseConfig(str(save_hub_llava(tmp_path / "llava")), str(save_sam(tmp_path / "sam.pth")))
     seed_everything(0)
     built = assemble(read_base(Config(base=base, lora=LORA), lambda: None))
-    add_lora(built.model, LORA)
+    add_lora(built.model, LORA, built.processor.new_ids)
     choose_trainable(built.model, LORA)
     for name, parameter in built.model.named_parameters():
         if parameter.requires_grad:
@@ -65,8 +65,8 @@ def test_what_trains_is_what_the_paper_trains(trained: Checkpoint) -> None:
     parts = {name.split(".")[0] for name in learning - adapters}
     assert parts == {"mllm", "projection", "refiner", "segmenter"}
     assert {n for n in learning - adapters if n.startswith("mllm.")} == {
-        "mllm.llava.model.language_model.embed_tokens.weight",
-        "mllm.llava.lm_head.weight",
+        "mllm.net.model.language_model.embed_tokens.weight",
+        "mllm.net.lm_head.weight",
     }
     assert all("mask_decoder" in name for name in learning if name.startswith("segmenter."))
 
@@ -108,7 +108,7 @@ def test_peft_itself_loads_the_adapter(trained: Checkpoint, tmp_path: Path) -> N
     theirs = PeftModel.from_pretrained(llava, str(tmp_path / "lora/adapter")).eval()
     batch = make_batch(trained)
     with torch.no_grad():
-        states = theirs.model.model(input_ids=batch.input_ids, pixel_values=batch.mllm_pixels).last_hidden_state
+        states = theirs.model.model(input_ids=batch.input_ids, **batch.vision).last_hidden_state
         assert torch.allclose(states, trained.model.mllm(batch), atol=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_a_merged_model_stands_by_itself(trained: Checkpoint, tmp_path: Path) ->
     assert not any(report.values())
     batch = make_batch(again)
     with torch.no_grad():
-        states = theirs.eval().model(input_ids=batch.input_ids, pixel_values=batch.mllm_pixels).last_hidden_state
+        states = theirs.eval().model(input_ids=batch.input_ids, **batch.vision).last_hidden_state
         assert torch.allclose(states, again.model.mllm(batch), atol=1e-5)
 
 

@@ -99,9 +99,9 @@ def _read_plainly(checkpoint: Checkpoint, question: str, answer: list[int] | Non
     """Last-layer states of one question as the stock model reads it: its own mask, its own positions."""
     sample = _sample(checkpoint, question)
     batch = checkpoint.processor.collate([sample], answers=None if answer is None else [[answer]])
-    output = checkpoint.model.mllm.llava.model(
+    output = checkpoint.model.mllm.net.model(
         input_ids=batch.input_ids,
-        pixel_values=batch.mllm_pixels,
+        **batch.vision,
         attention_mask=torch.ones_like(batch.input_ids),
         use_cache=False,
     )

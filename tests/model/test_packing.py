@@ -41,7 +41,7 @@ def _llava_336(config: Config) -> Checkpoint:
     """The 576 patches of LLaVA 1.5; adapters learn, and what learns beside them."""
     vision = VisionConfig(image_size=336, patch_size=14, width=32, layers=2, heads=2, read_layer=-2)
     checkpoint = build_checkpoint(replace(config, vision=vision))
-    add_lora(checkpoint.model, LORA)
+    add_lora(checkpoint.model, LORA, checkpoint.processor.new_ids)
     choose_trainable(checkpoint.model, LORA)
     for name, parameter in checkpoint.model.named_parameters():
         if is_adapter(name):  # half of them are zero at first, and then the others have no gradient
@@ -95,7 +95,7 @@ def test_the_gradient_of_every_trained_parameter_is_the_same(model: Checkpoint) 
 
 def test_packing_is_what_makes_the_difference(model: Checkpoint) -> None:
     packed, plain = _batches(model)
-    assert (len(packed.mllm_pixels), len(plain.mllm_pixels)) == (3, 7)
+    assert (len(packed.vision["pixel_values"]), len(plain.vision["pixel_values"])) == (3, 7)
     assert (packed.branches >= PREFIX).sum() < 0.6 * (plain.branches >= PREFIX).sum()
 
 

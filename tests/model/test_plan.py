@@ -7,12 +7,12 @@ import torch
 from model.test_full_size import SEVEN_B
 
 from cores_core.config import Config
-from cores_core.model.build import build_processor
+from cores_core.model.build import Parts, build_processor
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
-from cores_core.model.mllm import build_mllm
+from cores_core.model.families.llava import build_llava
 from cores_core.model.plan import count_parameters, plan_prediction, plan_training
-from cores_core.model.segmenter import build_segmenter
+from cores_core.model.sams.sam1 import build_sam1
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +20,9 @@ def seven_b(checkpoint: Checkpoint) -> Checkpoint:
     """A 7B model on the meta device, with a tokenizer that makes no difference to its sizes."""
     tokenizer = checkpoint.processor.tokenizer
     with torch.device("meta"):
-        mllm = build_mllm(SEVEN_B.language, SEVEN_B.vision, image_token_id=0)
-        model = CoresModel(mllm, build_segmenter(SEVEN_B.sam), chain_ids=(1, 2), refiner=True)
-    return Checkpoint(model, build_processor(SEVEN_B, tokenizer), SEVEN_B, {})
+        mllm = build_llava(SEVEN_B.language, SEVEN_B.vision, image_token_id=0)
+        model = CoresModel(mllm, build_sam1(SEVEN_B.sam), chain_ids=(1, 2), refiner=True)
+    return Checkpoint(model, build_processor(Parts(SEVEN_B, tokenizer, {})), SEVEN_B, {})
 
 
 def test_the_weights_are_counted(checkpoint: Checkpoint) -> None:

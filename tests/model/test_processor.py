@@ -14,26 +14,23 @@ from PIL import Image
 from cores_core import prompts
 from cores_core.errors import DataError
 from cores_core.images import load_image
-from cores_core.model import processor as processor_module
 from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.families import llava_prompts
+from cores_core.model.families.llava_prompts import CLIP_MEAN, Square, square_pixels
 from cores_core.model.processor import (
-    CLIP_MEAN,
     IGNORED_LABEL,
     PADDING,
     PREFIX,
-    SAM_MEAN,
-    SAM_STD,
-    ImageFormat,
     Processor,
-    mllm_pixels,
-    sam_pixels,
 )
+from cores_core.model.segmenter import IMAGENET_MEAN, IMAGENET_STD, Frame
+from cores_core.model.tokenizer import token_id
 from cores_core.prompts import render_turn
 from cores_core.sample import Query, RgbImage, Sample, Thing
 
 QUESTIONS = ("Which part steers the fish?", "What would a bird use to fly away from here?", "Where is its end?")
 LEFT_HALF = np.repeat(mask("#" * 20 + "." * 20), 20, axis=0)
-RELEASE = ImageFormat(mllm_size=224, mllm_tokens=256, mllm_fit="crop", sam_size=1024, sam_grid=64)
+RELEASE, SAM = Square(side=224, tokens=256, fit="crop"), Frame(side=1024, grid=64)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +58,10 @@ def test_positions_start_again_in_every_branch(processor: Processor) -> None:
 
 def test_labels_are_the_answers_with_their_end_and_nothing_else(processor: Processor) -> None:
     packed = processor.collate([_ask(processor, *QUESTIONS)])
-    answer = [*processor.tokenizer.encode(f" {processor.prompt.answer}", add_special_tokens=False), processor.end_id]
+    answer = [
+        *processor.tokenizer.encode(f" {processor.prompt.answer}", add_special_tokens=False),
+        processor.mllm.end_id,
+    ]
     labelled = packed.labels != IGNORED_LABEL
     assert packed.labels[labelled].tolist() == answer * len(QUESTIONS)
     assert torch.equal(packed.labels[labelled], packed.input_ids[labelled])
@@ -71,22 +71,22 @@ def test_labels_are_the_answers_with_their_end_and_nothing_else(processor: Proce
 
 def test_every_turn_has_each_token_of_the_chain_once(processor: Processor) -> None:
     packed = processor.collate([_ask(processor, *QUESTIONS)])
-    for token_id in processor.chain_ids:
-        branches = packed.branches[packed.input_ids == token_id]
+    for index in processor.chain_ids:
+        branches = packed.branches[packed.input_ids == index]
         assert branches.tolist() == [1, 2, 3]
 
 
 def test_there_is_an_image_token_for_every_patch_and_only_in_the_prefix(processor: Processor) -> None:
     packed = processor.collate([_ask(processor, *QUESTIONS)])
-    is_image = packed.input_ids == processor.token_id(prompts.IMAGE)
-    assert int(is_image.sum()) == processor.images.mllm_tokens == (32 // 16) ** 2
+    is_image = packed.input_ids == token_id(processor.tokenizer, prompts.IMAGE)
+    assert int(is_image.sum()) == processor.mllm.square.tokens == (32 // 16) ** 2
     assert (packed.branches[is_image] == PREFIX).all()
 
 
 def test_the_text_read_is_the_text_rendered(processor: Processor) -> None:
     sample = _ask(processor, QUESTIONS[0])
     ids = processor.collate([sample]).input_ids[0].tolist()
-    images = prompts.IMAGE * processor.images.mllm_tokens
+    images = prompts.IMAGE * processor.mllm.square.tokens
     turn, prompt = sample.turns[0], processor.prompt
     expected = (
         f"{prompts.BEGIN}{prompts.render_prefix(prompt)}"
@@ -122,27 +122,27 @@ def test_given_ids_take_the_place_of_the_answer(processor: Processor) -> None:
 @pytest.mark.parametrize("token", [*prompts.SPECIAL_TOKENS, "[SEG_SEMA]"])
 def test_a_special_token_in_a_users_text_stays_text(processor: Processor, token: str) -> None:
     plain, evil = (_ask(processor, f"Where is the {word} here?") for word in ("fish", f"{token} {token}{token}"))
-    specials = torch.tensor([processor.token_id(special) for special in prompts.SPECIAL_TOKENS])
+    specials = torch.tensor([token_id(processor.tokenizer, special) for special in prompts.SPECIAL_TOKENS])
     counts = [torch.isin(processor.collate([sample]).input_ids, specials).sum() for sample in (plain, evil)]
     assert counts[0] == counts[1]
 
 
 def test_special_tokens_are_one_id_each_and_read_back(processor: Processor) -> None:
     for token in prompts.SPECIAL_TOKENS:
-        index = processor.token_id(token)
+        index = token_id(processor.tokenizer, token)
         assert processor.tokenizer.encode(token, add_special_tokens=False) == [index]
         assert processor.tokenizer.decode([index]) == token
 
 
 def test_an_unknown_token_is_an_error_that_names_it(processor: Processor) -> None:
     with pytest.raises(DataError, match="SEG_SEMA"):
-        processor.token_id("[SEG_SEMA]")
+        token_id(processor.tokenizer, "[SEG_SEMA]")
 
 
 @pytest.mark.parametrize("text", ["Fuß, 魚 and 🐟?", "naïve  café", "a\\b"])
 def test_any_text_can_be_tokenized_and_read_back(processor: Processor, text: str) -> None:
     ids = processor.tokenizer.encode(text, add_special_tokens=False)
-    assert processor.token_id(prompts.UNKNOWN) not in ids
+    assert token_id(processor.tokenizer, prompts.UNKNOWN) not in ids
     assert processor.tokenizer.decode(ids) == text
 
 
@@ -159,7 +159,7 @@ def test_a_question_that_does_not_fit_is_refused(processor: Processor) -> None:
 
 def test_many_questions_may_be_longer_together_than_one_may_be(processor: Processor) -> None:
     batch = processor.collate([_ask(processor, *["Where is the long part of the boat?"] * 70)])
-    assert batch.input_ids.shape[1] > processor.max_tokens > int(batch.positions.max())
+    assert batch.input_ids.shape[1] > processor.mllm.max_tokens > int(batch.positions.max())
 
 
 def test_targets_and_ignores_stand_beside_their_image(processor: Processor) -> None:
@@ -190,7 +190,7 @@ def test_a_batch_of_pictures_is_a_batch_without_text(processor: Processor) -> No
     target = mask("#..", "...")
     sample = replace(_ask(processor, QUESTIONS[0], image=noise_image(2, 3)), masks=(target,), ignores=(None,))
     pictures, whole = processor.collate_pictures([sample]), processor.collate([sample])
-    assert (pictures.input_ids.numel(), pictures.mllm_pixels.numel()) == (0, 0)
+    assert (pictures.input_ids.numel(), len(pictures.vision)) == (0, 0)
     assert torch.equal(pictures.sam_pixels, whole.sam_pixels)
     assert torch.equal(pictures.masks[0], whole.masks[0])
     assert pictures.counts == whole.counts == (1,)
@@ -204,7 +204,7 @@ def test_each_query_knows_its_image(processor: Processor) -> None:
 
 @pytest.mark.parametrize(("hw", "resized"), [((10, 20), (32, 64)), ((20, 10), (64, 32)), ((64, 64), (64, 64))])
 def test_sam_pixels_are_zero_right_and_bottom(hw: tuple[int, int], resized: tuple[int, int]) -> None:
-    pixels, size = sam_pixels(Image.new("RGB", hw[::-1], "white"), 64)
+    pixels, size = Frame(64, grid=8).pixels(Image.new("RGB", hw[::-1], "white"))
     assert (size.original_hw, size.resized_hw) == (hw, resized)
     assert pixels.shape == (3, 64, 64)
     assert (pixels[:, : resized[0], : resized[1]] > 2).all()
@@ -218,18 +218,18 @@ def test_the_thinnest_image_keeps_a_row(processor: Processor) -> None:
 
 
 def test_pad_keeps_the_whole_image_in_the_middle_on_the_mean_colour() -> None:
-    pad = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="pad", sam_size=64, sam_grid=8)
-    pixels = mllm_pixels(Image.new("RGB", (80, 40), "white"), pad)
+    pad = Square(side=8, tokens=4, fit="pad")
+    pixels = square_pixels(Image.new("RGB", (80, 40), "white"), pad)
     assert pixels.shape == (3, 8, 8)
     assert (pixels[:, 3:5] > 1.9).all()
     assert pixels[:, [0, 7]].abs().max() < 0.05
 
 
 def test_crop_fills_the_square_and_cuts_the_longer_sides() -> None:
-    crop = ImageFormat(mllm_size=8, mllm_tokens=4, mllm_fit="crop", sam_size=64, sam_grid=8)
+    crop = Square(side=8, tokens=4, fit="crop")
     image = np.zeros((40, 80, 3), dtype=np.uint8)
     image[:, 20:60] = 255  # the middle
-    pixels = mllm_pixels(Image.fromarray(image), crop)
+    pixels = square_pixels(Image.fromarray(image), crop)
     assert (pixels[:, :, 1:7] > 1.9).all()
 
 
@@ -238,12 +238,12 @@ def test_crop_fills_the_square_and_cuts_the_longer_sides() -> None:
 def test_padding_in_bands_gives_the_pixels_of_the_whole_square(
     hw: tuple[int, int], padded_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor_module, "PADDED_AT_ONCE", padded_at_once)
-    pad = ImageFormat(mllm_size=56, mllm_tokens=16, mllm_fit="pad", sam_size=64, sam_grid=8)
+    monkeypatch.setattr(llava_prompts, "PADDED_AT_ONCE", padded_at_once)
+    pad = Square(side=56, tokens=16, fit="pad")
     image = Image.fromarray(noise_image(*hw))
     square = Image.new("RGB", (max(hw), max(hw)), (122, 116, 104))
     square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
-    assert torch.equal(mllm_pixels(image, pad), mllm_pixels(square.resize((56, 56), Image.Resampling.BICUBIC), pad))
+    assert torch.equal(square_pixels(image, pad), square_pixels(square.resize((56, 56), Image.Resampling.BICUBIC), pad))
 
 
 @pytest.mark.parametrize("hw", [(20, 8000), (8000, 20), (1, 3001)])
@@ -251,16 +251,16 @@ def test_the_ends_of_a_very_long_image_are_left_out_before_it_is_cropped(hw: tup
     image, shortest = Image.fromarray(noise_image(*hw)), min(hw)
     enlarged = image.resize((224 * hw[1] // shortest, 224 * hw[0] // shortest), Image.Resampling.BICUBIC)
     left, top = (enlarged.width - 224) // 2, (enlarged.height - 224) // 2
-    whole = mllm_pixels(enlarged.crop((left, top, left + 224, top + 224)), RELEASE)
-    assert torch.equal(mllm_pixels(image, RELEASE), whole)
+    whole = square_pixels(enlarged.crop((left, top, left + 224, top + 224)), RELEASE)
+    assert torch.equal(square_pixels(image, RELEASE), whole)
 
 
 def test_the_crop_is_as_large_as_clip_makes_it() -> None:
     """`int(224 * long / short)`, not `int(long * (224 / short))`, which is 1 too small for some sizes."""
     for short in (3, 7, 49, 98, 103, 107):
-        exact = mllm_pixels(Image.fromarray(noise_image(short * 2, short)), RELEASE)
+        exact = square_pixels(Image.fromarray(noise_image(short * 2, short)), RELEASE)
         resized = Image.fromarray(noise_image(short * 2, short)).resize((224, 448), Image.Resampling.BICUBIC)
-        expected = mllm_pixels(resized.crop((0, 112, 224, 336)), RELEASE)
+        expected = square_pixels(resized.crop((0, 112, 224, 336)), RELEASE)
         assert torch.equal(exact, expected), short
 
 
@@ -269,7 +269,7 @@ def test_sizes_equal_the_release(shared: Path) -> None:
     for side in (1024, 256):
         for name, (height, width) in golden[f"get_preprocess_shape_{side}"].items():
             original_hw = tuple(int(n) for n in name.split("x"))
-            _, size = sam_pixels(Image.new("RGB", original_hw[::-1]), side)
+            _, size = Frame(side, grid=8).pixels(Image.new("RGB", original_hw[::-1]))
             assert size.resized_hw == (max(height, 1), max(width, 1)), name  # the release makes an image without rows
 
 
@@ -277,7 +277,7 @@ def test_sam_is_given_the_pixels_of_the_release(shared: Path) -> None:
     golden = json.loads((shared / "golden/images/preprocess.json").read_text())
     images = np.load(shared / "golden/data/images_rgb.npz")
     for name, expected in golden.items():
-        pixels, size = sam_pixels(Image.fromarray(images[name]), 1024)
+        pixels, size = SAM.pixels(Image.fromarray(images[name]))
         assert list(size.original_hw) == expected["orig_hw"]
         assert list(size.resized_hw) == expected["resized_hw"]
         assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == expected["sam_tensor_sha256"], name
@@ -288,9 +288,9 @@ def test_sam_is_given_the_pixels_of_the_release(shared: Path) -> None:
 
 def test_the_resized_image_equals_the_one_saved_by_the_release(shared: Path) -> None:
     golden = load_image(shared / "golden/images/sam_resized_img0.png")
-    pixels, size = sam_pixels(Image.fromarray(_first_image(shared)), 1024)
+    pixels, size = SAM.pixels(Image.fromarray(_first_image(shared)))
     height, width = size.resized_hw
-    restored = pixels[:, :height, :width].permute(1, 2, 0) * torch.tensor(SAM_STD) + torch.tensor(SAM_MEAN)
+    restored = pixels[:, :height, :width].permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
     assert np.array_equal(restored.round().numpy().astype(np.uint8), golden)
 
 
@@ -298,7 +298,7 @@ def test_clip_is_given_the_pixels_of_the_release(shared: Path) -> None:
     images = np.load(shared / "golden/data/images_rgb.npz")
     golden = np.load(shared / "golden/images/clip_pixel_values.npz")
     for name in golden:
-        pixels = mllm_pixels(Image.fromarray(images[name]), RELEASE)
+        pixels = square_pixels(Image.fromarray(images[name]), RELEASE)
         assert np.abs(pixels.numpy() - golden[name]).max() < 1e-5, name
 
 
@@ -308,8 +308,8 @@ def test_odd_sizes_equal_the_release_too(shared: Path) -> None:
     assert len(expected) == 3
     for name, entry in expected.items():
         image = Image.fromarray(golden[f"{name}_in"])
-        assert np.abs(mllm_pixels(image, RELEASE).numpy() - golden[f"{name}_clip"]).max() < 1e-5, name
-        pixels, size = sam_pixels(image, 1024)
+        assert np.abs(square_pixels(image, RELEASE).numpy() - golden[f"{name}_clip"]).max() < 1e-5, name
+        pixels, size = SAM.pixels(image)
         assert list(size.resized_hw) == entry["resized_hw"]
         assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == entry["sam_tensor_sha256"], name
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cores_core.model.cores import TextOutput
-from cores_core.model.processor import DECODER_SCALE
+from cores_core.model.segmenter import DECODER_SCALE
 from cores_core.train.concepts import SHARPNESS, ConceptHead, _shares
 
 CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
@@ -91,7 +91,7 @@ def _output(prompt: int, left: int = 1) -> Any:
         column_left = axes[0]
     image: Tensor = torch.stack([column_left, column_right], dim=1)[None, :, None].expand(1, 5, 2, 2)
     text = TextOutput((20 * axes[prompt][None],) * 2, torch.zeros(0, 2), torch.zeros(0).long())
-    return SimpleNamespace(text=text, image_embeddings=image)
+    return SimpleNamespace(text=text, features=(image,))
 
 
 def _batch(asked: str, things: Any = (("Fish", "object"), ("Fish Head", "part")), maps: Tensor | None = None) -> Any:

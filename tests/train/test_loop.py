@@ -12,6 +12,7 @@ from cores_core.data.mixture import Mixture, SampleOptions
 from cores_core.data.store import Store
 from cores_core.errors import DataError
 from cores_core.model.checkpoint import Checkpoint
+from cores_core.model.families.llava_prompts import LlavaPrompts
 from cores_core.model.processor import Processor
 from cores_core.runtime import Group
 from cores_core.train.loop import DETOUR, Steps
@@ -108,7 +109,9 @@ def test_the_answers_of_a_step_are_tokenized_once(checkpoint: Checkpoint, partwo
 
     source: Any = Counting()
     ours = checkpoint.processor
-    processor = Processor(source, ours.prompt, ours.images, ours.max_tokens)
+    own = ours.mllm
+    assert isinstance(own, LlavaPrompts)
+    processor = Processor(LlavaPrompts(source, ours.prompt, own.square, own.max_tokens), ours.prompt, ours.frame)
     mixture = Mixture([Store(partworld_root, "partworld", "train")], ours.prompt, SampleOptions(queries=2), seed=0)
     config = TrainConfig(steps=1, images_per_step=3)
     (batch,) = Steps(mixture, processor, config, 0, ALONE)[0].batches
@@ -116,5 +119,5 @@ def test_the_answers_of_a_step_are_tokenized_once(checkpoint: Checkpoint, partwo
     turns = sum(len(sample.turns) for sample in samples)
     assert len(texts) == 2 * turns + 1  # question and answer of each turn, and the prefix that all share
     expected = ours.collate(samples)
-    for name in ("input_ids", "positions", "branches", "labels", "mllm_pixels", "sam_pixels"):
+    for name in ("input_ids", "positions", "branches", "labels", "sam_pixels"):
         assert torch.equal(getattr(batch, name), getattr(expected, name))

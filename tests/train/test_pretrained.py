@@ -47,7 +47,7 @@ def test_adapters_learn_and_the_rest_stays(lora_job: Callable[..., TrainJob]) ->
     after = load_checkpoint(newest, LoadOptions(merge=False)).model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(is_adapter(name) for name in changed)
-    assert {"projection.0.weight", "mllm.llava.lm_head.weight", "refiner.norm.weight"} < changed
+    assert {"projection.0.weight", "mllm.net.lm_head.weight", "refiner.norm.weight"} < changed
     frozen = (
         "image_encoder",
         "prompt_encoder",

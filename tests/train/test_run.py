@@ -61,7 +61,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(finished: Path) -> None:
 
 def test_training_changes_the_weights(finished: Path) -> None:
     first, last = (load_checkpoint(finished / f"checkpoints/step-{n:06d}").model.state_dict() for n in (2, 4))
-    for name in ("projection.0.weight", "mllm.llava.lm_head.weight", "refiner.norm.weight"):
+    for name in ("projection.0.weight", "mllm.net.lm_head.weight", "refiner.norm.weight"):
         assert not torch.equal(first[name], last[name]), name
 
 
@@ -204,7 +204,7 @@ def test_a_run_can_start_from_weights_for_smaller_images(
     larger = replace(job, config=replace(job.config, sam=replace(tiny_config.sam, image_size=96)))
     run_training(larger, Listener())
     trained = load_checkpoint(newest_checkpoint(larger.output))
-    assert trained.processor.images.sam_size == 96
+    assert trained.processor.frame.side == 96
     assert trained.model.segmenter.image_encoder.pos_embed.shape[1:3] == (12, 12)
 
 

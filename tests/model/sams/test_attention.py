@@ -8,8 +8,8 @@ from segment_anything.modeling.image_encoder import Attention
 from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
 
-from cores_core.model import attention
-from cores_core.model.attention import CellAttention, RowAttention
+from cores_core.model.sams import attention
+from cores_core.model.sams.attention import CellAttention, RowAttention
 
 WIDTH, HEADS = 24, 3
 

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import LlavaConfig
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cores_core.config import LanguageConfig, VisionConfig
 from cores_core.errors import CheckpointError, ConfigError
+from cores_core.model.families.table import LLAVA
 from cores_core.model.hub import fetch_model, is_hub_id
+from cores_core.model.mllm import Mllm
 from cores_core.model.names import (
     EMBEDDING,
     FIRST_LAYER,
@@ -30,9 +32,8 @@ from cores_core.model.names import (
     our_hub_name,
     our_name,
 )
-from cores_core.model.processor import Tokenizer
 from cores_core.model.tensors import Tensors, get_tensor, read_tensors
-from cores_core.model.tokenizer import SentencePieceTokenizer, load_tokenizer
+from cores_core.model.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 Json = Mapping[str, Any]
 
@@ -158,6 +159,43 @@ def add_identity(weights: Tensors) -> Tensors:
     bias = get_tensor(weights, f"{FIRST_LAYER}bias")
     second = {"weight": torch.eye(len(bias), dtype=bias.dtype, device=bias.device), "bias": torch.zeros_like(bias)}
     return weights | {f"{SECOND_LAYER}{name}": tensor for name, tensor in second.items()}
+
+
+def build_llava(language: LanguageConfig, vision: VisionConfig, image_token_id: int) -> Mllm:
+    """Build a LLaVA with random weights from its sizes: a Llama, a CLIP vision tower, a projector.
+
+    A projector of one layer is one of two whose second does nothing: its weights must be the identity.
+    """
+    text = LlamaConfig(
+        hidden_size=language.width,
+        num_hidden_layers=language.layers,
+        num_attention_heads=language.heads,
+        num_key_value_heads=language.key_heads or language.heads,
+        intermediate_size=language.mlp,
+        vocab_size=language.vocabulary,
+        max_position_embeddings=language.positions,
+        rms_norm_eps=language.norm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
+        initializer_range=language.width**-0.5,
+    )
+    tower = CLIPVisionConfig(
+        hidden_size=vision.width,
+        intermediate_size=vision.mlp or 4 * vision.width,
+        num_hidden_layers=vision.layers,
+        num_attention_heads=vision.heads,
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+    )
+    config = LlavaConfig(
+        text_config=text,
+        vision_config=tower,
+        image_token_id=image_token_id,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=vision.read_layer,
+        projector_hidden_act="gelu" if vision.projector_layers == 2 else "linear",
+        tie_word_embeddings=False,
+    )
+    return Mllm(LlavaForConditionalGeneration(config), LLAVA)
 
 
 def load_json(path: Path) -> Json:

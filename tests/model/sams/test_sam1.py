@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cores_core.config import SamConfig
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.segmenter import Segmenter, build_segmenter, resize_positions
+from cores_core.model.sams.sam1 import build_sam1, resize_positions
+from cores_core.model.segmenter import Segmenter
 from cores_core.sample import ImageSize
 
 WIDTH, GRID, LOW = 16, 8, 32
@@ -25,7 +26,7 @@ def segmenter(checkpoint: Checkpoint) -> Segmenter:
 def embeddings(segmenter: Segmenter) -> Tensor:
     """Two images."""
     with torch.no_grad():
-        return segmenter.encode(_noise(2, 3, 64, 64))
+        return segmenter.encode(_noise(2, 3, 64, 64))[0]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_square_image_keeps_every_place(segmenter: Segmenter) -> None:
 
 def _decode(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None) -> Tensor:
     with torch.no_grad():
-        return segmenter.decode(embeddings, prompts, prior)
+        return segmenter.decode((embeddings,), prompts, prior)
 
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:
@@ -122,7 +123,7 @@ def _noise(*shape: int, seed: int = 0) -> Tensor:
 
 def test_positions_of_another_grid_keep_their_place_in_the_image() -> None:
     config = SamConfig(image_size=64, patch_size=8, width=32, depth=2, heads=2, window=4, global_blocks=(1,))
-    weights = build_segmenter(config).state_dict()
+    weights = build_sam1(config).state_dict()
     ramp = torch.linspace(-1, 1, 15)[:, None].expand(15, 16)
     weights["image_encoder.blocks.1.attn.rel_pos_h"] = ramp
     resized = resize_positions(weights, grid=12)
@@ -131,7 +132,7 @@ def test_positions_of_another_grid_keep_their_place_in_the_image() -> None:
         "image_encoder.blocks.1.attn.rel_pos_h",
         "image_encoder.blocks.1.attn.rel_pos_w",
     }
-    build_segmenter(replace(config, image_size=96)).load_state_dict(weights | resized)
+    build_sam1(replace(config, image_size=96)).load_state_dict(weights | resized)
     torch.testing.assert_close(
         resized["image_encoder.blocks.1.attn.rel_pos_h"][:, 0], torch.linspace(-1, 1, 23), atol=1e-6, rtol=0
     )
@@ -141,7 +142,7 @@ def test_attention_begins_as_a_look_at_the_neighbours() -> None:
     """Each of four heads of the first block looks at one of the four cells around; the image shows nothing."""
     torch.manual_seed(0)
     config = SamConfig(image_size=96, patch_size=8, width=64, depth=2, heads=4, window=0, global_blocks=(0, 1))
-    attention = build_segmenter(config).image_encoder.blocks[0].attn
+    attention = build_sam1(config).image_encoder.blocks[0].attn
     queries, keys, _ = attention.qkv(torch.zeros(1, 12 * 12, 64)).view(144, 3, 4, 16).permute(1, 2, 0, 3)
     logits = add_decomposed_rel_pos(
         queries @ keys.mT / 4, queries, attention.rel_pos_h, attention.rel_pos_w, (12, 12), (12, 12)

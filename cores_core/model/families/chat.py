@@ -1,0 +1,140 @@
+"""What a multimodal LLM of the hub is given: the pieces of its own chat template, and images by its own processor.
+
+The template is rendered once, with placeholders for system text, questions and answers, and cut at these. What stands
+before the first question goes through the processor, which expands the image's tokens; all else is tokenised as text.
+No text of a user passes through the template engine. The end token of an answer is the first token behind it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from cores_core.errors import CheckpointError, DataError
+from cores_core.model.families.table import Family
+from cores_core.model.processor import Prefix
+from cores_core.model.tokenizer import Tokenizer, encode
+from cores_core.prompts import PromptFormat, break_up
+from cores_core.sample import Sample, Turn
+
+_SYSTEM, _QUESTIONS, _ANSWERS = "\x01S\x01", ("\x01Q\x01", "\x01R\x01"), ("\x01A\x01", "\x01B\x01")
+"""Placeholders, in characters that no template holds."""
+
+
+@dataclass(frozen=True)
+class TemplatePieces:
+    """A chat template cut into pieces.
+
+    Attributes:
+        before: up to the system text. opening: from there to the first question, with the image's token.
+        said: between an earlier question and its answer. again: between that answer and the next question.
+        answer: between the last question and its answer; some templates put more there than between earlier ones.
+        end: the token that ends an answer.
+    """
+
+    before: str
+    opening: str
+    said: str
+    again: str
+    answer: str
+    end: str
+
+
+def cut_template(processor: ProcessorMixin) -> TemplatePieces:
+    """Render a conversation of two rounds about an image, and cut it.
+
+    Raises:
+        CheckpointError: the processor has no template, or one that does not hold a conversation in this order.
+    """
+    rounds = zip(_QUESTIONS, _ANSWERS, strict=True)
+    messages = [_message("system", _SYSTEM)]
+    for question, answer in rounds:
+        messages += [_message("user", question), _message("assistant", answer)]
+    messages[1]["content"].insert(0, {"type": "image"})
+    try:
+        text: str = processor.apply_chat_template(messages)
+    except ValueError as error:
+        raise CheckpointError(f"the processor has no chat template ({error})") from error
+    pieces: list[str] = []
+    for placeholder in (_SYSTEM, _QUESTIONS[0], _ANSWERS[0], _QUESTIONS[1], _ANSWERS[1]):
+        piece, found, text = text.partition(placeholder)
+        if not found:
+            raise CheckpointError("the chat template leaves out a part of the conversation, or changes its order")
+        pieces.append(piece)
+    before, opening, said, again, answer = pieces
+    ids = encode(processor.tokenizer, again)
+    return TemplatePieces(before, opening, said, again, answer, processor.tokenizer.convert_ids_to_tokens(ids[0]))
+
+
+class ChatPrompts:
+    """Ids and image tensors for a multimodal LLM of the hub, see `MllmPrompts`."""
+
+    def __init__(self, processor: ProcessorMixin, family: Family, prompt: PromptFormat, max_tokens: int) -> None:
+        self.processor = processor
+        self.tokenizer: Tokenizer = processor.tokenizer
+        self.prompt = prompt
+        self.max_tokens = max_tokens
+        self.packs = family.packs
+        self._family = family
+        self._pieces = cut_template(processor)
+        self.end_id = int(self.tokenizer.convert_tokens_to_ids(self._pieces.end))
+        self.pad_id = self.end_id
+        self.added_ids: tuple[int, ...] = ()
+        self._special = tuple(self.tokenizer.get_added_vocab())
+
+    def prefix(self, sample: Sample) -> Prefix:
+        """System text, in-context example and image; the tensors of the image come with them.
+
+        Raises:
+            DataError: the model's image processor refuses the image.
+        """
+        system = break_up(self.prompt.system(sample.example).strip(), self._special)
+        text = f"{self._pieces.before}{system}{self._pieces.opening}"
+        image = Image.fromarray(sample.image)
+        try:
+            given = self.processor(text=[text], images=[image], add_special_tokens=False, return_tensors="pt")
+        except ValueError as error:
+            size = f"{image.width}x{image.height}"
+            hint = "crop it, or make it larger"
+            raise DataError(f"the model's image processor refuses an image of {size} pixels: {error}", hint) from error
+        return Prefix(given["input_ids"][0].tolist(), {name: given[name] for name in self._family.image_keys})
+
+    def question(self, turn: Turn) -> list[int]:
+        """Ids of the question and of what stands between it and the answer, with what was said before."""
+        text = ""
+        for said in turn.history:
+            text += f"{said.question}{self._pieces.said}{said.answer}{self._pieces.again}"
+        return encode(self.tokenizer, f"{text}{turn.question}{self._pieces.answer.rstrip(' ')}")
+
+    def answer(self, turn: Turn) -> list[int]:
+        """Ids of the answer and the end token; blanks that the template puts before an answer belong to it."""
+        blanks = self._pieces.answer[len(self._pieces.answer.rstrip(" ")) :]
+        return encode(self.tokenizer, f"{blanks}{turn.answer}{self._pieces.end}")
+
+    def vision(self, samples: Sequence[Sample], prefixes: Sequence[Prefix]) -> Mapping[str, Tensor]:
+        """The image tensors of a batch, one image behind the other."""
+        tensors = {name: [prefix.vision[name] for prefix in prefixes] for name in self._family.image_keys}
+        if self._family.pads_tiles:
+            tensors = {name: _pad_tiles(values) for name, values in tensors.items()}
+        return {name: torch.cat(values) for name, values in tensors.items()}
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the whole processor: tokenizer, template, image processor."""
+        self.processor.save_pretrained(folder)
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _pad_tiles(values: Sequence[Tensor]) -> list[Tensor]:
+    """Images (1, tiles, ...) with tiles of zeros, so that all have as many; what is not of tiles stays."""
+    most = max(value.shape[1] for value in values)
+    if values[0].ndim < 4 or all(value.shape[1] == most for value in values):
+        return list(values)
+    return [torch.cat([v, v.new_zeros(1, most - v.shape[1], *v.shape[2:])], dim=1) for v in values]

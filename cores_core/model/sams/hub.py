@@ -1,0 +1,147 @@
+"""SAM 2, SAM 2.1 and SAM 3's tracker, by transformers, prompted by embeddings as SAM 1 is.
+
+The two finer feature maps pass one convolution each on their way to the mask decoder. As in the released code they are
+computed once for an image, so they belong to the image encoder here: with a frozen encoder they are frozen, too, and
+what is kept of an image is small.
+Deviation: the methods of transformers that give embeddings record no gradient, so the modules are called themselves;
+and the decoder never chooses among its masks by their stability, which it does in evaluation but not in training.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, Sam2Model, Sam3TrackerModel
+
+from cores_core.model.families.llava import model_type
+from cores_core.model.pretrained import load_whole, read_config
+from cores_core.model.segmenter import Features, Frame, Segmenter
+from cores_core.model.tensors import Tensors
+
+HUB_SAMS = {
+    "sam2": Sam2Model,
+    "sam2_video": Sam2Model,
+    "sam3_tracker": Sam3TrackerModel,
+    "sam3_tracker_video": Sam3TrackerModel,
+    "sam3_video": Sam3TrackerModel,
+}
+"""The classes for the model types of the hub; those of videos hold the one for images."""
+_HALF = (127.5, 127.5, 127.5)
+
+
+class HubImageEncoder(nn.Module):
+    """Pixels to feature maps as the mask decoder takes them, the finest first."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.vision_encoder = model.vision_encoder
+        self.finest, self.finer = model.mask_decoder.conv_s0, model.mask_decoder.conv_s1
+        self.no_memory_embedding = model.no_memory_embedding  # (1, 1, C): there is no earlier frame of a video
+
+    def forward(self, pixels: Tensor) -> Features:
+        """Encode (B, 3, S, S) pixels."""
+        finest, finer, coarsest = self.vision_encoder(pixels, return_dict=True).fpn_hidden_states
+        return self.finest(finest), self.finer(finer), coarsest + self.no_memory_embedding[0, 0, :, None, None]
+
+
+class HubSam(Segmenter):
+    """A SAM of transformers without its points, boxes and memory."""
+
+    image_encoder: HubImageEncoder
+    mask_decoder: Any
+    config: PreTrainedConfig
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.config = model.config
+        self.image_encoder = HubImageEncoder(model)
+        self.prompt_encoder = model.prompt_encoder
+        self.mask_decoder = model.mask_decoder
+        del self.mask_decoder.conv_s0, self.mask_decoder.conv_s1  # they are the image encoder's
+        self.mask_decoder.dynamic_multimask_via_stability = False
+        self.image_positions = model.shared_image_embedding
+        self.frame = hub_frame(model.config)
+
+    @property
+    def width(self) -> int:
+        """C, the width of a prompt embedding."""
+        return hub_prompt_width(self.config)
+
+    def encode(self, pixels: Tensor) -> Features:
+        """Encode (B, 3, S, S) pixels into three maps, (B, C/8, 4h, 4w), (B, C/4, 2h, 2w), (B, C, h, w) float32."""
+        half = pixels.to(self.image_encoder.no_memory_embedding.dtype)
+        return tuple(level.float() for level in self.image_encoder(half))
+
+    def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
+        """Decode one mask for each of N prompts, see `Segmenter.decode`."""
+        *finer, coarsest = features
+        count = len(prompts)
+        with torch.autocast(prompts.device.type, enabled=False):
+            _, dense = self.prompt_encoder(input_points=None, input_labels=None, input_boxes=None, input_masks=prior)
+            masks: Tensor = self.mask_decoder(
+                image_embeddings=coarsest,
+                image_positional_embeddings=self._positions(coarsest).expand(count, -1, -1, -1),
+                sparse_prompt_embeddings=prompts[:, None, None],
+                dense_prompt_embeddings=dense.expand(count, -1, -1, -1),
+                multimask_output=False,
+                high_resolution_features=finer,
+            )[0]
+        return masks[:, 0]
+
+    def _positions(self, features: Tensor) -> Tensor:
+        """The positional embedding of each cell, (1, C, h, w)."""
+        steps = [(torch.arange(n, device=features.device, dtype=features.dtype) + 0.5) / n for n in features.shape[-2:]]
+        rows, columns = torch.meshgrid(*steps, indexing="ij")
+        positions: Tensor = self.image_positions(torch.stack([columns, rows], dim=-1))
+        return positions.permute(2, 0, 1)[None]
+
+
+def hub_frame(config: PreTrainedConfig) -> Frame:
+    """The square of a SAM of transformers; both sides of an image are resized to it."""
+    side, grid = int(_prompts(config).image_size), int(config.vision_config.backbone_feature_sizes[-1][0])
+    if config.model_type == "sam2":
+        return Frame(side, grid, keeps_ratio=False)
+    return Frame(side, grid, keeps_ratio=False, mean=_HALF, std=_HALF)
+
+
+def hub_prompt_width(config: PreTrainedConfig) -> int:
+    """C, the width of a prompt embedding."""
+    return int(_prompts(config).hidden_size)
+
+
+def build_hub_sam(config: PreTrainedConfig) -> HubSam:
+    """A SAM of transformers with random weights."""
+    model_class = HUB_SAMS[config.model_type]
+    return HubSam(model_class._from_config(config, dtype=torch.float32))
+
+
+def read_hub_sam(folder: Path, shapes_only: bool = False) -> tuple[PreTrainedConfig, Tensors]:
+    """The sizes and the weights of a SAM of transformers, as the state of a `HubSam` under `segmenter.`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights do not fit the sizes.
+    """
+    config = read_hub_sam_config(folder)
+    model_class = HUB_SAMS[config.model_type]
+    if shapes_only:
+        with init_empty_weights(include_buffers=False):
+            model = model_class._from_config(config)
+    else:
+        model = load_whole(model_class, folder)
+    segmenter = HubSam(model)
+    return segmenter.config, {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
+
+
+def read_hub_sam_config(folder: Path) -> PreTrainedConfig:
+    """The sizes of a SAM of transformers.
+
+    Raises:
+        CheckpointError: they are missing or make no sense.
+    """
+    return read_config(HUB_SAMS[model_type(folder) or ""].config_class, folder)
+
+
+def _prompts(config: PreTrainedConfig) -> Any:
+    return config.prompt_encoder_config
