@@ -1,4 +1,4 @@
-"""Tiny models of the multimodal LLM families and of SAM 2 / 3, with random weights, as their hub repositories lay them out."""
+"""Tiny models of the multimodal LLM families and of SAM 2 / 3, with random weights, in folders as the hub has them."""
 
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ TEXT = {
     "vocab_size": 512,
     "max_position_embeddings": 4096,
 }
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}
+"""In place of published ids that a tiny vocabulary does not have, until `stand_in_processor` sets them."""
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 """A vision tower in the words of SigLIP."""
 DEEP = {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
@@ -41,7 +43,7 @@ def _qwen2_5_vl() -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     tower = {**DEEP, "depth": 4, "patch_size": 14, "out_hidden_size": 64, "window_size": 112}
     return {
-        "text_config": {**TEXT, "rope_parameters": rope, "tie_word_embeddings": True},
+        "text_config": {**TEXT, **NO_IDS, "rope_parameters": rope, "tie_word_embeddings": True},
         "vision_config": {**tower, "fullatt_block_indexes": [1, 3]},
         "tie_word_embeddings": True,
     }
@@ -141,7 +143,7 @@ FAMILIES = tuple(CONFIGS)
 def tiny_config(model_type: str) -> PreTrainedConfig:
     """A config of a family: four text layers of width 64; ties head and embedding where the published models do.
 
-    Its token ids are those of transformers' defaults until `stand_in_processor` sets them.
+    Its token ids are the defaults of transformers until `stand_in_processor` sets them.
     """
     return AutoConfig.for_model(model_type, **CONFIGS[model_type]())
 
@@ -228,7 +230,7 @@ def _sam3_config() -> Sam3TrackerConfig:
 
 
 def tiny_sam(kind: str, seed: int = 0) -> PreTrainedModel:
-    """A SAM 2 ("sam2", 128 px) or SAM 3 tracker ("sam3", 112 px) with random weights in eval mode; prompts are 64 wide."""
+    """A SAM 2 ("sam2", 128 px) or SAM 3 tracker ("sam3", 112 px), random weights, eval mode; prompts are 64 wide."""
     torch.manual_seed(seed)
     net: PreTrainedModel = Sam2Model(_sam2_config()) if kind == "sam2" else Sam3TrackerModel(_sam3_config())
     torch.nn.init.normal_(net.no_memory_embedding, std=0.2)  # starts at zero: nobody would notice it missing

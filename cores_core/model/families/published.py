@@ -1,9 +1,10 @@
 """Sizes of published multimodal LLMs and SAMs, and processors for them that need no download.
 
-`cores train --plan` answers from these where neither weights nor a network are at hand; tests build tiny models of the same
-families with them. Source of the numbers: the head of published.yaml.
-Deviation: a stand-in processor has a small tokenizer of its own, byte-level BPE in every family, with the family's special
-tokens. Its token ids are not the published ones, it cuts text into more tokens, and it adds no begin token by itself.
+`cores train --plan` answers from these where neither weights nor a network are at hand; tests build tiny models of the
+same families with them. Source of the numbers: the head of published.yaml.
+Deviation: a stand-in processor has a small tokenizer of its own, byte-level BPE in every family, with the family's
+special tokens. Its token ids are not the published ones, it cuts text into more tokens, and it adds no begin token by
+itself.
 """
 
 import copy
