@@ -34,7 +34,8 @@ TOTALS = {
     "Qwen/Qwen3-VL-8B-Instruct": 8.77e9,
     "Qwen/Qwen2.5-VL-3B-Instruct": 3.75e9,
     "Qwen/Qwen2.5-VL-7B-Instruct": 8.29e9,
-    "Qwen/Qwen3.5-4B": 4.66e9 - 0.12e9,  # less the layer that predicts two tokens ahead: transformers leaves it out
+    "Qwen/Qwen3.5-0.8B": 873e6 - 20e6,  # less the layer that predicts one token more: transformers leaves it out
+    "Qwen/Qwen3.5-4B": 4.66e9 - 0.12e9,  # likewise
     "Qwen/Qwen3.5-9B": 9.65e9 - 0.24e9,  # likewise
     "OpenGVLab/InternVL3_5-4B-HF": 4.73e9,
     "OpenGVLab/InternVL3_5-8B-HF": 8.53e9,
@@ -46,7 +47,7 @@ TOTALS = {
     "google/gemma-3-4b-it": 4.30e9,
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": 8.03e9,
 }
-"""Parameters as the hub counts the tensors of the repositories."""
+"""Parameters as the hub counts the tensors of the repositories, from memory; InternVL from its card."""
 VIDEO_TOTALS = {
     "facebook/sam2.1-hiera-tiny": 39.0e6,
     "facebook/sam2.1-hiera-small": 46.1e6,
