@@ -99,7 +99,7 @@ class _Run:
         self.about = {"base": checkpoint.about["base"]} if "base" in checkpoint.about else {}
         self.model = checkpoint.model.to(job.device).train()
         if self.train.checkpoint_activations:
-            self.model.mllm.net.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.mllm.net.activation_checkpointing_enable({"use_reentrant": False})
         if self.train.compile:
             compile_encoder(self.model)
         self.model.embeddings = _open_embeddings(checkpoint, self.train, group)

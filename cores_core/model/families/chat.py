@@ -134,7 +134,7 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 def _pad_tiles(values: Sequence[Tensor]) -> list[Tensor]:
     """Images (1, tiles, ...) with tiles of zeros, so that all have as many; what is not of tiles stays."""
-    most = max(value.shape[1] for value in values)
-    if values[0].ndim < 4 or all(value.shape[1] == most for value in values):
+    if values[0].ndim < 4:
         return list(values)
+    most = max(value.shape[1] for value in values)
     return [torch.cat([v, v.new_zeros(1, most - v.shape[1], *v.shape[2:])], dim=1) for v in values]
