@@ -324,6 +324,8 @@ def _stored(weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors
 def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, origin: Path | str) -> None:
     """Give a model on the meta device its weights, which are taken out of `weights` one by one."""
     tied = {f"mllm.net.{name}" for name in tied_names(model.mllm.net)}
+    for name in tied:
+        weights.pop(name, None)
     _check_weights({n: t for n, t in model.state_dict().items() if n not in tied}, weights, origin)
     own: Tensors = {}
     for name in list(weights):

@@ -120,6 +120,13 @@ def hub_prompt_width(config: PreTrainedConfig) -> int:
     return int(_prompts(config).hidden_size)
 
 
+def hub_block_numbers(config: PreTrainedConfig) -> int:
+    """Numbers that the image encoder's largest block holds of an image: input, queries, keys, values, and its MLP's."""
+    backbone, side = config.vision_config.backbone_config, hub_frame(config).side
+    width, patch = (backbone.embed_dim_per_stage[0], 4) if config.model_type == "sam2" else (backbone.hidden_size, 14)
+    return int(8 * width * (side // patch) ** 2)
+
+
 def build_hub_sam(config: PreTrainedConfig) -> HubSam:
     """A SAM of transformers with random weights."""
     model_class = HUB_SAMS[config.model_type]
