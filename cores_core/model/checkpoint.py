@@ -187,6 +187,9 @@ def _with_options(parts: Parts, options: LoadOptions) -> Parts:
         kind = "this model reads its own chat template" if parts.mllm else "a LLaVA has no chat template"
         raise CheckpointError(f"{kind}, not conversation `{config.conversation}`", hint="leave out --conversation")
     if options.image_size is not None and options.image_size != config.sam.image_size:
+        if parts.sam is not None:
+            hint = "leave out sam.image_size"
+            raise CheckpointError(f"`{parts.sam.model_type}` has a frame of one size alone", hint=hint)
         config = replace(config, sam=replace(config.sam, image_size=options.image_size))
         parts.weights.update(resize_positions(parts.weights, options.image_size // config.sam.patch_size))
     parts = replace(parts, config=config)

@@ -1,11 +1,18 @@
-"""Every family on every kind of SAM, offline: train adapters, stop, resume, merge, ask, evaluate, and hand on."""
+"""Every family on every kind of SAM, offline: train adapters, stop, resume, merge, ask, evaluate, and hand on.
 
+By default each family has one SAM and one way to train the vocabulary; `pytest -m matrix` runs all other combinations.
+"""
+
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from bases import save_sam
 from families import save_tiny_mllm, save_tiny_sam
 from helpers import noise_image
@@ -13,7 +20,7 @@ from peft import PeftModel
 from runs import Listener, read_rows
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cores_core.config import BaseConfig, Config, LoraConfig
+from cores_core.config import BaseConfig, Config, EngineConfig, LoraConfig
 from cores_core.data.store import Store
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
@@ -24,6 +31,7 @@ from cores_core.model.inference import segment_image
 from cores_core.model.lora import is_adapter
 from cores_core.sample import Query
 from cores_core.settings import load_config
+from cores_core.train.launch import launch_training
 from cores_core.train.run import run_training
 from cores_core.train.start import TrainJob, newest_checkpoint
 
@@ -44,34 +52,39 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def _combinations() -> list[ParameterSet]:
+    """All of them; those that are not run by default have the mark `matrix`."""
+    found = []
+    for number, family in enumerate(sorted(FAMILIES)):
+        default = (SAMS[number % len(SAMS)], VOCABULARIES[number % len(VOCABULARIES)])
+        for sam, vocabulary in product(SAMS, VOCABULARIES):
+            marks = () if (sam, vocabulary) == default else pytest.mark.matrix
+            found.append(pytest.param((family, sam, vocabulary), marks=marks, id=f"{family}-{sam}-{vocabulary}"))
+    return found
 
 
-@pytest.fixture(scope="module", params=SAMS)
-def sam(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module")
+def make_job(
+    bases: Path, tiny_config: Config, partworld_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., TrainJob]:
+    """Make a job of three steps on a family and a SAM."""
+
+    def make(family: str, sam: str, vocabulary: Literal["rows", "full"], **changes: object) -> TrainJob:
+        base = BaseConfig(str(bases / family), str(bases / ("sam1.pth" if sam == "sam1" else sam)))
+        lora = LoraConfig(rank=4, alpha=8, dropout=0.0, vocabulary=vocabulary)
+        train = replace(tiny_config.train, steps=3, save_every=3, validate_every=3, queries_per_image=2)
+        config = Config(base=base, lora=lora, train=train, **changes)
+        return TrainJob(config, partworld_root, tmp_path_factory.mktemp("run") / "run", torch.device("cpu"))
+
+    return make
 
 
-@pytest.fixture(scope="module", params=VOCABULARIES)
-def job(
-    request: pytest.FixtureRequest,
-    bases: Path,
-    family: str,
-    sam: str,
-    tiny_config: Config,
-    partworld_root: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> TrainJob:
-    """A run of three steps that was stopped after the first and resumed."""
-    base = BaseConfig(str(bases / family), str(bases / ("sam1.pth" if sam == "sam1" else sam)))
-    lora = LoraConfig(rank=4, alpha=8, dropout=0.0, vocabulary=request.param)
-    train = replace(tiny_config.train, steps=3, save_every=3, validate_every=3, queries_per_image=2)
-    output = tmp_path_factory.mktemp("run") / "run"
-    job = TrainJob(Config(base=base, lora=lora, train=train), partworld_root, output, torch.device("cpu"))
+@pytest.fixture(scope="module", params=_combinations())
+def job(request: pytest.FixtureRequest, make_job: Callable[..., TrainJob]) -> TrainJob:
+    """A run that was stopped after its first step and resumed."""
+    job = make_job(*request.param)
     assert run_training(job, Listener(stop_after=1)) == 1
-    assert run_training(replace(job, config=load_config(output / "config.yaml")), Listener(), resume=True) == 3
+    assert run_training(replace(job, config=load_config(job.output / "config.yaml")), Listener(), resume=True) == 3
     return job
 
 
@@ -143,6 +156,22 @@ def test_it_is_evaluated(job: TrainJob, merged: Checkpoint) -> None:
     store = Store(job.data_root, "partworld", "val")
     result = evaluate(merged, EvalJob(benchmark_of("partworld"), store.data_root, (("partworld", "val"),), "given", 2))
     assert result.items
+
+
+@pytest.mark.parametrize(
+    "family",
+    [name if name == "qwen3_vl" else pytest.param(name, marks=pytest.mark.matrix) for name in sorted(FAMILIES)],
+)
+def test_two_processes_under_zero_2_take_the_steps_of_one(make_job: Callable[..., TrainJob], family: str) -> None:
+    alone = make_job(family, "sam2", "rows", engine=EngineConfig(kind="torch"))
+    shared = make_job(family, "sam2", "rows", engine=EngineConfig(kind="deepspeed", stage=2))
+    run_training(alone, Listener())
+    assert launch_training(shared, Listener(), resume=False, processes=2) == 3
+    for ours, theirs in zip(read_rows(shared.output), read_rows(alone.output), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    states = [load_checkpoint(newest(job)).model.state_dict() for job in (shared, alone)]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], atol=1e-4, rtol=1e-3)
 
 
 def newest(job: TrainJob) -> Path:

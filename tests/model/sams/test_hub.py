@@ -1,4 +1,4 @@
-"""SAM 2 and SAM 3 of transformers against their own forward: a point's embedding as the prompt gives the point's mask."""
+"""SAM 2 and SAM 3 of transformers against their own forward: a point's embedding as prompt gives the point's mask."""
 
 from pathlib import Path
 
