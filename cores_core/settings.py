@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from cores_core.config import Config
+from cores_core.config import Config, SamConfig
 from cores_core.errors import ConfigError
 
 T = TypeVar("T")
@@ -83,8 +83,18 @@ def config_tree(config: Config) -> dict[str, Any]:
 
 
 def render_config(config: Config) -> str:
-    """The whole resolved config as YAML, ready to be written; `load_config` reads the file back."""
-    return yaml.safe_dump(config_tree(config), sort_keys=False)
+    """The whole resolved config as YAML, ready to be written; `load_config` reads the file back.
+
+    Sizes that say nothing are left out: those of a LLaVA where the model has a chat template of its own, and with them
+    those of SAM where they are the defaults.
+    """
+    tree = config_tree(config)
+    if config.conversation == "template":
+        del tree["language"]
+        tree["vision"] = {"max_tokens": config.vision.max_tokens}
+        if config.sam == SamConfig():
+            del tree["sam"]
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def find_changes(before: Config, after: Config) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cores_core.config import Config, LossWeights
+from cores_core.config import Config, LossWeights, VisionConfig
 from cores_core.errors import ConfigError
 from cores_core.settings import build_config, config_tree, list_presets, load_config, render_config
 
@@ -121,6 +121,19 @@ def test_a_config_survives_saving_and_loading(tmp_path: Path, tiny_config: Confi
     for config in (tiny_config, load_config("tiny", ("train.betas=[0.8, 0.99]", "data=[a, b]"))):
         (tmp_path / "config.yaml").write_text(render_config(config))
         assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_a_config_leaves_out_sizes_that_the_models_of_the_hub_have_themselves(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    own = replace(Config(train=tiny_config.train), conversation="template", vision=VisionConfig(max_tokens=300))
+    (tmp_path / "config.yaml").write_text(text := render_config(own))
+    assert load_config(tmp_path / "config.yaml") == own
+    assert yaml.safe_load(text)["vision"] == {"max_tokens": 300}
+    assert not {"language", "sam"} & set(yaml.safe_load(text))
+    tall = replace(own, sam=tiny_config.sam)  # a SAM 1 has its sizes here
+    (tmp_path / "config.yaml").write_text(render_config(tall))
+    assert load_config(tmp_path / "config.yaml") == tall
 
 
 def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:

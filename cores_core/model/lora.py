@@ -8,6 +8,7 @@ tokens: today's vocabularies have 150,000 rows.
 """
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ def add_lora(model: CoresModel, config: LoraConfig, rows: Sequence[int]) -> "Pef
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which peft imports, and which warns of kernels
     from peft import PeftModel
 
-    return PeftModel(model.mllm.net, _peft_config(model.mllm, config, rows), _NAME)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses an old name of transformers
+        return PeftModel(model.mllm.net, _peft_config(model.mllm, config, rows), _NAME)
 
 
 def choose_trainable(model: CoresModel, config: LoraConfig, frozen_dtype: torch.dtype = torch.float32) -> None:
@@ -132,5 +135,4 @@ def _peft_config(mllm: Mllm, config: LoraConfig, rows: Sequence[int]) -> "PeftCo
         lora_dropout=config.dropout,
         target_modules=_TARGETS,
         trainable_token_indices=indices,
-        ensure_weight_tying=indices is not None and mllm.is_tied,
     )
