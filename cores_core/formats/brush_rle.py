@@ -35,7 +35,7 @@ def encode_brush(mask: BoolMask) -> list[int]:
     is_last = np.append(run[1:] != run[:-1], True)
     counts = np.where(is_last, (lengths - (pieces - 1) * _LONGEST_RUN)[run], _LONGEST_RUN)
     colours = np.where(values[ends - 1][run], (1 << _VALUE_BITS) - 1, 0)
-    classes = np.searchsorted([1 << bits for bits in _COUNT_BITS], counts)
+    classes = np.searchsorted([1 << bits for bits in _COUNT_BITS[:-1]], lengths)[run]
     count_bits = np.array(_COUNT_BITS)[classes]
     blocks = ((((1 << 2) | classes) << count_bits | (counts - 1)) << _VALUE_BITS) | colours
     bits = np.concatenate([_spread(*_header(values.size)), _spread(blocks, 3 + count_bits + _VALUE_BITS)])
