@@ -56,7 +56,9 @@ def decode_brush(code: Any, size_hw: tuple[int, int]) -> BoolMask:
         DataError: it is no such list, of an image of another size, or cut off.
     """
     try:
-        stream = _Bits(bytes(code if isinstance(code, list) else [None]))
+        if not isinstance(code, list):
+            raise TypeError(type(code).__name__)
+        stream = _Bits(bytes(code))
     except (TypeError, ValueError) as error:
         raise DataError("a brush RLE that is no list of bytes") from error
     height, width = size_hw

@@ -67,6 +67,7 @@ class Annotation:
     Attributes:
         source: where it stands in the file. index: of its first entry in the file's list.
         image: its path as the file has it. size_hw: height and width as the file has them, or None.
+        other_names: other paths under which the image may lie.
         questions, phrases: the ways to ask for it, at least one in all. category: what it is, or "".
         read_mask: reads its mask for an image of this height and width; raises DataError.
     """
@@ -79,6 +80,7 @@ class Annotation:
     phrases: tuple[str, ...]
     category: str
     read_mask: Callable[[tuple[int, int]], RowMask]
+    other_names: tuple[str, ...] = ()
 
 
 def read_label(label: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -80,7 +80,8 @@ def _trace(mask: BoolMask, tolerance: float, by_corners: bool) -> list[Points]:
 
 def _without_repeats(curve: Points) -> Points:
     """A closed curve without points that equal the one before."""
-    return curve[(curve != np.roll(curve, 1, axis=0)).any(axis=1)]
+    is_new: NDArray[np.bool_] = (curve != np.roll(curve, 1, axis=0)).any(axis=1)
+    return curve[is_new]
 
 
 def _cut_holes(outline: Points, holes: list[Points]) -> _Outline:
