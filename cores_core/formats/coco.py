@@ -20,13 +20,20 @@ from typing import Any, Literal
 from cores_core.errors import DataError
 from cores_core.files import save_text
 from cores_core.formats.coco_entries import Annotations, sort_entries
-from cores_core.formats.labelled import Annotation, LabelledImage, LabelledMask, Reject, read_label, read_texts
+from cores_core.formats.labelled import (
+    SCORE_DIGITS,
+    Annotation,
+    LabelledImage,
+    LabelledMask,
+    Reject,
+    read_label,
+    read_texts,
+)
 from cores_core.formats.polygons import trace_corners
 from cores_core.mask_images import RowMask
 from cores_core.masks import encode_rle, merge_rles, rle_area, segmentation_rle
 
 Form = Literal["rle", "polygon"]
-SCORE_DIGITS = 4
 
 
 def save_coco(images: Iterable[LabelledImage], path: Path, form: Form = "rle", tolerance: float = 0.0) -> None:

@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 from cores_core.errors import DataError
 from cores_core.files import replacing_all, write_text
 from cores_core.formats.brush_rle import decode_brush, encode_brush
-from cores_core.formats.labelled import Annotation, LabelledImage, LabelledMask, Reject, check_text, read_label
+from cores_core.formats.labelled import (
+    SCORE_DIGITS,
+    Annotation,
+    LabelledImage,
+    LabelledMask,
+    Reject,
+    check_text,
+    read_label,
+)
 from cores_core.mask_images import RowMask
 from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import BoolMask
@@ -35,7 +43,6 @@ from cores_core.sample import BoolMask
 LOCAL_FILES = "/data/local-files/?d="
 """Before the path of an image in a task; paths are relative to LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of the server."""
 IMAGE_TAG, BRUSH_TAG, MODEL_VERSION = "image", "tag", "cores"
-SCORE_DIGITS = 4
 _UPLOADS = "/data/upload/"
 _UPLOAD_MARK = 9
 """Characters that Label Studio puts before the name of a file that is uploaded: 8 hexadecimal digits and a hyphen."""
@@ -53,7 +60,8 @@ def save_label_studio(images: Iterable[LabelledImage], path: Path, prefix: str =
     Returns:
         The path of the interface, `<path without suffix>.xml`.
     """
-    tasks, names = [], {}
+    tasks: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
     for image in images:
         tasks.append(_make_task(image, prefix))
         names |= dict.fromkeys(labelled.name for labelled in image.masks)
@@ -216,13 +224,15 @@ def _read_regions(results: Sequence[Any]) -> list[_Region]:
     """The regions of an annotation; a region may be told by several results of one id."""
     regions: dict[Any, _Region] = {}
     for index, result in enumerate(results):
+        if isinstance(result, dict) and result.get("type") == "relation":
+            continue
         if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
             raise DataError("a result without a value")
         key, value = result.get("id"), result["value"]
         region = regions.setdefault(key if isinstance(key, str) else index, _Region())
         kind = str(result.get("type"))
         if kind.endswith("labels"):
-            region.labels += [label for label in _texts(value.get(kind)) if label not in region.labels]
+            region.labels += [label for label in _texts(value.get(kind) or []) if label not in region.labels]
         if kind == "textarea":
             region.texts += _texts(value.get("text"))
         elif kind.endswith("labels") or kind in _BARE_KINDS:

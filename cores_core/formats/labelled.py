@@ -15,6 +15,8 @@ from cores_core.masks import bounding_box
 from cores_core.sample import BoolMask
 
 Reject = Callable[[str, int, str], None]
+SCORE_DIGITS = 4
+"""Decimal digits of a score in a file."""
 _SENTENCE_ENDS = (".", "?", "!")
 
 
