@@ -39,7 +39,7 @@ def save_labelme(
     shapes = []
     for number, labelled in enumerate(image.masks, start=1):
         shapes += _trace(labelled, number, tolerance) if form == "polygon" else _embed(labelled)
-    tree = {
+    tree: dict[str, Any] = {
         "version": VERSION,
         "flags": {},
         "shapes": shapes,
@@ -69,5 +69,12 @@ def _embed(labelled: LabelledMask) -> list[dict[str, Any]]:
 
 
 def _shape(labelled: LabelledMask, points: list[list[int]], **particulars: Any) -> dict[str, Any]:
-    about = {"label": labelled.name, "points": points, "group_id": None, "description": "", "flags": {}, "mask": None}
+    about: dict[str, Any] = {
+        "label": labelled.name,
+        "points": points,
+        "group_id": None,
+        "description": "",
+        "flags": {},
+        "mask": None,
+    }
     return about | particulars | {"score": round(labelled.score, SCORE_DIGITS)}
