@@ -116,9 +116,9 @@ def check_text(given: Any) -> str:
         DataError: it is none, or empty, or holds half a surrogate pair, which no file can.
     """
     if not isinstance(given, str) or not given.strip():
-        raise DataError("a question or phrase that is empty or no text")
+        raise DataError("no question and no phrase, or one that is empty or no text")
     try:
         given.encode()
     except UnicodeEncodeError as error:
-        raise DataError("a question or phrase that is not Unicode") from error
+        raise DataError("a question or phrase is not Unicode") from error
     return " ".join(given.split())

@@ -4,8 +4,8 @@
     <split>.json     COCO JSON, or an export of Label Studio; see `formats/coco.py` and `formats/label_studio.py`
     <split>/         a folder of LabelMe files; see `labelme_folder.py`. Only where there is none of the files above.
 
-Where a split has a JSONL and a JSON, the JSONL is read. Images that are named by a JSON or a LabelMe file lie beside it,
-in `images/` or in `<split>/`, below the data root. All targets of one image become one record.
+Where a split has a JSONL and a JSON, the JSONL is read. Images that are named by a JSON or by LabelMe lie beside it, in
+`images/` or in `<split>/`, below the data root. All targets of one image become one record.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +120,7 @@ def _locate(annotation: Annotation, places: Sequence[Path], data_root: Path) -> 
                     return found[-1]
             except DataError as error:
                 errors.append(error)
-            except OSError as error:  # a name that is too long, for example
+            except OSError:  # a name that is too long, for example
                 errors.append(DataError("image cannot be read"))
     if not found:
         raise errors[0]

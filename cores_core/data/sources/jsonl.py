@@ -19,7 +19,7 @@ from typing import Any
 
 from cores_core.data.sources.reading import Rejections, find_inside
 from cores_core.errors import DataError
-from cores_core.formats.labelled import Annotation, check_text, read_texts
+from cores_core.formats.labelled import Annotation, read_texts
 from cores_core.mask_images import RowMask, read_row_mask
 from cores_core.masks import rle_area
 
@@ -101,6 +101,7 @@ def _read_row(
     category = row.get("category") or ""
     if not isinstance(category, str):
         raise DataError("`category` must be a text")
+    category.encode()  # half a surrogate pair could not be stored
     return Annotation(
         source=source,
         index=number,
@@ -108,7 +109,7 @@ def _read_row(
         size_hw=None,
         questions=questions,
         phrases=phrases,
-        category=check_text(category) if category else "",
+        category=category,
         read_mask=read_mask,
     )
 
