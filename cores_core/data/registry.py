@@ -94,7 +94,9 @@ def find_dataset(name: str, data_root: Path) -> DatasetSpec:
         return DATASETS[name]
     places = find_splits(data_root / name) if name.startswith(CUSTOM) else {}
     if not places:
-        hint = "`cores prepare-data --list` names all; your own go to custom/<name>/<split>.jsonl (or .json) under the data root"
+        hint = (
+            "`cores prepare-data --list` names all; your own go to custom/<name>/<split>.jsonl (.json) in the data root"
+        )
         raise DataError(f"unknown data set: {name}", hint=hint)
     return DatasetSpec(
         group="custom",

@@ -8,8 +8,8 @@ A row names its query by id, or by image and question; an image by its path in t
 no other has it. A mask is a COCO RLE, a list of polygons (`[]` for nothing), or the path of a mask image (see
 `mask_images.py` for its values). `answer` and `seconds` are optional.
 
-In a COCO JSON the name of a category is the question. All annotations of one category in an image are one mask, whatever
-their scores, and one row, the number of which is that of its first annotation.
+In a COCO JSON the name of a category is the question. All annotations of one category in an image are one mask,
+whatever their scores, and one row, the number of which is that of its first annotation.
 
 A query without a mask is scored as an empty one and listed.
 """
