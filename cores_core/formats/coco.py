@@ -76,7 +76,7 @@ def read_coco(tree: Any, name: str, reject: Reject, allow_empty: bool = False) -
     Raises:
         DataError: it is not of this form as a whole.
     """
-    images = sort_entries(tree, name, reject)
+    images = sort_entries(tree, name, reject, anywhere=True)
     entries: dict[int, tuple[int, dict[str, Any]]] = {}
     for index, entry in enumerate(tree["annotations"]):
         if isinstance(entry, dict) and type(entry.get("id")) is int:

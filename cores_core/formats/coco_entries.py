@@ -37,12 +37,13 @@ def is_coco(tree: Any) -> bool:
     return isinstance(tree, dict) and sum(isinstance(tree.get(key), list) for key in LISTS) > 1
 
 
-def sort_entries(tree: Any, name: str, reject: Reject) -> list[AnnotatedImage]:
+def sort_entries(tree: Any, name: str, reject: Reject, anywhere: bool = False) -> list[AnnotatedImage]:
     """The images of a COCO-style file in their order, each with its annotations by category.
 
     Args:
         tree: the parsed file. name: of the file, for the error.
         reject: takes entries that cannot be used.
+        anywhere: whether a file name may be absolute or lead out of its folder; the caller checks it then.
 
     Raises:
         DataError: it is not of this form as a whole.
@@ -52,7 +53,7 @@ def sort_entries(tree: Any, name: str, reject: Reject) -> list[AnnotatedImage]:
             raise DataError(f"not a COCO-style annotation file: {name} (no list of {key})")
     if not tree["categories"]:
         raise DataError(f"not a COCO-style annotation file: {name} (it has no category)")
-    sorter = _Sorter()
+    sorter = _Sorter(anywhere)
     for key, add in zip(LISTS, (sorter.add_category, sorter.add_image, sorter.add_annotation), strict=True):
         for index, entry in enumerate(tree[key]):
             try:
@@ -65,7 +66,8 @@ def sort_entries(tree: Any, name: str, reject: Reject) -> list[AnnotatedImage]:
 class _Sorter:
     """Sorts the entries of a COCO-style file; each method raises DataError for an entry that cannot be used."""
 
-    def __init__(self) -> None:
+    def __init__(self, anywhere: bool) -> None:
+        self._anywhere = anywhere
         self.images: dict[int, AnnotatedImage] = {}
         self._names: dict[int, str] = {}
         self._file_names: set[str] = set()
@@ -84,7 +86,7 @@ class _Sorter:
         if number in self.images or file_name in self._file_names:
             raise DataError("duplicate id" if number in self.images else "duplicate file name")
         path = PurePosixPath(file_name)
-        if path.is_absolute() or ".." in path.parts:
+        if not self._anywhere and (path.is_absolute() or ".." in path.parts):
             raise DataError("image outside of its folder")
         self.images[number] = AnnotatedImage(number, file_name, (height, width))
         self._file_names.add(file_name)
