@@ -286,9 +286,7 @@ def _draw(result: dict[str, Any], size_hw: tuple[int, int]) -> Rle:
         return encode_rle(decode_brush(value["rle"], size_hw))
     scale = np.array(size_hw[::-1]) / 100  # geometry is in per cent
     if "points" in value:
-        corners = _numbers(value["points"]) * scale
-        if corners.ndim != 2 or corners.shape[1] != 2:
-            raise DataError("a region without its numbers")
+        corners = _numbers(value["points"], columns=2) * scale
     elif "radiusX" in value:
         return encode_rle(_draw_ellipse(value, scale, size_hw))
     elif "height" in value:
@@ -324,11 +322,12 @@ def _rotation(value: dict[str, Any]) -> NDArray[np.float64]:
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
-def _numbers(given: Any) -> NDArray[np.float64]:
+def _numbers(given: Any, columns: int | None = None) -> NDArray[np.float64]:
+    """A list of numbers, or where `columns` are told a list of lists of so many."""
     try:
         numbers = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError("a region without its numbers") from error
-    if not np.isfinite(numbers).all():
+    if numbers.shape[1:] != (() if columns is None else (columns,)) or not np.isfinite(numbers).all():
         raise DataError("a region without its numbers")
     return numbers
