@@ -29,10 +29,10 @@ Group = tuple[str, list[Annotation]]
 
 def find_splits(folder: Path) -> dict[str, str]:
     """The splits of somebody's own data set, each with the name of its file or folder, in alphabetical order."""
-    files = {path.stem: path.name for suffix in (".json", ".jsonl") for path in folder.glob(f"*{suffix}")}
+    files = {path.stem: path.name for suffix in (".json", ".jsonl") for path in folder.glob(f"[!.]*{suffix}")}
     if files:
         return dict(sorted(files.items()))
-    return {place.name: place.name for place in sorted(folder.glob("*")) if any(place.glob("*.json"))}
+    return {place.name: place.name for place in sorted(folder.glob("[!.]*")) if any(place.glob("[!.]*.json"))}
 
 
 def read_custom(path: Path, data_root: Path, rejected: Rejections, share: Share = WHOLE) -> Iterator[Record]:

@@ -33,7 +33,7 @@ def read_labelme_folder(folder: Path, rejected: Rejections, share: Share) -> Ite
     Raises:
         DataError: there is no file.
     """
-    files = sorted(folder.glob("*.json"))
+    files = sorted(folder.glob("[!.]*.json"))
     if not files:
         raise DataError(f"no LabelMe file (.json) in: {folder}")
     for index, file in enumerate(share.of(files)):

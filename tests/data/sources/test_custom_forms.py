@@ -122,17 +122,16 @@ def test_an_image_of_another_size_is_named(folder: Path, form: str) -> None:
     assert "of another size" in reason
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_an_image_outside_of_the_data_root_is_named(folder: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "reason"), [("COCO", "a path leaves the data root"), ("Label Studio", "image is missing")]
+)
+def test_an_image_outside_of_the_data_root_is_named(folder: Path, form: str, reason: str) -> None:
+    """Label Studio's paths are those of its server, so the image is looked for by its name as well."""
     path = FORMS[form](folder)
-    changed = path if path.is_file() else path / "b.json"
-    changed.write_text(changed.read_text().replace("images/b.png", "../../../../../etc/hostname.png"))
+    path.write_text(path.read_text().replace("images/b.png", "../../../../../etc/hostname.png"))
     records, rejected = read(path, folder.parents[1])
     assert len(records) == 1
-    assert [reason for _, reason in rejected.items] in (
-        ["a path leaves the data root: move the file below it"],
-        ["image is missing"],  # by its name alone it might lie in images/
-    )
+    assert reason in rejected.items[0][1]
 
 
 @pytest.mark.parametrize("place", ["a.png", "images/a.png", "train/a.png"])
@@ -219,6 +218,7 @@ def test_splits_are_files_or_else_folders(folder: Path) -> None:
     (folder / "val.json").write_text("{}")
     (folder / "test.jsonl").write_text("")
     (folder / "val.jsonl").write_text("")
+    (folder / "._val.json").write_text("")  # as macOS leaves behind
     assert find_splits(folder) == {"test": "test.jsonl", "val": "val.jsonl"}
     assert list(find_dataset("custom/mine", folder.parents[1]).splits) == ["test", "val"]
 
