@@ -3,8 +3,8 @@
     <folder>/labels/<image without suffix>.txt     3 0.0125 0.4562 0.0375 0.4562 ...
     <folder>/data.yaml                             names of the classes; images are looked for in <folder>/images
 
-Coordinates are the middles of pixels, (x + 0.5) / width and (y + 0.5) / height, so that multiplying and cutting off the
-fraction, as ultralytics does before `cv2.fillPoly`, gives the pixels again. Holes are cut out by bridges. The format
+Coordinates are those of pixels at the border, (x + 1/4) / width and (y + 1/4) / height: of the product, cutting off the
+fraction (ultralytics) and rounding (supervision) both give the pixel, and `cv2.fillPoly` then the mask. Holes are cut out by bridges. The format
 has no objects of several components: each is an object of its own there. An image without a mask has an empty file.
 
 Source: https://docs.ultralytics.com/datasets/segment, and ultralytics 8.4, `data/utils.py`.
@@ -23,6 +23,7 @@ from cores_core.formats.polygons import DRAWING_TOLERANCE, trace_centres
 
 _DIGITS = 7
 """Of coordinates: exact for sides of up to a million pixels."""
+_INSET = 0.25
 
 
 def save_yolo(images: Iterable[LabelledImage], folder: Path, tolerance: float = DRAWING_TOLERANCE) -> list[str]:
@@ -50,13 +51,12 @@ def save_yolo(images: Iterable[LabelledImage], folder: Path, tolerance: float = 
         for labelled in image.masks:
             number = classes.setdefault(labelled.name, len(classes))
             for polygon in trace_centres(labelled.mask, tolerance):
-                shares = (polygon + 0.5) / np.array(image.size_hw[::-1])
+                shares = (polygon + _INSET) / np.array(image.size_hw[::-1])
                 lines.append(" ".join([str(number), *(f"{share:.{_DIGITS}f}" for share in shares.ravel().tolist())]))
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         save_text("".join(f"{line}\n" for line in lines), target)
     about = {
-        "path": ".",
         "train": "images",
         "val": "images",
         "names": {number: name for name, number in classes.items()},
