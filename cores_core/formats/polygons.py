@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from cores_core.masks import bounding_box
 from cores_core.sample import BoolMask
 
-DRAWING_TOLERANCE = 1.0
-"""Pixels, for polygons that people edit; see docs/formats.md for the IoU that it costs."""
+DRAWING_TOLERANCE = 0.5
+"""Pixels, for polygons that people edit: half of the points, and less than 1 % of IoU; see docs/formats.md."""
 Points = NDArray[np.int32]
 """(N, 2): x before y."""
 LEAST_POINTS = 3

@@ -31,11 +31,11 @@ def test_at_tolerance_0_our_reader_finds_the_mask_to_the_pixel(tmp_path: Path, f
 
 
 @pytest.mark.parametrize(
-    ("target", "least"), [(blob_mask(200, 300, 0, smoothness=15), 0.97), (ring_mask(300, 140, 50), 0.98)]
+    ("target", "least"), [(blob_mask(200, 300, 0, smoothness=15), 0.99), (ring_mask(300, 140, 50), 0.99)]
 )
 def test_at_the_usual_tolerance_iou_is_as_stated_holes_included(tmp_path: Path, target: BoolMask, least: float) -> None:
     shapes = save(tmp_path, target)["shapes"]
-    assert DRAWING_TOLERANCE == 1
+    assert DRAWING_TOLERANCE == 0.5
     assert measure_iou(draw_shapes(parse_shapes(shapes), target.shape).target, target) > least
     assert measure_iou(fill_by_pillow([np.array(shape["points"]) for shape in shapes], target.shape), target) > least
 
