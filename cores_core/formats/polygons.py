@@ -22,7 +22,7 @@ from cores_core.masks import bounding_box
 from cores_core.sample import BoolMask
 
 DRAWING_TOLERANCE = 0.5
-"""Pixels, for polygons that people edit: half of the points, and less than 1 % of IoU; see docs/formats.md."""
+"""Pixels, for polygons that people edit: half of the points, for 1 % of IoU; see docs/formats.md."""
 Points = NDArray[np.int32]
 """(N, 2): x before y."""
 LEAST_POINTS = 3
@@ -87,51 +87,83 @@ def _without_repeats(curve: Points) -> Points:
 def _cut_holes(outline: Points, holes: list[Points]) -> _Outline:
     """Bridge each hole from its leftmost point to the nearest point on the left, of the outline or of another hole.
 
-    From the left, so that this other hole is in already. All between the two is inside, for the row is left of a hole.
+    All between the two is inside, for the row is left of a hole. The other hole begins further left, so that no bridges
+    form a ring.
     """
-    points, is_anchor = outline, np.zeros(len(outline), dtype=bool)
-    for hole in sorted(holes, key=lambda hole: int(hole[:, 0].min())):
-        start = int(np.lexsort((hole[:, 1], hole[:, 0]))[0])
-        x, y = hole[start].tolist()
-        in_row = np.flatnonzero((points[:, 1] == y) & (points[:, 0] <= x))
-        end = int(in_row[points[in_row, 0].argmax()])
-        around = np.concatenate([hole[start:], hole[: start + 1]])
-        are_anchors = np.zeros(len(around), dtype=bool)
-        are_anchors[[0, -1]] = True
-        is_anchor[end] = True
-        points = np.concatenate([points[: end + 1], around, points[end:]])
-        is_anchor = np.concatenate([is_anchor[: end + 1], are_anchors, is_anchor[end:]])
-    return _Outline(points, is_anchor)
+    starts = [int(np.lexsort((hole[:, 1], hole[:, 0]))[0]) for hole in holes]
+    curves = [outline, *(np.roll(hole, -start, axis=0) for hole, start in zip(holes, starts, strict=True))]
+    points = np.concatenate(curves)
+    owners = np.repeat(np.arange(len(curves)), [len(curve) for curve in curves])
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    places = points[:, 1].astype(np.int64) * (int(points[:, 0].max()) + 1) + points[:, 0]
+    order = np.argsort(places, kind="stable")
+    last = np.searchsorted(places[order], places[firsts], side="right") - 1
+    bridges: list[list[tuple[int, int]]] = [[] for _ in curves]
+    for hole in range(1, len(curves)):
+        while owners[order[last[hole]]] == hole:
+            last[hole] -= 1
+        end = int(order[last[hole]])
+        bridges[owners[end]].append((end - int(firsts[owners[end]]), hole))
+    return _walk(curves, list(map(sorted, bridges)))
+
+
+def _walk(curves: list[Points], bridges: list[list[tuple[int, int]]]) -> _Outline:
+    """Go around the first curve, and around each other one when its bridge is reached.
+
+    Args:
+        bridges: for each curve the places, in order, where a bridge leads to the beginning of another, and which.
+    """
+    pieces: list[Points] = []
+    is_anchor: list[NDArray[np.bool_]] = []
+    waiting = [(0, 0, 0)]  # a curve, a place on it, and how many of its bridges are behind
+    while waiting:
+        number, place, behind = waiting.pop()
+        curve = curves[number]
+        if behind < len(bridges[number]):
+            end, hole = bridges[number][behind]
+            waiting += [(number, end, behind + 1), (hole, 0, 0)]
+            piece = curve[place : end + 1]
+        elif number:
+            piece = np.concatenate([curve[place:], curve[:1]])
+        else:
+            piece = curve[place:]
+        anchors = np.zeros(len(piece), dtype=bool)
+        anchors[0] = number > 0 or behind > 0
+        anchors[-1] |= number > 0 or behind < len(bridges[number])
+        pieces.append(piece)
+        is_anchor.append(anchors)
+    return _Outline(np.concatenate(pieces), np.concatenate(is_anchor))
 
 
 def _simplify(outline: _Outline, tolerance: float) -> Points:
-    """Leave out points between anchors, each stretch on its own; one that would vanish stays as it is.
-
-    A curve without anchors has them at its first point and the one furthest from it, and so has one from an anchor to
-    itself.
-    """
-    anchors = np.flatnonzero(outline.is_anchor)
-    first = int(anchors[0]) if len(anchors) else 0
-    points = np.roll(outline.points, -first, axis=0)
-    stops = [*(anchors - first).tolist(), len(points)] if len(anchors) else [0, len(points)]
-    closed = np.concatenate([points, points[:1]])
-    kept = np.zeros(len(points), dtype=bool)
-    for start, end in itertools.pairwise(stops):
-        kept[start:end] = _choose(closed[start : end + 1], tolerance)[:-1]
-    chosen = points[kept]
+    """Leave out points that do not matter, but no anchor; an outline that would vanish stays as it is."""
+    steps = np.diff(outline.points, axis=0, prepend=outline.points[-1:])
+    turns = (steps != np.roll(steps, -1, axis=0)).any(axis=1)  # steps go to one of eight neighbours
+    kept = outline.is_anchor | turns if tolerance == 0 else _choose_stretches(outline, tolerance)
+    chosen = outline.points[kept]
     if len(chosen) < LEAST_POINTS and tolerance > 0:
         return _simplify(outline, tolerance=0.0)
+    if not len(chosen):  # a single pixel
+        chosen = outline.points[:1]
     return np.concatenate([chosen, np.repeat(chosen[:1], max(LEAST_POINTS - len(chosen), 0), axis=0)])
+
+
+def _choose_stretches(outline: _Outline, tolerance: float) -> NDArray[np.bool_]:
+    """Which points to keep, between anchors each stretch on its own; without anchors the first point is one."""
+    anchors = np.flatnonzero(outline.is_anchor) if outline.is_anchor.any() else np.zeros(1, dtype=np.int64)
+    first = int(anchors[0])
+    points = np.roll(outline.points, -first, axis=0)
+    closed = np.concatenate([points, points[:1]])
+    kept = np.zeros(len(points), dtype=bool)
+    for start, end in itertools.pairwise([*(anchors - first).tolist(), len(points)]):
+        kept[start:end] = _choose(closed[start : end + 1], tolerance)[:-1]
+    return np.roll(kept, first)
 
 
 def _choose(points: Points, tolerance: float) -> NDArray[np.bool_]:
     """Which points of a stretch to keep, both ends among them (Ramer, Douglas and Peucker, distances to segments)."""
     kept = np.zeros(len(points), dtype=bool)
     kept[[0, -1]] = True
-    if tolerance == 0:  # the same, faster: steps go to one of eight neighbours
-        steps = np.diff(points, axis=0)
-        kept[1:-1] = (steps[1:] != steps[:-1]).any(axis=1)
-        return kept
     waiting = [(0, len(points) - 1)]
     while waiting:
         start, end = waiting.pop()

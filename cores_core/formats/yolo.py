@@ -4,9 +4,9 @@
     <folder>/data.yaml                             names of the classes; images are looked for in <folder>/images
 
 Coordinates are those of pixels at the border, (x + 1/4) / width and (y + 1/4) / height: of the product, cutting off the
-fraction (ultralytics) and rounding (supervision) both give the pixel. `cv2.fillPoly` then gives the mask, at tolerance 0
-exactly, holes too, which are cut out by bridges. The format has no objects of several components: each is an object of
-its own there. An image without a mask has an empty file.
+fraction (ultralytics) and rounding (supervision) both give the pixel. `cv2.fillPoly` then gives the mask, holes too,
+which are cut out by bridges; at tolerance 0 to the pixel. The format has no objects of several components: each is an
+object of its own there. An image without a mask has an empty file.
 
 Source: https://docs.ultralytics.com/datasets/segment, and ultralytics 8.4, `data/utils.py`.
 """
