@@ -127,7 +127,7 @@ for _name in HELP:
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="JSONL: id, or image and question; and mask (RLE or PNG path).")],
+    predictions: Annotated[Path, typer.Argument(help="JSONL: id, or image and question; and mask. Or COCO JSON.")],
     benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What they answer.")],
     data: DataOption = None,
     split: SplitOption = None,

@@ -74,8 +74,9 @@ def prepare_data(
     """Prepare data sets.
 
     Each raw data set is read once and checked; what is damaged is named and left out. `partworld` is rendered, not
-    downloaded. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>. A call that was
-    interrupted goes on where it was. The key of a server of --endpoint is read from OPENAI_API_KEY.
+    downloaded. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may be COCO
+    JSON, a Label Studio export (.json) or a folder of LabelMe files instead. A call that was interrupted goes on where
+    it was. The key of a server of --endpoint is read from OPENAI_API_KEY.
     """
     from cores_core.data.registry import DATASETS
 

@@ -186,17 +186,23 @@ def save_report(name: str, data_root: Path, reports: Mapping[str, SplitReport], 
 
 
 def fingerprint(spec: DatasetSpec, data_root: Path, split: str) -> str:
-    """A digest of the annotations of a split: of a file's bytes, of a folder's names and sizes."""
+    """A digest of the annotations of a split: of a file's bytes, of a folder's names, sizes, and bytes of its JSON."""
     digest = hashlib.sha256()
     besides = [data_root / name for name in spec.besides if (data_root / name).is_file()]
     for path in (*spec.annotation_paths(data_root, split), *besides):
         if path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            for entry in sorted(path.rglob("*")):
-                digest.update(f"{entry.relative_to(path)} {entry.stat().st_size}\n".encode())
+            digest.update(_digest(path))
+            continue
+        for entry in sorted(path.rglob("*")):
+            digest.update(f"{entry.relative_to(path)} {entry.stat().st_size}\n".encode())
+            if entry.suffix == ".json" and entry.is_file():
+                digest.update(_digest(entry))
     return digest.hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _is_current(name: str, split: str, data_root: Path, known: Mapping[str, SplitReport]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from cores_core.data.sources.custom import read_custom
+from cores_core.data.sources.custom import find_splits, read_custom
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections, Share
 from cores_core.data.sources.reasonpart import HALVES, read_reasonpart
@@ -85,25 +85,28 @@ class DatasetSpec:
 
 
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:
-    """The data set of that name; `custom/<name>` is anyone's own, with a JSONL file for each split.
+    """The data set of that name; `custom/<name>` is anyone's own, with a file or folder for each split.
 
     Raises:
         DataError: there is none.
     """
     if name in DATASETS:
         return DATASETS[name]
-    splits = {path.stem: None for path in sorted((data_root / name).glob("*.jsonl"))} if name.startswith(CUSTOM) else {}
-    if not splits:
-        hint = "`cores prepare-data --list` names all; your own go to custom/<name>/<split>.jsonl under the data root"
+    places = find_splits(data_root / name) if name.startswith(CUSTOM) else {}
+    if not places:
+        hint = (
+            "`cores prepare-data --list` names all; your own go to custom/<name>/<split>.jsonl (.json) in the data root"
+        )
         raise DataError(f"unknown data set: {name}", hint=hint)
     return DatasetSpec(
         group="custom",
-        splits=splits,
-        annotations=(f"{name}/{{split}}.jsonl",),
+        splits=dict.fromkeys(places),
+        annotations=(f"{name}/{{split}}",),
         images=(),
         licence="yours",
         homepage="",
-        read=lambda root, split, rejected, share: read_custom(root / name, root, split, rejected, share),
+        read=lambda root, place, rejected, share: read_custom(root / name / place, root, rejected, share),
+        on_disk=places,
     )
 
 

@@ -1,4 +1,4 @@
-"""Score the masks of any other system: a JSONL file with a row for each query, in any order.
+"""Score the masks of any other system: a JSONL file with a row for each query, in any order, or a COCO JSON.
 
     {"id": "reasonseg/val/12.0.0", "mask": {"size": [480, 640], "counts": "..."}, "answer": "the tail", "seconds": 0.4}
     {"image": "reason_seg/ReasonSeg/val/a.jpg", "question": "what steers the fish?", "mask": [[10, 10, 60, 10, 60, 40]]}
@@ -6,14 +6,20 @@
 
 A row names its query by id, or by image and question; an image by its path in the data root, or by its file name where
 no other has it. A mask is a COCO RLE, a list of polygons (`[]` for nothing), or the path of a mask image (see
-`mask_images.py` for its values). `answer` and `seconds` are optional. A query without a mask is scored as an empty one
-and listed.
+`mask_images.py` for its values). `answer` and `seconds` are optional.
+
+In a COCO JSON the name of a category is the question. All annotations of one category in an image are one mask,
+whatever their scores, and one row, the number of which is that of its first annotation.
+
+A query without a mask is scored as an empty one and listed.
 """
 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -23,10 +29,14 @@ import numpy as np
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.targets import Target
+from cores_core.formats.coco import read_coco
+from cores_core.formats.coco_entries import is_coco
+from cores_core.formats.labelled import Annotation
 from cores_core.mask_images import RowMask, read_row_mask
 from cores_core.masks import Rle, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
 
+_Parse = Callable[[], "Prediction"]
 Progress = Callable[[int], None]
 """Called with how many queries more are scored."""
 _MOST_CHARACTERS = 200  # of a reason, which may repeat what a row says
@@ -34,7 +44,7 @@ _MOST_CHARACTERS = 200  # of a reason, which may repeat what a row says
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a row, or was assumed to read it; its line in the file counts from 1."""
+    """What is wrong with a row, or was assumed to read it; its line in the file, or its number, counts from 1."""
 
     line: int
     reason: str
@@ -87,6 +97,7 @@ class Prediction:
 
     Attributes:
         id: of its query, or None; then image and question say which it is.
+        mask: as `read_row_mask` takes it, or what reads it for an image of (height, width).
         answer: what the system said, "" for nothing. seconds: how long it took, 0 where it is not said.
     """
 
@@ -104,7 +115,7 @@ def score_predictions(
     """Score a file of predictions against all that was asked.
 
     Args:
-        targets: every query that counts. path: the JSONL file; paths of masks in it are relative to its folder.
+        targets: every query that counts. path: the file; paths of masks in it are relative to its folder.
         strict: refuse the file for the first row that cannot be used, and for a query without a mask.
 
     Returns:
@@ -118,9 +129,9 @@ def score_predictions(
     lines: dict[str, int] = {}
     problems: list[Problem] = []
     notes: list[Problem] = []
-    for number, line in _read_lines(path):
+    for number, parse in _read_rows(path):
         try:
-            prediction = parse_prediction(line)
+            prediction = parse()
             target = queries.find(prediction)
             if target.id in lines:
                 raise DataError(f"a second row for {target.id}, after line {lines[target.id]}")
@@ -208,6 +219,11 @@ class _Queries:
         return found[0]
 
     def _find_image(self, name: str) -> str:
+        rest = name
+        while rest:  # the path may be absolute, or have that of the data root before it
+            rest = rest.partition("/")[2]
+            if rest in self._images:
+                return rest
         images = self._by_file_name.get(name, set())
         if len(images) > 1:
             raise DataError(f"{len(images)} images have this file name, so its path is needed: {name}")
@@ -223,6 +239,40 @@ def _plain(question: str) -> str:
 
 def _file_name(image: str) -> str:
     return image.rpartition("/")[2]
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, _Parse]]:
+    """What parses each row, with the row's number."""
+    tree = _load_tree(path) if path.suffix.lower() == ".json" else None
+    if not is_coco(tree):
+        yield from ((number, partial(parse_prediction, line)) for number, line in _read_lines(path))
+        return
+    rows: list[tuple[int, _Parse]] = []
+
+    def reject(key: str, index: int, reason: str) -> None:
+        if key == "annotations":  # what is wrong with others shows there
+            rows.append((index + 1, partial(_refuse, reason)))
+
+    for annotation in read_coco(tree, str(path), reject, allow_empty=True):
+        for text in (*annotation.questions, *annotation.phrases):
+            rows.append((annotation.index + 1, partial(_convert, annotation, text)))
+    yield from sorted(rows, key=itemgetter(0))
+
+
+def _load_tree(path: Path) -> Any:
+    """A whole file of JSON, or None if it is none, as a JSONL by another name is not."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _refuse(reason: str) -> Prediction:
+    raise DataError(reason)
+
+
+def _convert(annotation: Annotation, question: str) -> Prediction:
+    return Prediction(None, annotation.image, question, annotation.read_mask, answer="", seconds=0.0)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -242,7 +292,8 @@ def _read_mask(given: Any, folder: Path, target: Target) -> RowMask:
     """The mask of a row in the size of its target."""
     height, width = target.target["size"]
     try:
-        found = read_row_mask(given, folder.joinpath, (height, width))
+        size_hw = height, width
+        found = given(size_hw) if callable(given) else read_row_mask(given, folder.joinpath, size_hw)
     except DataError as error:
         raise DataError(f"{error.message}: {given}" if isinstance(given, str) else error.message) from error
     if found.ignore is not None:

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cores_core.formats.coco import save_coco
+from cores_core.formats.labelled import LabelledImage, LabelledMask
+from cores_core.masks import decode_rle
+
 PART = ("--data", "partworld", "--split", "test")
 
 
@@ -101,6 +105,20 @@ def test_masks_from_elsewhere_are_scored_and_compared(cli, evaluated, partworld_
     assert tree["differences"]["giou"]["theirs"]["value"] > 0.5
     with Image.open(tmp_path / "compared/comparison.png") as sheet:
         assert sheet.width > 900
+
+
+def test_a_coco_file_that_we_wrote_is_scored(cli, evaluated, partworld_root, tmp_path):
+    rows = [json.loads(line) for line in (evaluated / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    masks = [LabelledMask(row["question"], decode_rle(row["target"])) for row in rows]
+    images = [
+        LabelledImage(f"{partworld_root}/{row['image']}", labelled.mask.shape, (labelled,))
+        for row, labelled in zip(rows, masks, strict=True)
+    ]
+    save_coco(images, tmp_path / "theirs.json")
+    arguments = ("--benchmark", "reasonpart", *PART, "--data-root", partworld_root, "--output", tmp_path / "theirs")
+    outcome = cli("eval", "score", tmp_path / "theirs.json", *arguments, "--strict")
+    assert outcome.code == 0, outcome.stderr
+    assert json.loads((tmp_path / "theirs/results.json").read_text())["giou"] == 1
 
 
 @pytest.mark.parametrize(("good", "code"), [(1, 1), (4, 0)], ids=["most", "some"])

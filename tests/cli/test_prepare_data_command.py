@@ -51,6 +51,27 @@ def test_own_data_is_prepared_and_what_is_wrong_is_named(cli, own):
     assert report["splits"]["train"]["left_out"][0][0] == "train.jsonl:2"
 
 
+def test_own_data_may_be_coco_and_what_is_wrong_is_named(cli, own):
+    (own / "custom/fish/val.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png", "height": 30, "width": 40}],
+                "categories": [{"id": 1, "name": "tail"}],
+                "annotations": [
+                    {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[5, 5, 30, 5, 30, 20]]},
+                    {"id": 2, "image_id": 9, "category_id": 1, "segmentation": [[5, 5, 30, 5, 30, 20]]},
+                ],
+            }
+        )
+    )
+    outcome = cli("prepare-data", "custom/fish", "--data-root", own)
+    assert outcome.code == 0
+    assert "fish val: left out 1: unknown image id (val.json annotations[1])" in outcome.stderr
+    assert len(Store(own, "custom/fish", "val")) == 1
+    report = json.loads((own / "prepared/custom/fish/report.json").read_text())
+    assert report["splits"]["val"]["left_out"] == [["val.json annotations[1]", "unknown image id"]]
+
+
 @pytest.mark.parametrize("options", [(), ("--check",)])
 def test_a_data_set_of_which_nothing_can_be_used_exits_with_1(cli, tmp_path, options):
     folder = tmp_path / "custom/fish"

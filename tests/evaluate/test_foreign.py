@@ -354,3 +354,65 @@ def test_masks_of_the_release_score_as_in_the_release(shared: Path, tmp_path: Pa
     assert scores["ciou"] == pytest.approx(golden["ciou"], abs=1e-6)
     for band, key in [("small", "s"), ("medium", "m"), ("large", "l")]:
         assert scores[f"ciou_{band}"] == pytest.approx(golden[f"ciou_{key}"], abs=1e-6)
+
+
+COCO_ROWS = {
+    "images": [{"id": 1, "file_name": "/data/photos/fish.jpg", "height": 4, "width": 8}],
+    "categories": [{"id": 1, "name": "What steers the fish?"}, {"id": 2, "name": "What eats?"}],
+    "annotations": [
+        {"id": 7, "image_id": 1, "category_id": 1, "segmentation": [[2, 1, 6, 1, 6, 2, 2, 2]], "score": 0.9},
+        {"id": 8, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 6, 2, 6, 3, 2, 3]], "score": 0.1},
+        {"id": 9, "image_id": 1, "category_id": 2, "segmentation": encode_rle(HEAD)},
+    ],
+}
+
+
+def save_coco_rows(folder: Path, **changes: Any) -> Path:
+    path = folder / "predictions.json"
+    path.write_text(json.dumps(COCO_ROWS | changes))
+    return path
+
+
+def test_a_coco_file_has_a_row_for_each_category_of_an_image(tmp_path: Path) -> None:
+    items, report = score_predictions(TARGETS, save_coco_rows(tmp_path))
+    assert [item.overlap.iou for item in items] == [1.0, 1.0, 0.0]
+    assert (report.missing, report.problems) == ((TARGETS[2].id,), ())
+
+
+def test_what_cannot_be_used_of_a_coco_file_is_named_by_its_number(tmp_path: Path) -> None:
+    bad = [
+        COCO_ROWS["annotations"][2] | {"image_id": 5},
+        COCO_ROWS["annotations"][2] | {"id": 10, "segmentation": {"size": [8, 4], "counts": [32]}},
+    ]
+    path = save_coco_rows(tmp_path, annotations=[*COCO_ROWS["annotations"][:2], *bad])
+    assert reasons(path) == [(3, "unknown image id"), (4, "its mask is of size [8, 4], not [4, 8]")]
+    with pytest.raises(DataError, match=r"predictions\.json, line 3: unknown image id"):
+        score_predictions(TARGETS, path, strict=True)
+
+
+def test_a_coco_image_or_question_that_nobody_asks_about_is_named(tmp_path: Path) -> None:
+    categories = [COCO_ROWS["categories"][0], {"id": 2, "name": "What barks?"}]
+    path = save_coco_rows(tmp_path, categories=categories)
+    assert reasons(path) == [(3, "nobody asks this about photos/fish.jpg: What barks?")]
+    path = save_coco_rows(tmp_path, images=[COCO_ROWS["images"][0] | {"file_name": "gone.jpg"}])
+    with pytest.raises(DataError, match=r"no row can be used of: .*, line 1: no such image here: gone\.jpg"):
+        score_predictions(TARGETS, path)
+
+
+@pytest.mark.parametrize("missing", ["images", "annotations", "categories"])
+def test_a_coco_file_without_one_of_its_lists_is_one_error(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(DataError, match=f"no list of {missing}"):
+        score_predictions(TARGETS, save_coco_rows(tmp_path, **{missing: None}))
+
+
+def test_rows_of_jsonl_may_stand_in_a_file_that_ends_in_json(tmp_path: Path) -> None:
+    for rows in ([GOOD], [GOOD, GOOD | {"id": TARGETS[0].id}]):
+        items, _ = score_predictions(TARGETS, save_rows(tmp_path, *rows).rename(tmp_path / "rows.json"))
+        assert items[1].overlap.iou == 1
+
+
+@pytest.mark.parametrize("given", ["/home/me/data/photos/fish.jpg", "data/photos/fish.jpg", "fish.jpg"])
+def test_an_image_may_be_named_from_further_up(tmp_path: Path, given: str) -> None:
+    row = {"image": given, "question": "What eats?", "mask": encode_rle(HEAD)}
+    items, _ = score_predictions(TARGETS, save_rows(tmp_path, row))
+    assert items[1].overlap.iou == 1

@@ -9,8 +9,7 @@ Deviation: all polygons of an annotation count, not the first alone as in the re
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -21,25 +20,12 @@ from cores_core.data.questions.topics import load_written
 from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
+from cores_core.formats.coco_entries import AnnotatedImage, Annotations, Labels, sort_entries
 from cores_core.masks import Rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import Query
 
 QUERIES = {"train": (6, 2), "val": (1, 1), "test": (1, 1)}
 """How many questions and phrases a region gets in each split."""
-Annotations = list[tuple[int, Any]]
-"""Ids and what stands in `segmentation`, unchecked."""
-Labels = dict[str, Annotations]
-"""The annotations of each category by its raw name, all in the order of the file."""
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One image of a COCO-style file: its id, its file name, height and width as the file tells, its annotations."""
-
-    number: int
-    file_name: str
-    told_hw: tuple[int, int]
-    labels: Labels = field(default_factory=dict)
 
 
 def read_parts(
@@ -95,18 +81,11 @@ def load_images(path: Path, rejected: Rejections) -> list[AnnotatedImage]:
     Raises:
         DataError: it is missing, no JSON, or not of this form as a whole.
     """
-    tree, sorter = _load_tree(path), _Sorter()
-    for key, add in (
-        ("categories", sorter.add_category),
-        ("images", sorter.add_image),
-        ("annotations", sorter.add_annotation),
-    ):
-        for index, entry in enumerate(tree[key]):
-            try:
-                add(entry)
-            except DataError as error:
-                rejected.add(f"{path.name} {key}[{index}]", error.message)
-    return list(sorter.images.values())
+    return sort_entries(
+        load_json(path),
+        str(path),
+        lambda key, index, reason: rejected.add(f"{path.name} {key}[{index}]", reason),
+    )
 
 
 def check_image(image: AnnotatedImage, path: Path) -> tuple[int, int]:
@@ -142,66 +121,6 @@ def merge_annotations(
     if not masks:
         raise DataError("category without a mask")
     return merge_rles(list(masks.values())), ",".join(map(str, masks))
-
-
-def _load_tree(path: Path) -> Any:
-    tree = load_json(path)
-    for key in ("categories", "images", "annotations"):
-        if not isinstance(tree, dict) or not isinstance(tree.get(key), list):
-            raise DataError(f"not a COCO-style annotation file: {path} (no list of {key})")
-    if not tree["categories"]:
-        raise DataError(f"not a COCO-style annotation file: {path} (it has no category)")
-    return tree
-
-
-class _Sorter:
-    """Sorts the entries of a COCO-style file; each method raises DataError for an entry that cannot be used."""
-
-    def __init__(self) -> None:
-        self.images: dict[int, AnnotatedImage] = {}
-        self._names: dict[int, str] = {}
-        self._file_names: set[str] = set()
-        self._seen: set[int] = set()
-
-    def add_category(self, entry: Any) -> None:
-        number, name = _take(entry, id=int, name=str)
-        if number in self._names:
-            raise DataError("duplicate id")
-        if not name.strip() or not name.isprintable():
-            raise DataError("category without a name")
-        self._names[number] = name.strip()
-
-    def add_image(self, entry: Any) -> None:
-        number, file_name, height, width = _take(entry, id=int, file_name=str, height=int, width=int)
-        if number in self.images or file_name in self._file_names:
-            raise DataError("duplicate id" if number in self.images else "duplicate file name")
-        path = PurePosixPath(file_name)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError("image outside of its folder")
-        self.images[number] = AnnotatedImage(number, file_name, (height, width))
-        self._file_names.add(file_name)
-
-    def add_annotation(self, entry: Any) -> None:
-        number, image_id, category_id = _take(entry, id=int, image_id=int, category_id=int)
-        if number in self._seen:
-            raise DataError("duplicate id")
-        if image_id not in self.images:
-            raise DataError("unknown image id")
-        if category_id not in self._names:
-            raise DataError("unknown category id")
-        self._seen.add(number)
-        labels = self.images[image_id].labels
-        labels.setdefault(self._names[category_id], []).append((number, entry.get("segmentation")))
-
-
-def _take(entry: Any, **kinds: type) -> list[Any]:
-    """The values of these keys, each of its type; numbers must not be negative."""
-    values = [entry.get(key) for key in kinds] if isinstance(entry, dict) else []
-    if [type(value) for value in values] != list(kinds.values()):
-        raise DataError("a value is missing or of another type")
-    if any(type(value) is int and value < 0 for value in values):
-        raise DataError("a number is negative")
-    return values
 
 
 def _load_objects(path: Path, images: list[AnnotatedImage], rejected: Rejections) -> dict[str, Labels]:

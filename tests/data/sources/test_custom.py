@@ -38,7 +38,7 @@ def write(folder: Path, *rows: Any) -> None:
 
 
 def read(folder: Path) -> tuple[list[Record], Rejections]:
-    return read_whole(lambda rejected, share: read_custom(folder, folder.parents[1], "train", rejected, share))
+    return read_whole(lambda rejected, share: read_custom(folder / "train.jsonl", folder.parents[1], rejected, share))
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def test_a_mask_of_null_or_an_empty_list_means_that_the_target_is_not_in_the_ima
 def test_an_absolute_path_below_a_relative_data_root_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parents[1])
     write(folder, row(image=str(folder / "images/a.png")))
-    records = list(read_custom(Path("custom/mine"), Path(), "train", Rejections()))
+    records = list(read_custom(Path("custom/mine/train.jsonl"), Path(), Rejections()))
     assert [record.image for record in records] == ["custom/mine/images/a.png"]
 
 
