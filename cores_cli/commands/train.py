@@ -123,10 +123,13 @@ def _run(job: "TrainJob", resume: bool, processes: int) -> None:
 
 def _show_plan(preset: str, job: "TrainJob", processes: int) -> None:
     """What trains, from what, on what and how, and the memory of each process; nothing is loaded."""
+    from cores_core.model.plan import describe_plan
     from cores_core.train.start import describe_run, plan_memory
 
-    console.show_memory(f"training {preset}", plan_memory(job, processes)[1])
-    console.show_text_table("run", ("what", "value"), list(describe_run(job, processes).items()))
+    checkpoint, memory = plan_memory(job, processes)
+    console.show_memory(f"training {preset}", memory)
+    rows = describe_plan(checkpoint, memory) | describe_run(job, processes)
+    console.show_text_table("run", ("what", "value"), list(rows.items()))
 
 
 def _launch_on_machines(hostfile: Path, nodes: int, gpus: int) -> int:

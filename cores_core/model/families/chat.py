@@ -17,12 +17,12 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from cores_core.errors import CheckpointError, DataError
-from cores_core.images import RgbImage, fit_hw, resize_image
+from cores_core.images import fit_hw, resize_image
 from cores_core.model.families.table import Family
 from cores_core.model.processor import Prefix
 from cores_core.model.tokenizer import Tokenizer, encode
 from cores_core.prompts import PromptFormat, break_up
-from cores_core.sample import Sample, Turn
+from cores_core.sample import RgbImage, Sample, Turn
 
 _SYSTEM, _QUESTIONS, _ANSWERS = "\x01S\x01", ("\x01Q\x01", "\x01R\x01"), ("\x01A\x01", "\x01B\x01")
 """Placeholders, in characters that no template holds."""

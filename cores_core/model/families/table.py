@@ -22,8 +22,8 @@ class Family:
         sees_images_both_ways: whether the tokens of an image see those behind them.
         packs: whether the questions of an image can share its prefix in one row. Layers that carry a state from token
             to token cannot.
-        cap: sets a processor to give at most so many tokens an image, as far as it can. Returns the most pixels that the
-            longer side of an image may have before the processor sees it; None for any number.
+        cap: sets a processor to give at most so many tokens an image, as far as it can. Returns the most pixels that
+            the longer side of an image may have before the processor sees it; None for any number.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
