@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cores_core.train.start import TrainJob
 
 _DEFAULT_PRESET = "tiny"
+_SAM_HELP = "The SAM to begin with: vit_h|l|b, sam2.1-tiny|small|base-plus|large, sam3, a .pth, a folder or a hub id."
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="A preset by name, or a YAML file; else tiny.", show_default=False)
 ]
@@ -36,8 +37,10 @@ def train(
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Start from this model's weights, not at random.")
     ] = None,
-    mllm: Annotated[str | None, typer.Option("--mllm", help="The LLaVA to begin with: a folder or a hub id.")] = None,
-    sam: Annotated[str | None, typer.Option("--sam", help="The SAM to begin with: a .pth, or vit_h|l|b.")] = None,
+    mllm: Annotated[
+        str | None, typer.Option("--mllm", help="The multimodal LLM to begin with: a folder or a hub id.")
+    ] = None,
+    sam: Annotated[str | None, typer.Option("--sam", help=_SAM_HELP)] = None,
     variants: Annotated[
         list[str] | None,
         typer.Option("--variant", metavar="NAME", help="A row of the paper's tables: lisa, c1-gt, ..."),

@@ -24,6 +24,7 @@ class Family:
             to token cannot.
         cap: sets a processor to give at most so many tokens an image, as far as it can. Returns the most pixels that
             the longer side of an image may have before the processor sees it; None for any number.
+        preset: the settings to train a model of it with.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
@@ -35,9 +36,10 @@ class Family:
     sees_images_both_ways: bool = False
     packs: bool = True
     cap: Callable[[Any, int], int | None] = lambda processor, tokens: None
+    preset: str = "cores-qwen3vl-4b"
 
 
-LLAVA = Family()
+LLAVA = Family(preset="cores-7b-llava1.5")
 """LLaVA 1 and 1.5, whose prompts and images are those of the releases (llava.py)."""
 
 
@@ -85,7 +87,12 @@ def _shrink_to_tiles(processor: Any, tokens: int) -> int:
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "qwen2_5_vl": Family(
-            ("pixel_values", "image_grid_thw"), vision="visual", projector=None, mrope=True, cap=_cap_pixels
+            ("pixel_values", "image_grid_thw"),
+            vision="visual",
+            projector=None,
+            mrope=True,
+            cap=_cap_pixels,
+            preset="cores-qwen2.5vl-7b",
         ),
         "qwen3_vl": Family(
             ("pixel_values", "image_grid_thw"), vision="visual", projector=None, mrope=True, cap=_cap_pixels
@@ -98,7 +105,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             packs=False,  # linear attention
             cap=_cap_pixels,
         ),
-        "internvl": Family(cap=_cap_tiles),
+        "internvl": Family(cap=_cap_tiles, preset="cores-internvl3.5-4b"),
         "smolvlm": Family(
             ("pixel_values", "pixel_attention_mask"),
             language="text_model",
@@ -106,6 +113,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             projector="connector",
             pads_tiles=True,
             cap=_cap_grid,
+            preset="cores-smolvlm2-500m",
         ),
         "idefics3": Family(
             ("pixel_values", "pixel_attention_mask"),
@@ -114,6 +122,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             projector="connector",
             pads_tiles=True,
             cap=_cap_grid,
+            preset="cores-smolvlm2-500m",
         ),
         "llava_onevision": Family(
             ("pixel_values", "image_sizes", "batch_num_images"), pads_tiles=True, cap=_shrink_to_tiles
