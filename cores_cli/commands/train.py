@@ -37,9 +37,7 @@ def train(
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Start from this model's weights, not at random.")
     ] = None,
-    mllm: Annotated[
-        str | None, typer.Option("--mllm", help="The multimodal LLM to begin with: a folder or a hub id.")
-    ] = None,
+    mllm: Annotated[str | None, typer.Option("--mllm", help=_MLLM_HELP)] = None,
     sam: Annotated[str | None, typer.Option("--sam", help=_SAM_HELP)] = None,
     variants: Annotated[
         list[str] | None,
