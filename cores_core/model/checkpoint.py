@@ -188,6 +188,9 @@ def _with_options(parts: Parts, options: LoadOptions) -> Parts:
         kind = "this model reads its own chat template" if parts.mllm else "a LLaVA has no chat template"
         raise CheckpointError(f"{kind}, not conversation `{config.conversation}`", hint="leave out --conversation")
     if options.image_size is not None and options.image_size != config.sam.image_size:
+        if parts.sam is not None:
+            hint = "leave out sam.image_size"
+            raise CheckpointError(f"`{parts.sam.model_type}` has a frame of one size alone", hint=hint)
         config = replace(config, sam=replace(config.sam, image_size=options.image_size))
         parts.weights.update(resize_positions(parts.weights, options.image_size // config.sam.patch_size))
     parts = replace(parts, config=config)
@@ -329,6 +332,8 @@ def _stored(weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors
 def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, origin: Path | str) -> None:
     """Give a model on the meta device its weights, which are taken out of `weights` one by one."""
     tied = {f"mllm.net.{name}" for name in tied_names(model.mllm.net)}
+    for name in tied:
+        weights.pop(name, None)
     _check_weights({n: t for n, t in model.state_dict().items() if n not in tied}, weights, origin)
     own: Tensors = {}
     for name in list(weights):

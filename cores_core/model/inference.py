@@ -158,11 +158,14 @@ def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
 def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int]) -> list[list[int]]:
     """What the model writes to some of a sample's questions."""
     model, processor = checkpoint.model, checkpoint.processor
-    asked = replace(sample, turns=tuple(sample.turns[i] for i in turns))
-    batch = processor.collate([asked], answers=[[[] for _ in turns]]).to(model.device)
+    asked = tuple(sample.turns[i] for i in turns)
     extra = REASON_TOKENS if processor.prompt.reasons else EXTRA_TOKENS
-    limit = max(len(processor.answer_ids(turn)) for turn in asked.turns) + extra
-    return model.mllm.generate(batch, processor.mllm.end_id, limit)
+    limit = max(len(processor.answer_ids(turn)) for turn in asked) + extra
+    written: list[list[int]] = []
+    for group in [asked] if processor.mllm.packs else [(turn,) for turn in asked]:
+        batch = processor.collate([replace(sample, turns=group)], answers=[[[] for _ in group]]).to(model.device)
+        written += model.mllm.generate(batch, processor.mllm.end_id, limit)
+    return written
 
 
 def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Features]) -> list[Segmentation]:

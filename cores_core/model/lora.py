@@ -23,7 +23,7 @@ from cores_core.model.mllm import Mllm
 from cores_core.model.names import HEAD
 from cores_core.model.pretrained import tied_names
 from cores_core.model.tensors import Tensors, read_file
-from cores_core.model.vocabulary import is_embedding
+from cores_core.model.vocabulary import embedding_name, is_embedding
 
 if TYPE_CHECKING:  # slow to import, and bitsandbytes with it; only models with adapters need it
     from peft import LoraConfig as PeftConfig
@@ -89,9 +89,12 @@ def save_adapter(
 
     The token embedding and the head have rows for the new tokens: resize the base model's before.
     """
-    peft = _peft_config(mllm, config, rows)
+    peft, weights = _peft_config(mllm, config, rows), dict(weights)
     if config.vocabulary == "full":
         peft.modules_to_save = ["embed_tokens"] if mllm.is_tied else ["embed_tokens", "lm_head"]
+        peft.ensure_weight_tying = mllm.is_tied
+        if mllm.is_tied:  # peft reads a head even where it is the embedding
+            weights[HEAD] = weights[embedding_name(weights)].clone()
     peft.save_pretrained(str(folder))
     theirs = {_PEFT_PREFIX + name.removeprefix(_OUR_PREFIX).replace(f".{_NAME}", ""): t for name, t in weights.items()}
     save_file(theirs, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -129,5 +132,5 @@ def _peft_config(mllm: Mllm, config: LoraConfig, rows: Sequence[int]) -> "PeftCo
         lora_dropout=config.dropout,
         target_modules=_TARGETS,
         trainable_token_indices=indices,
-        ensure_weight_tying=mllm.is_tied,
+        ensure_weight_tying=indices is not None and mllm.is_tied,
     )

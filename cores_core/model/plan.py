@@ -16,6 +16,7 @@ from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
 from cores_core.model.placement import BITS, QUANTIZED, Quantization
 from cores_core.model.sams.attention import QUERIES
+from cores_core.model.sams.hub import hub_block_numbers
 from cores_core.model.stand_in import SOURCE
 from cores_core.sample import Query, Sample
 
@@ -188,17 +189,17 @@ def _merged_vocabulary(checkpoint: Checkpoint) -> int:
     if not checkpoint.config.lora.rank or checkpoint.config.lora.vocabulary == "full":
         return 0
     text, dtype = checkpoint.model.mllm.text_config, checkpoint.model.mllm.net.dtype
-    return 2 * int(text.vocab_size) * int(text.hidden_size) * int(dtype.itemsize)
+    return int(2 * text.vocab_size * text.hidden_size * dtype.itemsize)
 
 
 def _sam_attention(checkpoint: Checkpoint, queries: int = QUERIES) -> int:
     """Numbers that SAM 1's image encoder holds for one global attention, with the scores of so many cells at a time.
 
-    Those of SAM 2 and 3 attend without keeping scores; what they hold is estimated as one layer's states.
+    SAM 2 and 3 attend without keeping scores: of them, the states of one block count.
     """
-    sam, encoder = checkpoint.config.sam, checkpoint.model.segmenter.image_encoder
-    if not isinstance(encoder, ImageEncoderViT):
-        return sum(parameter.numel() for parameter in encoder.parameters()) // 4
+    sam, sizes = checkpoint.config.sam, checkpoint.model.segmenter.config
+    if sizes is not None:
+        return hub_block_numbers(sizes)
     cells = (sam.image_size // sam.patch_size) ** 2
     return ATTENTION_COPIES * sam.heads * cells * min(queries, cells)
 

@@ -69,8 +69,10 @@ def cut_template(processor: ProcessorMixin) -> TemplatePieces:
             raise CheckpointError("the chat template leaves out a part of the conversation, or changes its order")
         pieces.append(piece)
     before, opening, said, again, answer = pieces
-    ids = encode(processor.tokenizer, again)
-    return TemplatePieces(before, opening, said, again, answer, processor.tokenizer.convert_ids_to_tokens(ids[0]))
+    end = processor.tokenizer.convert_ids_to_tokens(encode(processor.tokenizer, again)[0])
+    if end not in processor.tokenizer.get_added_vocab():
+        raise CheckpointError(f"the chat template puts text behind an answer, not the token that ends it: {again!r}")
+    return TemplatePieces(before, opening, said, again, answer, end)
 
 
 class ChatPrompts:

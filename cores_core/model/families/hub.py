@@ -6,14 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from cores_core.model.families.table import FAMILIES
 from cores_core.model.mllm import Mllm
@@ -58,7 +51,7 @@ def build_hub_mllm(config: PreTrainedConfig) -> Mllm:
     return Mllm(AutoModelForImageTextToText.from_config(config, dtype=torch.float32), FAMILIES[config.model_type])
 
 
-def state_of(net: nn.Module) -> Tensors:
+def state_of(net: PreTrainedModel) -> Tensors:
     """The state of an `Mllm` of a model under `mllm.`; a head that is the embedding is left out."""
     tied = tied_names(net)
     return {f"mllm.net.{name}": tensor for name, tensor in net.state_dict().items() if name not in tied}

@@ -41,9 +41,14 @@ class HubImageEncoder(nn.Module):
         self.no_memory_embedding = model.no_memory_embedding  # (1, 1, C): there is no earlier frame of a video
 
     def forward(self, pixels: Tensor) -> Features:
-        """Encode (B, 3, S, S) pixels."""
-        finest, finer, coarsest = self.vision_encoder(pixels, return_dict=True).fpn_hidden_states
-        return self.finest(finest), self.finer(finer), coarsest + self.no_memory_embedding[0, 0, :, None, None]
+        """Encode (B, 3, S, S) pixels.
+
+        SAM 3 has a fourth, coarser map that the decoder does not take; like transformers, this adds the embedding for
+        "no earlier frame" to the last of all maps.
+        """
+        maps = list(self.vision_encoder(pixels, return_dict=True).fpn_hidden_states)
+        maps[-1] = maps[-1] + self.no_memory_embedding[0, 0, :, None, None]
+        return self.finest(maps[0]), self.finer(maps[1]), maps[2]
 
 
 class HubSam(Segmenter):
@@ -76,14 +81,18 @@ class HubSam(Segmenter):
 
     def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
         """Decode one mask for each of N prompts, see `Segmenter.decode`."""
+        return self.decode_tokens(features, prompts[:, None], prior)
+
+    def decode_tokens(self, features: Features, tokens: Tensor, prior: Tensor | None) -> Tensor:
+        """The same for prompts of K tokens each, (N, K, C)."""
         *finer, coarsest = features
-        count = len(prompts)
-        with torch.autocast(prompts.device.type, enabled=False):
+        count = len(tokens)
+        with torch.autocast(tokens.device.type, enabled=False):
             _, dense = self.prompt_encoder(input_points=None, input_labels=None, input_boxes=None, input_masks=prior)
             masks: Tensor = self.mask_decoder(
                 image_embeddings=coarsest,
                 image_positional_embeddings=self._positions(coarsest).expand(count, -1, -1, -1),
-                sparse_prompt_embeddings=prompts[:, None, None],
+                sparse_prompt_embeddings=tokens[:, None],
                 dense_prompt_embeddings=dense.expand(count, -1, -1, -1),
                 multimask_output=False,
                 high_resolution_features=finer,
@@ -109,6 +118,13 @@ def hub_frame(config: PreTrainedConfig) -> Frame:
 def hub_prompt_width(config: PreTrainedConfig) -> int:
     """C, the width of a prompt embedding."""
     return int(_prompts(config).hidden_size)
+
+
+def hub_block_numbers(config: PreTrainedConfig) -> int:
+    """Numbers that the image encoder's largest block holds of an image: input, queries, keys, values, and its MLP's."""
+    backbone, side = config.vision_config.backbone_config, hub_frame(config).side
+    width, patch = (backbone.embed_dim_per_stage[0], 4) if config.model_type == "sam2" else (backbone.hidden_size, 14)
+    return int(8 * width * (side // patch) ** 2)
 
 
 def build_hub_sam(config: PreTrainedConfig) -> HubSam:
