@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cores_core.train.start import TrainJob
 
 _DEFAULT_PRESET = "tiny"
+_MLLM_HELP = "The multimodal LLM to begin with: a folder or a hub id."
 _SAM_HELP = "The SAM to begin with: vit_h|l|b, sam2.1-tiny|small|base-plus|large, sam3, a .pth, a folder or a hub id."
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="A preset by name, or a YAML file; else tiny.", show_default=False)
