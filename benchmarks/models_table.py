@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 
 from cores_core.config import BaseConfig, Config, LoraConfig, TrainConfig, VisionConfig
-from cores_core.files import write_text
+from cores_core.files import save_text
 from cores_core.model.base import read_base
 from cores_core.model.build import build_tokenizer
 from cores_core.model.checkpoint import Checkpoint, LoadOptions, assemble
@@ -62,7 +62,9 @@ NOTES = """\
 - InternVL, SmolVLM and Idefics3 take whole tiles, so they seldom use up the limit. Marks between tiles do not count.
 - Qwen3.5 is not packed: its linear attention carries a state from token to token, so each question has its own row.
 
-Presets: {presets}.
+Presets:
+
+{presets}
 """
 SAM_HEAD = """\
 ## SAMs
@@ -79,7 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     constants.HF_HUB_OFFLINE = True
     based = [(name, load_config(name).base.mllm) for name in list_presets()]
-    presets = ", ".join(f"`{name}` ({mllm})" for name, mllm in based if mllm is not None)
+    presets = "\n".join(f"- `{name}`: {mllm}" for name, mllm in based if mllm is not None)
     columns = (
         "model",
         "family",
@@ -92,7 +94,8 @@ def main() -> None:
     columns = (*columns, "predict: bfloat16 / 4 bit", "train: rows / full")
     models = table(columns, [model_row(name) for name in (*published_models(), *LLAVA_SIZES)])
     sams = table(("SAM", "parameters", "image", "prompt width", "kept"), list(sam_rows()))
-    write_text(options.output, "\n".join((HEAD, models, NOTES.format(presets=presets), SAM_HEAD, sams)))
+    page = "\n".join((HEAD, models, NOTES.format(presets=presets), SAM_HEAD, sams))
+    save_text(page, options.output)
 
 
 def model_row(name: str) -> list[str]:
