@@ -1,6 +1,7 @@
 """A config refuses nonsense and names it."""
 
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from cores_core.config import Config, LossWeights, VisionConfig
 from cores_core.errors import ConfigError
+from cores_core.model.families.published import published_config
 from cores_core.settings import build_config, config_tree, list_presets, load_config, render_config
 
 
@@ -162,3 +164,37 @@ def test_tiny_goes_on_from_tiny_sam() -> None:
         assert getattr(first, name) == getattr(second, name)
     assert replace(first.sam, image_size=second.sam.image_size) == second.sam
     assert first.train.steps == first.train.pretrain_steps
+
+
+MODERN = {
+    "cores-qwen3vl-2b": "qwen3_vl",
+    "cores-qwen3vl-4b": "qwen3_vl",
+    "cores-qwen3vl-8b": "qwen3_vl",
+    "cores-qwen2.5vl-7b": "qwen2_5_vl",
+    "cores-internvl3.5-4b": "internvl",
+    "cores-internvl3.5-8b": "internvl",
+    "cores-smolvlm2-500m": "smolvlm",
+    "cores-smolvlm2-2.2b": "smolvlm",
+}
+"""Presets on the models of the hub's families."""
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_a_modern_preset_trains_as_the_paper_does_on_another_model(name: str) -> None:
+    config, paper = load_config(name), load_config("cores-7b-llava1.5")
+    assert published_config(str(config.base.mllm)).model_type == MODERN[name]
+    assert config.base.sam == "sam2.1-large"
+    assert config.lora == replace(paper.lora, vocabulary="rows")
+    assert config.vision.max_tokens == 576
+    same = {"images_at_once": paper.train.images_at_once, "checkpoint_activations": False}
+    assert config.train.checkpoint_activations
+    assert replace(config.train, **same) == paper.train
+    for section in ("chain", "context", "wording", "loss", "data", "mixture", "engine"):
+        assert getattr(config, section) == getattr(paper, section)
+
+
+def test_every_line_of_a_modern_preset_has_its_source() -> None:
+    folder = resources.files("cores_core") / "presets"
+    for name in MODERN:
+        lines = (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        assert [line for line in lines if "#" not in line and line not in ("lora:", "train:")] == lines[-2:-1]

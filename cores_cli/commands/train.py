@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cores_core.train.start import TrainJob
 
 _DEFAULT_PRESET = "tiny"
+_MLLM_HELP = "The multimodal LLM to begin with: a folder or a hub id."
+_SAM_HELP = "The SAM to begin with: vit_h|l|b, sam2.1-tiny|small|base-plus|large, sam3, a .pth, a folder or a hub id."
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="A preset by name, or a YAML file; else tiny.", show_default=False)
 ]
@@ -36,8 +38,8 @@ def train(
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Start from this model's weights, not at random.")
     ] = None,
-    mllm: Annotated[str | None, typer.Option("--mllm", help="The LLaVA to begin with: a folder or a hub id.")] = None,
-    sam: Annotated[str | None, typer.Option("--sam", help="The SAM to begin with: a .pth, or vit_h|l|b.")] = None,
+    mllm: Annotated[str | None, typer.Option("--mllm", help=_MLLM_HELP)] = None,
+    sam: Annotated[str | None, typer.Option("--sam", help=_SAM_HELP)] = None,
     variants: Annotated[
         list[str] | None,
         typer.Option("--variant", metavar="NAME", help="A row of the paper's tables: lisa, c1-gt, ..."),
@@ -123,10 +125,13 @@ def _run(job: "TrainJob", resume: bool, processes: int) -> None:
 
 def _show_plan(preset: str, job: "TrainJob", processes: int) -> None:
     """What trains, from what, on what and how, and the memory of each process; nothing is loaded."""
+    from cores_core.model.plan import describe_plan
     from cores_core.train.start import describe_run, plan_memory
 
-    console.show_memory(f"training {preset}", plan_memory(job, processes)[1])
-    console.show_text_table("run", ("what", "value"), list(describe_run(job, processes).items()))
+    checkpoint, memory = plan_memory(job, processes)
+    console.show_memory(f"training {preset}", memory)
+    rows = describe_plan(checkpoint, memory) | describe_run(job, processes)
+    console.show_text_table("run", ("what", "value"), list(rows.items()))
 
 
 def _launch_on_machines(hostfile: Path, nodes: int, gpus: int) -> int:

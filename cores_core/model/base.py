@@ -4,12 +4,13 @@ Source: CoReS (arXiv:2404.05673), appendix A: LLaVA and SAM ViT-H; projection, r
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from cores_core import prompts
 from cores_core.config import BaseConfig, Config
@@ -23,6 +24,7 @@ from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.model.sams.table import find_sam, read_sam, sam_weight_files
+from cores_core.model.stand_in import SOURCE, find_absent, published_mllm, published_sam
 from cores_core.model.tensors import Tensors, weight_files
 from cores_core.model.tokenizer import Tokenizer
 from cores_core.model.vocabulary import add_image_token, add_tokens
@@ -30,43 +32,60 @@ from cores_core.model.vocabulary import add_image_token, add_tokens
 FINGERPRINT_BYTES = 1 << 20
 
 
-def read_base(config: Config, new_tokenizer: Callable[[], Tokenizer], shapes_only: bool = False) -> Parts:
+def read_base(
+    config: Config, new_tokenizer: Callable[[], Tokenizer], shapes_only: bool = False, published: bool = False
+) -> Parts:
     """Read what `config.base` names and build the rest; sizes of what is read replace those of the config.
 
     Args:
         new_tokenizer: makes a tokenizer where no pretrained MLLM brings one.
         shapes_only: read and build on the meta device: sizes and names without values.
+        published: for plans, with `shapes_only`: take published sizes for what is not here, and fetch nothing for it.
 
     Raises:
         CheckpointError: a file is missing or damaged, or does not fit.
     """
-    parts = Parts(config, new_tokenizer(), {}) if config.base.mllm is None else _read_mllm(config, shapes_only)
-    if config.base.sam is not None:
-        sam, weights = read_sam(find_sam(config.base.sam), shapes_only)
-        parts.weights.update(weights)
-        if sam is None:
-            parts = replace(parts, config=replace(parts.config, sam=sam_sizes(weights)))
-        parts = replace(parts, sam=sam)
+    assert shapes_only or not published
+    absent = find_absent(config.base) if published else frozenset()
+    if config.base.mllm is None:
+        parts = Parts(config, new_tokenizer(), {})
+    else:
+        read = published_mllm(config) if "mllm" in absent else _read_mllm(config, shapes_only)
+        parts = _add_chain(read)
+    if "sam" in absent:
+        parts = published_sam(parts)
+    elif config.base.sam is not None:
+        parts = _add_sam(parts, *read_sam(find_sam(config.base.sam), shapes_only))
     with torch.device("meta" if shapes_only else "cpu"):
         parts.weights.update(_build_missing(parts))
-    return replace(parts, about={"base": describe_base(config.base)})
+    return replace(parts, about={"base": describe_base(config.base, absent)})
 
 
 def _read_mllm(config: Config, shapes_only: bool) -> Parts:
-    """The multimodal LLM of a config, with rows for the tokens of the chain."""
+    """The multimodal LLM of a config, with the vocabulary that it has."""
     folder = find_mllm(str(config.base.mllm))
     if is_llava(folder):
         llava = read_llava(folder, shapes_only)
-        parts = Parts(replace(config, vision=llava.vision, language=llava.language), llava.tokenizer, llava.weights)
-        tokens = (*config.prompt.chain, prompts.IMAGE_START, prompts.IMAGE_END)
-    else:
-        hub, weights = read_hub_mllm(folder, shapes_only)
-        parts = Parts(replace(config, conversation="template"), hub.processor.tokenizer, weights, mllm=hub)
-        tokens = config.prompt.chain
-    rows = add_tokens(parts.tokenizer, parts.weights, tokens)
-    if parts.mllm is None:
-        rows = add_image_token(parts.tokenizer, parts.weights)
-    return with_vocabulary(parts, rows)
+        config = replace(config, vision=llava.vision, language=llava.language)
+        return Parts(config, llava.tokenizer, llava.weights)
+    hub, weights = read_hub_mllm(folder, shapes_only)
+    return Parts(replace(config, conversation="template"), hub.processor.tokenizer, weights, mllm=hub)
+
+
+def _add_chain(parts: Parts) -> Parts:
+    """The same parts with rows for the tokens of the chain, and for those that a LLaVA's prompts need."""
+    chain = parts.config.prompt.chain
+    if parts.mllm is not None:
+        return with_vocabulary(parts, add_tokens(parts.tokenizer, parts.weights, chain))
+    add_tokens(parts.tokenizer, parts.weights, (*chain, prompts.IMAGE_START, prompts.IMAGE_END))
+    return with_vocabulary(parts, add_image_token(parts.tokenizer, parts.weights))
+
+
+def _add_sam(parts: Parts, sam: PreTrainedConfig | None, weights: Tensors) -> Parts:
+    parts.weights.update(weights)
+    if sam is None:
+        return replace(parts, config=replace(parts.config, sam=sam_sizes(weights)))
+    return replace(parts, sam=sam)
 
 
 def find_mllm(source: str) -> Path:
@@ -84,15 +103,19 @@ def find_mllm(source: str) -> Path:
     return folder
 
 
-def describe_base(base: BaseConfig) -> dict[str, dict[str, str]]:
-    """What a model began with, by the names of the settings: its source and its fingerprint; empty for nothing."""
+def describe_base(base: BaseConfig, absent: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """What a model began with, by the names of the settings: its source and its fingerprint; empty for nothing.
+
+    Args:
+        absent: parts whose sizes alone are here.
+    """
     found: dict[str, dict[str, str]] = {}
-    if base.mllm is not None:
+    if base.mllm is not None and "mllm" not in absent:
         folder = find_mllm(base.mllm)
         found["mllm"] = describe_source(base.mllm, [folder / "config.json", *weight_files(folder)])
-    if base.sam is not None:
+    if base.sam is not None and "sam" not in absent:
         found["sam"] = describe_source(base.sam, sam_weight_files(find_sam(base.sam)))
-    return found
+    return found | {name: {"source": getattr(base, name), "fingerprint": SOURCE} for name in sorted(absent)}
 
 
 def describe_source(source: str, files: list[Path]) -> dict[str, str]:

@@ -95,9 +95,8 @@ def build_processor(parts: Parts) -> Processor:
         mllm: MllmPrompts = LlavaPrompts(parts.tokenizer, config.prompt, square, config.language.positions)
     else:
         family, hub = FAMILIES[parts.mllm.config.model_type], parts.mllm
-        family.cap(hub.processor.image_processor, config.vision.max_tokens)
         longest = hub.config.get_text_config().max_position_embeddings
-        mllm = ChatPrompts(hub.processor, family, config.prompt, longest)
+        mllm = ChatPrompts(hub.processor, family, config.prompt, longest, config.vision.max_tokens)
     return Processor(mllm, config.prompt, frame)
 
 

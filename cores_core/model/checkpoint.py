@@ -39,7 +39,8 @@ from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.families.chat import ChatPrompts
 from cores_core.model.families.hub import HubMllm, read_hub_mllm, state_of
 from cores_core.model.families.llava import MODEL_TYPE as LLAVA_TYPE
-from cores_core.model.families.llava import model_type
+from cores_core.model.families.llava import is_llava, model_type
+from cores_core.model.families.table import FAMILIES, LLAVA
 from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.lora import add_lora, is_adapter, read_adapter, save_adapter, trained_tensors
 from cores_core.model.names import our_hub_name, renamed_keys
@@ -229,6 +230,10 @@ def find_checkpoint(source: str | Path) -> Path:
     if not (folder / "checkpoint.json").is_file() and not is_released(folder):
         hint = f"give a checkpoint, a LISA or CoReS release, a hub id, or `{EMBEDDED}`, which ships with cores"
         found = model_type(folder)
+        if is_llava(folder) or found in FAMILIES:
+            preset = FAMILIES.get(found or "", LLAVA).preset
+            hint = f"train it: cores train --preset {preset} --mllm {source}; or {hint}"
+            raise CheckpointError(f"this model has not learned to segment: {source} (`{found}`, a base)", hint=hint)
         known = f"is of the model type `{found}`, not a checkpoint" if found else "is not a checkpoint"
         known = f"{known} (no checkpoint.json)" if folder.is_dir() else "does not exist"
         raise CheckpointError(f"model {known}: {source}", hint=hint)

@@ -38,10 +38,12 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
     Raises:
         CheckpointError: a file is missing or damaged, or the tokenizer has no token to segment with.
     """
-    tree = load_json(folder / CONFIG_FILE)
+    tree, tokenizer = load_json(folder / CONFIG_FILE), SentencePieceTokenizer(folder)
+    if prompts.SEG not in tokenizer:
+        hint = f"train it: cores train --preset cores-7b --mllm {folder}; or give a LISA or CoReS release"
+        raise CheckpointError(f"this model has not learned to segment: {folder} (no token {prompts.SEG})", hint=hint)
     weights = read_original(folder, tree, shapes_only)
     language, vision = original_sizes(folder, tree, weights)
-    tokenizer = SentencePieceTokenizer(folder)
     refiner = "refiner.norm.weight" in weights
     steps: Literal[1, 2] = 2 if refiner or prompts.REFERENCE_SPELLING[prompts.LOC] in tokenizer else 1
     for token in (*PromptFormat(steps, wording="released").chain, prompts.IMAGE_START, prompts.IMAGE_END):

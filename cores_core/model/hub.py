@@ -9,7 +9,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from cores_core.errors import CheckpointError
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_FILES = ("*.json", "*.yaml", "*.model", "*.safetensors", "*.bin")
+_FILES = ("*.json", "*.yaml", "*.model", "*.safetensors", "*.bin", "*.jinja", "*.txt")
+_WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def is_hub_id(name: str) -> bool:
@@ -29,3 +30,12 @@ def fetch_model(name: str) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = f"check the name and the network, or download it and give the folder ({reason})"
         raise CheckpointError(f"model is neither a folder nor to be had from the hub: {name}", hint=hint) from error
+
+
+def cached_model(name: str) -> Path | None:
+    """The folder of a hub id in the hub's cache, None if there are no weights in it. The network is not asked."""
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    return folder if any(any(folder.glob(pattern)) for pattern in _WEIGHTS) else None

@@ -17,12 +17,15 @@ from cores_core.model.cores import CoresModel
 from cores_core.model.placement import BITS, QUANTIZED, Quantization
 from cores_core.model.sams.attention import QUERIES
 from cores_core.model.sams.hub import hub_block_numbers
+from cores_core.model.stand_in import SOURCE
 from cores_core.sample import Query, Sample
 
 QUESTION = "Which part of it would one use to change direction when it moves fast?"
 """Stands for the length of a question."""
 TYPICAL_HW = (480, 640)
 """Stands for the size of an image, where its tokens depend on it."""
+CARD_GIB, CARD_SHARE = 24, 0.9
+"""The memory of a common card, and the share of it that a plan may fill: CUDA itself takes some, and leaves some."""
 ATTENTION_COPIES = 3
 """How often SAM holds the scores of its attention at once: the product, the sum with positions, the softmax."""
 _HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
@@ -93,6 +96,22 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         **{f"base {name}": f"{found['source']} ({found['fingerprint']})" for name, found in base.items()},
         **{key: str(value) for key, value in checkpoint.about.items() if not isinstance(value, dict | list)},
     }
+
+
+def describe_plan(checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, str]:
+    """What a plan is of, and whether it fits a card, by name."""
+    found: dict[str, str] = {}
+    for name, part in checkpoint.about.get("base", {}).items():
+        absent = ", from published sizes; the weights are not here" if part["fingerprint"] == SOURCE else ""
+        found[f"base {name}"] = f"{part['source']}{absent}"
+    tokens, most = count_image_tokens(checkpoint, TYPICAL_HW), checkpoint.config.vision.max_tokens
+    limit = ""
+    if checkpoint.config.conversation == "template":
+        limit = f", at most {most}" if tokens <= most else f", more than vision.max_tokens={most}: the fewest it can"
+    found["tokens an image"] = f"{tokens} (640x480){limit}"
+    needed, fits = plan.total / 2**30, plan.total <= CARD_SHARE * CARD_GIB * 2**30
+    found[f"fits {CARD_GIB} GB"] = f"{'yes' if fits else 'no'}, {needed:.1f} GiB and what CUDA itself takes"
+    return found
 
 
 def plan_prediction(

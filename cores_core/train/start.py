@@ -10,9 +10,9 @@ import torch
 
 from cores_core.config import BaseConfig, Config
 from cores_core.data.mixture import share_out
-from cores_core.data.registry import find_dataset
+from cores_core.data.registry import CUSTOM, Group, find_dataset
 from cores_core.data.store import Store
-from cores_core.errors import CheckpointError, ConfigError
+from cores_core.errors import CheckpointError, ConfigError, DataError
 from cores_core.model.base import read_base
 from cores_core.model.build import Parts, build_tokenizer
 from cores_core.model.checkpoint import (
@@ -154,16 +154,18 @@ def start_model(plan: RunPlan) -> Checkpoint:
 def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPlan]:
     """What a new run would train, on the meta device, and the memory of each of its processes; nothing is loaded.
 
+    Neither data nor weights need be here, if the sizes of the weights are published ones (model/stand_in.py).
+
     Raises:
-        CoresError: as `plan_run`.
+        CoresError: there are no weights, and no sizes; or the settings do not fit.
     """
     _check_embeddings_stay(job.config)
-    config = resolve_config(job)
-    if config.train.start_from is None:
-        parts: Parts = read_base(config, _tokenizer_maker(job), shapes_only=True)
-        checkpoint = assemble(parts, LoadOptions(dtype=None))
+    if job.config.train.start_from is None:
+        parts: Parts = read_base(job.config, _planned_tokenizer(job), shapes_only=True, published=True)
+        checkpoint, config = assemble(parts, LoadOptions(dtype=None)), parts.config
     else:
-        checkpoint = inspect_checkpoint(config.train.start_from)
+        config = resolve_config(job)
+        checkpoint = inspect_checkpoint(job.config.train.start_from)
     checkpoint = _ready(checkpoint, config, has_adapter=False)
     return checkpoint, plan_training(checkpoint, processes)
 
@@ -173,7 +175,7 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
     config, train, loss = job.config, job.config.train, job.config.loss
     share = -(-train.images_per_step // processes)
     parts = -(-share // (train.images_at_once or share))
-    weights = share_out([find_dataset(name, job.data_root).group for name in config.data], config.mixture)
+    weights = share_out([_find_group(name, job.data_root) for name in config.data], config.mixture)
     shares = ["every image once an epoch"] if weights is None else [f"{w / sum(weights):.0%}" for w in weights]
     return {
         "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {train.optimizer} at {train.learning_rate:g}",
@@ -183,6 +185,11 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
         "data": ", ".join(f"{name} ({share})" for name, share in zip_longest(config.data, shares, fillvalue=shares[0])),
         "losses": f"text {loss.text:g}, mask {loss.mask:g} (BCE {loss.bce:g}, DICE {loss.dice:g})",
     }
+
+
+def _find_group(name: str, data_root: Path) -> Group:
+    """The group of a data set; a plan may speak of one's own before it is there."""
+    return "custom" if name.startswith(CUSTOM) else find_dataset(name, data_root).group
 
 
 def open_stores(job: TrainJob) -> tuple[list[Store], Store | None]:
@@ -209,7 +216,8 @@ def _ready(checkpoint: Checkpoint, config: Config, has_adapter: bool) -> Checkpo
     about = dict(checkpoint.about)
     if config.lora.rank and not has_adapter:
         add_lora(checkpoint.model, config.lora, checkpoint.processor.new_ids)
-        about["base"] = describe_start(config)
+        if config.train.start_from is not None:
+            about["base"] = describe_start(config)
     choose_trainable(
         checkpoint.model, config.lora, torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     )
@@ -226,6 +234,19 @@ def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
                 texts |= dict.fromkeys(query.text for region in store[index].regions for query in region.queries)
         tokenizer: Tokenizer = build_tokenizer(texts, job.config.language.vocabulary)
         return tokenizer
+
+    return make
+
+
+def _planned_tokenizer(job: TrainJob) -> Callable[[], Tokenizer]:
+    """The same for a plan: trained on the built-in prompts alone where the data is not prepared."""
+
+    def make() -> Tokenizer:
+        try:
+            return _tokenizer_maker(job)()
+        except DataError:
+            tokenizer: Tokenizer = build_tokenizer((), job.config.language.vocabulary)
+            return tokenizer
 
     return make
 

@@ -5,6 +5,7 @@ before the first question goes through the processor, which expands the image's 
 No text of a user passes through the template engine. The end token of an answer is the first token behind it.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from cores_core.errors import CheckpointError, DataError
+from cores_core.images import fit_hw, resize_image
 from cores_core.model.families.table import Family
 from cores_core.model.processor import Prefix
 from cores_core.model.tokenizer import Tokenizer, encode
 from cores_core.prompts import PromptFormat, break_up
-from cores_core.sample import Sample, Turn
+from cores_core.sample import RgbImage, Sample, Turn
 
 _SYSTEM, _QUESTIONS, _ANSWERS = "\x01S\x01", ("\x01Q\x01", "\x01R\x01"), ("\x01A\x01", "\x01B\x01")
 """Placeholders, in characters that no template holds."""
@@ -74,9 +76,20 @@ def cut_template(processor: ProcessorMixin) -> TemplatePieces:
 
 
 class ChatPrompts:
-    """Ids and image tensors for a multimodal LLM of the hub, see `MllmPrompts`."""
+    """Ids and image tensors for a multimodal LLM of the hub, see `MllmPrompts`.
 
-    def __init__(self, processor: ProcessorMixin, family: Family, prompt: PromptFormat, max_tokens: int) -> None:
+    Images go through a copy of the processor that is set to `image_tokens`, None for as many as the processor itself
+    gives. The processor keeps its own settings, is saved with them, and can be set to another number when it is loaded.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        family: Family,
+        prompt: PromptFormat,
+        max_tokens: int,
+        image_tokens: int | None = None,
+    ) -> None:
         self.processor = processor
         self.tokenizer: Tokenizer = processor.tokenizer
         self.prompt = prompt
@@ -88,6 +101,9 @@ class ChatPrompts:
         self.pad_id = self.end_id
         self.added_ids: tuple[int, ...] = ()
         self._special = tuple(self.tokenizer.get_added_vocab())
+        self._capped = copy.copy(processor)
+        self._capped.image_processor = copy.deepcopy(processor.image_processor)
+        self._longest = None if image_tokens is None else family.cap(self._capped, image_tokens)
 
     def prefix(self, sample: Sample) -> Prefix:
         """System text, in-context example and image; the tensors of the image come with them.
@@ -97,9 +113,9 @@ class ChatPrompts:
         """
         system = break_up(self.prompt.system(sample.example).strip(), self._special)
         text = f"{self._pieces.before}{system}{self._pieces.opening}"
-        image = Image.fromarray(sample.image)
+        image = Image.fromarray(self._shrink(sample.image))
         try:
-            given = self.processor(text=[text], images=[image], add_special_tokens=False, return_tensors="pt")
+            given = self._capped(text=[text], images=[image], add_special_tokens=False, return_tensors="pt")
         except ValueError as error:
             size = f"{image.width}x{image.height}"
             hint = "crop it, or make it larger"
@@ -128,6 +144,12 @@ class ChatPrompts:
     def save_pretrained(self, folder: Path) -> None:
         """Write the whole processor: tokenizer, template, image processor."""
         self.processor.save_pretrained(folder)
+
+    def _shrink(self, image: RgbImage) -> RgbImage:
+        if self._longest is None or max(image.shape[:2]) <= self._longest:
+            return image
+        height, width = image.shape[:2]
+        return resize_image(image, fit_hw((height, width), self._longest))
 
 
 def _message(role: str, text: str) -> dict[str, Any]:

@@ -35,13 +35,15 @@ def read_hub_mllm(
     """
     config, processor = read_config(AutoConfig, folder), read_processor(processor_folder or folder)
     if shapes_only:
-        with init_empty_weights(include_buffers=False):
-            net: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
-    else:
-        net = load_whole(AutoModelForImageTextToText, folder)
-    config = copy.deepcopy(net.config)
-    config.tie_word_embeddings = bool(tied_names(net))  # which some configs say wrongly; the weights decide
-    return HubMllm(config, processor), state_of(net)
+        return empty_hub_mllm(config, processor)
+    return _describe(load_whole(AutoModelForImageTextToText, folder), processor)
+
+
+def empty_hub_mllm(config: PreTrainedConfig, processor: ProcessorMixin) -> tuple[HubMllm, Tensors]:
+    """A model of these sizes on the meta device, as `read_hub_mllm` gives it."""
+    with init_empty_weights(include_buffers=False):
+        net = AutoModelForImageTextToText.from_config(config)
+    return _describe(net, processor)
 
 
 def build_hub_mllm(config: PreTrainedConfig) -> Mllm:
@@ -53,3 +55,9 @@ def state_of(net: PreTrainedModel) -> Tensors:
     """The state of an `Mllm` of a model under `mllm.`; a head that is the embedding is left out."""
     tied = tied_names(net)
     return {f"mllm.net.{name}": tensor for name, tensor in net.state_dict().items() if name not in tied}
+
+
+def _describe(net: PreTrainedModel, processor: ProcessorMixin) -> tuple[HubMllm, Tensors]:
+    config = copy.deepcopy(net.config)
+    config.tie_word_embeddings = bool(tied_names(net))  # which some configs say wrongly; the weights decide
+    return HubMllm(config, processor), state_of(net)

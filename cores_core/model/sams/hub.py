@@ -140,14 +140,17 @@ def read_hub_sam(folder: Path, shapes_only: bool = False) -> tuple[PreTrainedCon
         CheckpointError: a file is missing or damaged, or the weights do not fit the sizes.
     """
     config = read_hub_sam_config(folder)
-    model_class = HUB_SAMS[config.model_type]
     if shapes_only:
-        with init_empty_weights(include_buffers=False):
-            model = model_class._from_config(config)
-    else:
-        model = load_whole(model_class, folder)
-    segmenter = HubSam(model)
-    return segmenter.config, {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}
+        return empty_hub_sam(config)
+    return _describe(load_whole(HUB_SAMS[config.model_type], folder))
+
+
+def empty_hub_sam(config: PreTrainedConfig) -> tuple[PreTrainedConfig, Tensors]:
+    """A SAM of these sizes on the meta device, as `read_hub_sam` gives it."""
+    model_class = HUB_SAMS[config.model_type]
+    with init_empty_weights(include_buffers=False):
+        model = model_class._from_config(config)
+    return _describe(model)
 
 
 def read_hub_sam_config(folder: Path) -> PreTrainedConfig:
@@ -161,3 +164,8 @@ def read_hub_sam_config(folder: Path) -> PreTrainedConfig:
 
 def _prompts(config: PreTrainedConfig) -> Any:
     return config.prompt_encoder_config
+
+
+def _describe(model: PreTrainedModel) -> tuple[PreTrainedConfig, Tensors]:
+    segmenter = HubSam(model)
+    return segmenter.config, {f"segmenter.{name}": tensor for name, tensor in segmenter.state_dict().items()}

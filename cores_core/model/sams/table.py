@@ -62,6 +62,11 @@ def find_sam(source: str) -> Path:
     return path
 
 
+def kept_file(name: str) -> Path:
+    """Where torch's hub cache keeps a released file of segment-anything."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / SAM_FILES[name]
+
+
 def sam_weight_files(path: Path) -> list[Path]:
     """The files that say which weights a SAM has."""
     return sorted([*path.glob("*.safetensors"), path / "config.json"]) if path.is_dir() else [path]
@@ -79,8 +84,7 @@ def _fetch(hub_id: str) -> Path:
 
 def _find_file(source: str) -> Path:
     """A released file of segment-anything, from torch's hub cache, or downloaded into it."""
-    name = SAM_FILES[source]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    path, name = kept_file(source), SAM_FILES[source]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = name.removesuffix(".pth").rpartition("_")[2]

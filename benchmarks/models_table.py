@@ -1,0 +1,168 @@
+"""What the models cost that a chain can stand on, at full size, from published sizes: writes docs/models.md.
+
+    python benchmarks/models_table.py
+
+Nothing is loaded or fetched: models are built on the meta device, image tokens counted by their processors.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+
+from cores_core.config import BaseConfig, Config, LoraConfig, TrainConfig, VisionConfig
+from cores_core.files import save_text
+from cores_core.model.base import read_base
+from cores_core.model.build import build_tokenizer
+from cores_core.model.checkpoint import Checkpoint, LoadOptions, assemble
+from cores_core.model.families.published import published_config, published_models
+from cores_core.model.families.table import FAMILIES
+from cores_core.model.plan import count_image_tokens, count_parameters, plan_prediction
+from cores_core.model.sams.hub import build_hub_sam
+from cores_core.model.sams.sam1 import build_sam1
+from cores_core.model.sams.table import HUB_IDS
+from cores_core.model.segmenter import Segmenter
+from cores_core.model.stand_in import LLAVA_SIZES, SAM_SIZES
+from cores_core.settings import list_presets, load_config
+from cores_core.train.start import TrainJob, plan_memory
+
+SMALL_HW, LARGE_HW = (480, 640), (3024, 4032)
+UNCAPPED = 10**6
+"""More tokens than any processor gives an image."""
+TRAIN = TrainConfig(
+    precision="bf16", checkpoint_activations=True, images_per_step=1, images_at_once=1, queries_per_image=3
+)
+COLUMNS = (
+    "model", "family", "tokens, 640x480", "tokens, 4032x3024", "packed", "parameters", "trained: rows / full",
+    "predict: bfloat16 / 4 bit", "train: rows / full",
+)  # fmt: skip
+HEAD = """\
+# Models
+
+Written by `python benchmarks/models_table.py`. Parameters and memory follow from sizes on the meta device; nothing was
+loaded, and the memory of activations is an estimate. The sizes are those of the published configs as they ship with
+cores (`cores_core/model/families/published.yaml`, `cores_core/model/stand_in.py`), not checked against the hub.
+
+## Multimodal LLMs
+
+Beside each stands SAM 2.1 large; both chains, with the refiner.
+
+- *Tokens*: of one image, with `vision.max_tokens` at its default of 576 and, in brackets, without a limit.
+- *Packed*: whether in training the questions of an image share one row and its prefix.
+- *Predict*: one question about a 640x480 image, weights in bfloat16, or linear layers of the language model in 4 bits.
+- *Train*: LoRA of rank 8, one such image with three questions at once, bfloat16, activations computed twice; with
+  `lora.vocabulary: rows` or `full`. CUDA itself takes about a gigabyte more.
+"""
+NOTES = """\
+- Gemma 3 gives every image as many tokens. LLaVA-OneVision shows the whole image and a grid of at least one tile, so it
+  cannot stay within 576. The first LLaVA and LLaVA 1.5 (CLIP at 224 and 336 px) look at one square.
+- InternVL, SmolVLM and Idefics3 take whole tiles, so they seldom use up the limit. Marks between tiles do not count.
+- Qwen3.5 is not packed: its linear attention carries a state from token to token, so each question has its own row.
+
+Presets:
+
+{presets}
+"""
+SAM_HEAD = """\
+## SAMs
+
+By the name that `--sam` takes. *Image*: its sides in pixels; SAM 1 keeps proportions and pads, the others do not.
+*Kept*: what `--cache-embeddings` keeps of an image, in bfloat16. SAM 3 is gated; only its image tracker is used.
+"""
+
+
+def main() -> None:
+    """Write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "models.md")
+    options = parser.parse_args()
+    constants.HF_HUB_OFFLINE = True
+    based = [(name, load_config(name).base.mllm) for name in list_presets()]
+    presets = "\n".join(f"- `{name}`: {mllm}" for name, mllm in based if mllm is not None)
+    columns = (
+        "model",
+        "family",
+        "tokens, 640x480",
+        "tokens, 4032x3024",
+        "packed",
+        "parameters",
+        "trained: rows / full",
+    )
+    columns = (*columns, "predict: bfloat16 / 4 bit", "train: rows / full")
+    models = table(columns, [model_row(name) for name in (*published_models(), *LLAVA_SIZES)])
+    sams = table(("SAM", "parameters", "image", "prompt width", "kept"), list(sam_rows()))
+    page = "\n".join((HEAD, models, NOTES.format(presets=presets), SAM_HEAD, sams))
+    save_text(page, options.output)
+
+
+def model_row(name: str) -> list[str]:
+    """One model's line."""
+    print(name, flush=True)
+    config = Config(base=BaseConfig(name, "sam2.1-large"), train=TRAIN, data=("reasonseg",))
+    capped = build(config)
+    free = build(replace(config, vision=VisionConfig(max_tokens=UNCAPPED)))
+    family = FAMILIES.get(capped.model.mllm.kind)
+    tokens = [f"{count_image_tokens(capped, hw)} ({count_image_tokens(free, hw)})" for hw in (SMALL_HW, LARGE_HW)]
+    predicted = [plan_prediction(capped, torch.bfloat16, bits).total for bits in (None, "4bit")]
+    trained, training = [], []
+    for vocabulary in ("rows", "full"):
+        lora = LoraConfig(rank=8, vocabulary=vocabulary)
+        job = TrainJob(replace(config, lora=lora), Path("data"), Path("runs"), torch.device("cpu"))
+        _, memory = plan_memory(job)
+        trained.append(millions(sum(part.trainable for part in memory.parts)))
+        training.append(memory.total)
+    return [
+        name,
+        capped.model.mllm.kind,
+        *tokens,
+        "yes" if family is None or family.packs else "no: recurrent",
+        millions(count_parameters(capped.model)["all"]),
+        " / ".join(trained),
+        " / ".join(map(gibibytes, predicted)),
+        " / ".join(map(gibibytes, training)),
+    ]
+
+
+def build(config: Config) -> Checkpoint:
+    """The model of a config on the meta device."""
+    parts = read_base(config, lambda: build_tokenizer((), 1), shapes_only=True, published=True)
+    return assemble(parts, LoadOptions(dtype=None))
+
+
+def sam_rows() -> Iterator[list[str]]:
+    """One line for each SAM that has a name."""
+    for name in (*SAM_SIZES, *HUB_IDS):
+        with torch.device("meta"):
+            if name in SAM_SIZES:
+                segmenter: Segmenter = build_sam1(SAM_SIZES[name])
+            else:
+                segmenter = build_hub_sam(published_config(HUB_IDS[name]))
+            side = segmenter.frame.side
+            features = segmenter.encode(torch.empty(1, 3, side, side))
+        count = sum(parameter.numel() for parameter in segmenter.parameters())
+        kept = sum(level.numel() for level in features) * torch.bfloat16.itemsize
+        maps = " + ".join("x".join(map(str, level.shape[1:])) for level in features)
+        yield [f"`{name}`", millions(count), f"{side}", f"{segmenter.width}", f"{kept / 1e6:.1f} MB ({maps})"]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def millions(count: int) -> str:
+    """A number of parameters as people read it."""
+    return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:.2f} B"
+
+
+def gibibytes(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+if __name__ == "__main__":
+    main()
