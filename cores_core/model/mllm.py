@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from cores_core.model.families.table import Family
-from cores_core.model.pretrained import tied_names
 from cores_core.model.processor import PADDING, PREFIX, Batch
 from cores_core.model.visibility import Places, additive_mask
+from cores_core.model.weights.transformers_io import tied_names
 
 
 class Mllm(nn.Module):

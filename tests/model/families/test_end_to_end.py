@@ -26,12 +26,12 @@ from cores_core.config import BaseConfig, Config, EngineConfig, LoraConfig
 from cores_core.data.store import Store
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
-from cores_core.model.base import read_base
 from cores_core.model.checkpoint import Checkpoint, LoadOptions, assemble, load_checkpoint, save_checkpoint
 from cores_core.model.families.table import FAMILIES
 from cores_core.model.inference import segment_image
 from cores_core.model.lora import is_adapter
 from cores_core.model.placement import Placement, place_model
+from cores_core.model.weights.pretrained import read_base
 from cores_core.sample import Query
 from cores_core.settings import load_config
 from cores_core.train.launch import launch_training
