@@ -1,6 +1,7 @@
-"""The numbers of the report's plots; `templates/plots.html` draws them as inline SVG. Values are shares, 0-1.
+"""Data of the report's plots; `templates/plots.html` draws them as inline SVG. Values are shares, 0-1.
 
-No plotting library: `docs/...` compares.
+No plotting library, by measurement: matplotlib's SVG backend can look the same, but its colours, ids and tooltips must be
+rewritten afterwards, which takes as many lines; it adds 75 MB of packages, 0.8 s a report and two to three times the bytes.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""The pictures of a report: which items it shows, how they are drawn, and the card of each.
+"""Example pictures of a report: the choice of items, and the drawing of their masks.
 
-The answer C2 is filled, C1 dashed and the truth a white line on a black one, so that shape tells them apart where
-colour does not.
+The answer C2 is filled, C1 is a dashed line, the ground truth a white line on a black one: distinguishable without
+colour.
 """
 
 from base64 import b64encode
@@ -20,13 +20,13 @@ from cores_core.overlay import COARSE_COLOUR, SHADOW_COLOUR, Colour, paint_mask
 from cores_core.sample import BoolMask, RgbImage
 
 Pictures = Callable[[str], RgbImage | None]
-"""Reads the image of an item by `Item.image`; None where it is gone."""
+"""Reads an image by `Item.image`; None where it cannot be read."""
 
 ITEMS_IN_GROUP = 12
 LONGEST, JPEG_QUALITY = 400, 80
-"""Pixels of a picture's longer side, of which a page shows about 360; and how well it is kept."""
+"""Pixels of a picture's longer side (a page shows it about 360 wide), and its JPEG quality."""
 DASH, GAP = 9, 7
-_CLOSED_GAP = 25  # pixels; C1 is often a lattice, whose own outline would hide the picture
+_CLOSED_GAP = 25  # pixels; C1 is often a grid of small holes; its exact outline would cover the picture
 TRUTH_COLOUR: Colour = (255, 255, 255)
 
 
@@ -53,7 +53,7 @@ def choose_groups(items: Sequence[Item], seed: int) -> list[Group]:
     """The worst, the best and random items by the IoU of C2: 12 each, or a third if there are fewer; each item once.
 
     Args:
-        seed: of the random ones. The order of items has no influence.
+        seed: of the random ones. Independent of the order of items.
     """
     size = min(ITEMS_IN_GROUP, -(-len(items) // 3))
     rising = sorted(items, key=lambda item: (item.overlap.iou, item.id))
@@ -72,9 +72,9 @@ def embed_picture(pictures: Pictures, item: Item) -> Picture:
     """The drawing of an item as a data URL, or the reason why there is none."""
     image = pictures(item.image)
     if image is None:
-        return Picture(problem="the image is gone")
+        return Picture(problem="image cannot be read")
     if list(image.shape[:2]) != list(item.target["size"]):
-        return Picture(problem="the image has another size than the truth")
+        return Picture(problem="image size differs from the ground truth")
     picture, stream = draw_item(item, image), BytesIO()
     Image.fromarray(picture).save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     height, width = picture.shape[:2]
@@ -91,7 +91,7 @@ def draw_item(item: Item, image: RgbImage) -> RgbImage:
 
 
 def _close(item: Item, picture: RgbImage) -> BoolMask:
-    """C1 without gaps, at its own size or that of the picture if that is smaller."""
+    """C1 with small holes closed, at its own size, or the picture's if that is smaller."""
     assert item.coarse_mask is not None, item.id
     mask = decode_rle(item.coarse_mask)
     if mask.shape[0] > picture.shape[0]:
@@ -106,7 +106,7 @@ def _outline(mask: BoolMask, picture: RgbImage) -> list[MatLike]:
     """Closed (N, 1, 2) lines around a mask of any size, in pixels of the picture."""
     height, width = picture.shape[:2]
     scaled = cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR)
-    at_least = np.uint8(128 if width > mask.shape[1] else 1)  # a mask that is shrunk loses no part
+    at_least = np.uint8(128 if width > mask.shape[1] else 1)  # keeps thin parts when shrinking
     lines, _ = cv2.findContours((scaled >= at_least).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return list(lines)
 
@@ -116,7 +116,7 @@ def _cut(line: MatLike) -> list[MatLike]:
 
 
 def _draw(picture: RgbImage, lines: list[MatLike], colour: Colour, is_closed: bool) -> RgbImage:
-    """Lines, closed or cut in dashes, on darker and wider ones that make them visible on any ground."""
+    """Lines, closed or cut in dashes, on darker, wider ones that keep them visible on any background."""
     drawn = picture.copy()
     for shade, thickness in ((SHADOW_COLOUR, 5 if is_closed else 4), (colour, 2)):
         cv2.polylines(drawn, lines, is_closed, shade, thickness, cv2.LINE_AA)
