@@ -1,7 +1,7 @@
 """Data of the report's plots; `templates/plots.html` draws them as inline SVG. Values are shares, 0-1.
 
-No plotting library, by measurement: matplotlib's SVG backend can look the same, but its colours, ids and tooltips must be
-rewritten afterwards, which takes as many lines; it adds 75 MB of packages, 0.8 s a report and two to three times the bytes.
+Measured against matplotlib's SVG backend, which can look the same: its colours, ids and tooltips must be rewritten
+afterwards, in all as many lines, for 75 MB of packages, a second more per report and three times the bytes.
 """
 
 import math
