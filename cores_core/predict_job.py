@@ -149,7 +149,7 @@ def _write(
     rows: list[Row] = []
     for number, query in enumerate(request.queries, start=1):
         prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
-        row = {"image": request.image, "is_sentence": query.is_sentence, **prediction.to_json()}
+        row = {"image": request.image, "name": request.name, "is_sentence": query.is_sentence, **prediction.to_json()}
         row |= {"model": job.source.name, "protocol": job.protocol, "seconds": round(seconds, 3)}
         base = job.output / (request.name if len(request.queries) == 1 else f"{request.name}.{number}")
         if "files" in job.formats:
@@ -203,7 +203,8 @@ def _save_collections(job: PredictJob, rows: Sequence[Row]) -> None:
     if "label-studio" in job.formats:
         save_label_studio((_labelled(image, own) for image, own in by_image.items()), job.output / "label-studio.json")
     if "yolo" in job.formats:
-        save_yolo((_labelled(image, own) for image, own in by_image.items()), job.output / "yolo")
+        named = {f"{own[0]['name']}{Path(image).suffix}": own for image, own in by_image.items()}
+        save_yolo((_labelled(image, own) for image, own in named.items()), job.output / "yolo")
 
 
 def _labelled(image: str, rows: Sequence[Row]) -> LabelledImage:
