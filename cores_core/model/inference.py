@@ -8,7 +8,6 @@ written again. Only what differs is written token by token.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cores_core import prompts
+from cores_core.choices import Protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
@@ -23,9 +23,6 @@ from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Features, upsample_masks
 from cores_core.runtime import run_beside
 from cores_core.sample import ImageSize, Query, RgbImage, Sample
-
-Protocol = Literal["generated", "given"]
-"""How the answer comes about: the model writes it, or the template is put into its mouth (teacher-forced)."""
 
 QUERIES_AT_ONCE = 16
 """Questions of one image that are read together, to bound memory. Fixed, so that no setting moves a pixel of a mask."""
