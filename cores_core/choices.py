@@ -1,4 +1,4 @@
-"""Names that options of commands and arguments of functions choose from. Imports nothing, so `cores --help` is quick."""
+"""Names that options and arguments choose from. Imports nothing else, so that `cores --help` is quick."""
 
 from typing import Literal
 

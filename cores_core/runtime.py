@@ -61,6 +61,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def count_gpus() -> int:
+    """The number of CUDA devices of this machine."""
+    return torch.cuda.device_count()
+
+
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Turn `float32`, `bfloat16`, `float16` or `auto` into a torch dtype: `auto` takes bfloat16 on CUDA, else float32.
 

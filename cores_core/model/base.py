@@ -17,6 +17,7 @@ from cores_core.config import BaseConfig, Config
 from cores_core.errors import CheckpointError
 from cores_core.model.build import Parts, build_mllm, build_segmenter, with_vocabulary
 from cores_core.model.cores import build_projection
+from cores_core.model.delta import delta_command
 from cores_core.model.families.hub import read_hub_mllm
 from cores_core.model.families.llava import is_llava, model_type, read_llava
 from cores_core.model.families.table import FAMILIES
@@ -99,6 +100,8 @@ def find_mllm(source: str) -> Path:
     if not is_llava(folder) and found not in FAMILIES:
         known = f"is of the model type `{found}`, which is not supported" if found else "is not a multimodal LLM"
         hint = f"give a folder or a hub id of LLaVA 1 or 1.5, or of one of these model types: {', '.join(FAMILIES)}"
+        command = None if folder.is_dir() else delta_command(source)
+        hint = f"it is published as a difference from LLaMA; make it with: {command}" if command else hint
         raise CheckpointError(f"base.mllm {known if folder.is_dir() else 'does not exist'}: {source}", hint=hint)
     return folder
 
