@@ -38,9 +38,7 @@ PreviewOption = Annotated[
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Download what needs no login; show where to get the rest.")
 ]
-WorkersOption = Annotated[
-    int, typer.Option("--workers", min=1, help="Number of processes; does not change the result.")
-]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; do not change the result.")]
 ImagesOption = Annotated[int, typer.Option("--images", min=0, help="partworld: number of training images.")]
 ValImagesOption = Annotated[int, typer.Option("--val-images", min=0, help="partworld: number of validation images.")]
 TestImagesOption = Annotated[int, typer.Option("--test-images", min=0, help="partworld: number of test images.")]
@@ -53,9 +51,7 @@ EndpointOption = Annotated[
 ]
 LlmOption = Annotated[
     str | None,
-    typer.Option(
-        "--llm", metavar="NAME", help="questions: model name on the server, or a local model without --endpoint."
-    ),
+    typer.Option("--llm", metavar="NAME", help="questions: the model; without --endpoint a local one."),
 ]
 PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="questions: number for each part.")]
 
@@ -79,8 +75,8 @@ def prepare_data(
 ) -> None:
     """Prepare data sets.
 
-    Without NAME: show what is under DATA_ROOT, prepare all of it that is not prepared yet, and show how to get the rest;
-    if there is nothing, render PartWorld. Each raw data set is read once and checked; damaged items are left out and
+    Without NAME: show what is under DATA_ROOT, prepare what is not prepared yet, and show how to get the rest; if there
+    is nothing, render PartWorld. Each raw data set is read once and checked; damaged items are left out and
     listed. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may also be COCO
     JSON, a Label Studio export (.json) or a folder of LabelMe files. An interrupted call resumes when it is repeated.
     The API key of --endpoint is read from OPENAI_API_KEY.
@@ -92,20 +88,22 @@ def prepare_data(
         return _show_list(states, data_root)
     if not names and (download or questions is not None):
         raise typer.BadParameter("name the data sets", param_hint="NAME")
+    if not names:
+        _show_states(states, data_root)
     wanted = _choose_names(names or [], states, check)
     if questions is not None:
         return generate_questions(wanted, data_root, WriterChoice(endpoint, llm, per_part, seed))
     if download:
         fetch_all(wanted, data_root)
-    if not names:
-        _show_states(states, data_root)
     counts = {split: count for split, count in (("train", images), ("val", val_images), ("test", test_images)) if count}
     left_out, some = 0, False
     for name in wanted:
         if check:
             outcomes = _check(name, data_root)
-        elif name == RENDERED and (names or len(wanted) == 1):
+        elif name == RENDERED and names:
             outcomes = _prepare_partworld(data_root, counts, seed, workers)
+        elif name == RENDERED:
+            outcomes = _complete_partworld(data_root, counts, seed, workers)
         else:
             outcomes = _prepare(name, data_root, workers)
         some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
@@ -143,6 +141,19 @@ def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, wo
         return prepare_partworld(
             data_root, counts, seed, workers, lambda what, done: progress.advance(tasks[what], done)
         )
+
+
+def _complete_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> "Outcomes":
+    """Prepare the splits of PartWorld that are there, as they are, and render the others."""
+    from cores_core.data.survey import find_state
+
+    found = find_state(RENDERED, data_root).found
+    outcomes = _prepare(RENDERED, data_root, workers) if found else {}
+    missing = {split: count for split, count in counts.items() if split not in found}
+    try:
+        return {**outcomes, **_prepare_partworld(data_root, missing, seed, workers)}
+    except DataError as error:  # what is there is of another seed
+        return {**outcomes, **dict.fromkeys(missing, error)}
 
 
 def _prepare(name: str, data_root: Path, workers: int) -> "Outcomes":
@@ -229,9 +240,8 @@ def _preview(name: str, data_root: Path, count: int, seed: int) -> None:
 
 def _show_states(states: "Sequence[DatasetState]", data_root: Path) -> None:
     rows = [
-        (state.name, state.spec.group, *(" ".join(splits) or "-" for splits in (state.spec.splits, state.found)))
-        + (" ".join(state.prepared) or "-",)
-        for state in states
+        (s.name, s.spec.group, *(" ".join(splits) or "-" for splits in (s.spec.splits, s.found, s.prepared)))
+        for s in states
     ]
     console.show_text_table(f"data sets under {data_root}", ("name", "group", "splits", "found", "prepared"), rows)
 
@@ -244,12 +254,14 @@ def _show_list(states: "Sequence[DatasetState]", data_root: Path) -> None:
 
 
 def _show_absent(states: "Sequence[DatasetState]", data_root: Path) -> None:
-    """How to get each data set of which splits are not there."""
+    """For each data set of which splits are not there: its origin, its paths, and the command that prepares it."""
     from cores_core.data.survey import how_to_get
 
     for state in states:
         if not state.is_whole and state.name != RENDERED:
-            console.out.print("\n    ".join((f"{state.name}:", *how_to_get(state, data_root))))
+            origin = f"{state.name}: {state.spec.homepage} ({state.spec.licence})"
+            lines = (origin, " ".join(state.layout(data_root)), how_to_get(state, data_root)[-1])
+            console.out.print("\n    ".join(lines))
 
 
 def _show_next(states: "Sequence[DatasetState]", data_root: Path) -> None:

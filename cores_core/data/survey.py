@@ -54,7 +54,7 @@ def find_state(name: str, data_root: Path) -> DatasetState:
 
 
 def how_to_get(state: DatasetState, data_root: Path) -> tuple[str, ...]:
-    """The steps to a prepared data set: where to download by hand what must be, then a command."""
+    """The steps to a prepared data set: what to download by hand and where to put it, if anything; then a command."""
     command = f"cores prepare-data {state.name} --data-root {data_root}"
     if state.is_whole or state.name == RENDERED:
         return (command,)
