@@ -95,15 +95,14 @@ def prepare_data(
         return generate_questions(wanted, data_root, WriterChoice(endpoint, llm, per_part, seed))
     if download:
         fetch_all(wanted, data_root)
-    counts = {split: count for split, count in (("train", images), ("val", val_images), ("test", test_images)) if count}
+    counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
     left_out, some = 0, False
     for name in wanted:
         if check:
             outcomes = _check(name, data_root)
-        elif name == RENDERED and names:
-            outcomes = _prepare_partworld(data_root, counts, seed, workers)
         elif name == RENDERED:
-            outcomes = _complete_partworld(data_root, counts, seed, workers)
+            render = _prepare_partworld if names else _complete_partworld
+            outcomes = render(data_root, counts, seed, workers)
         else:
             outcomes = _prepare(name, data_root, workers)
         some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
@@ -116,7 +115,7 @@ def prepare_data(
     if not names and not check:
         _show_next(survey(data_root), data_root)
     if left_out:
-        where = "" if check else f", every item in {data_root}/prepared/NAME/report.json"
+        where = "" if check else f", all items in {data_root}/prepared/NAME/report.json"
         console.say(f"left out {left_out} in all; the reasons are above{where}", style="yellow")
 
 

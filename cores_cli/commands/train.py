@@ -29,40 +29,53 @@ _PRESET_HELP = f"Preset name or YAML file. Default: {_PAPER} with --gpus or --ho
 _OUTPUT_HELP = "Folder of the run. Default: runs/PRESET."
 PresetOption = Annotated[str | None, typer.Option("--preset", help=_PRESET_HELP, show_default=False)]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help=_OUTPUT_HELP, show_default=False)]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="MODEL", help="Initialise from the weights of this model.")
+]
+MllmOption = Annotated[str | None, typer.Option("--mllm", help=_MLLM_HELP)]
+SamOption = Annotated[str | None, typer.Option("--sam", help=_SAM_HELP)]
+VariantOption = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="NAME", help="A row of the paper's ablation tables: lisa, c1-gt, ..."),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
+]
+GpusOption = Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of each machine; 0 for the CPU.")]
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", min=1, help="CPU processes that share the images of each step.")
+]
+NodesOption = Annotated[int, typer.Option("--nodes", min=1, help="Machines, with --hostfile.")]
+HostfileOption = Annotated[Path | None, typer.Option("--hostfile", help="Hostfile of DeepSpeed: NAME slots=8.")]
+ZeroOption = Annotated[int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage of DeepSpeed.")]
+CacheOption = Annotated[
+    str | None,
+    typer.Option("--cache-embeddings", metavar="DIR", help="Cache the image embeddings of a frozen SAM here."),
+]
+PlanOption = Annotated[
+    bool, typer.Option("--plan", help="Show what would train, the data and the memory; train nothing.")
+]
 
 
 def train(
     preset: PresetOption = None,
     data_root: DataRootOption = Path("data"),
     output: OutputOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")] = False,
-    start_from: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Initialise from the weights of this model.")
-    ] = None,
-    mllm: Annotated[str | None, typer.Option("--mllm", help=_MLLM_HELP)] = None,
-    sam: Annotated[str | None, typer.Option("--sam", help=_SAM_HELP)] = None,
-    variants: Annotated[
-        list[str] | None,
-        typer.Option("--variant", metavar="NAME", help="A row of the paper's ablation tables: lisa, c1-gt, ..."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
-    ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of each machine; 0 for the CPU.")] = None,
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, help="CPU processes that share the images of each step.")
-    ] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, with --hostfile.")] = 1,
-    hostfile: Annotated[Path | None, typer.Option("--hostfile", help="Hostfile of DeepSpeed: NAME slots=8.")] = None,
-    zero: Annotated[int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage of DeepSpeed.")] = None,
-    cache_embeddings: Annotated[
-        str | None,
-        typer.Option("--cache-embeddings", metavar="DIR", help="Cache the image embeddings of a frozen SAM here."),
-    ] = None,
+    resume: ResumeOption = False,
+    start_from: FromOption = None,
+    mllm: MllmOption = None,
+    sam: SamOption = None,
+    variants: VariantOption = None,
+    settings: SetOption = None,
+    gpus: GpusOption = None,
+    processes: ProcessesOption = 1,
+    nodes: NodesOption = 1,
+    hostfile: HostfileOption = None,
+    zero: ZeroOption = None,
+    cache_embeddings: CacheOption = None,
     device: DeviceOption = "auto",
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would train, the data and the memory; train nothing.")
-    ] = False,
+    plan: PlanOption = False,
 ) -> None:
     """Train a model.
 

@@ -58,7 +58,7 @@ def _find_weights(base: BaseConfig) -> list[Need]:
     needs = []
     if base.mllm is not None and not Path(base.mllm).is_dir():
         command = delta_command(base.mllm)
-        if command is not None:
+        if command is not None and not is_hub_id(base.mllm):
             steps = (command, "or name its folder with --mllm")
             needs.append(Need(f"multimodal LLM {base.mllm}, published as a difference from LLaMA", steps))
         elif not is_hub_id(base.mllm):
