@@ -101,8 +101,7 @@ def prepare_data(
         if check:
             outcomes = _check(name, data_root)
         elif name == RENDERED:
-            render = _prepare_partworld if names else _complete_partworld
-            outcomes = render(data_root, counts, seed, workers)
+            outcomes = (_prepare_partworld if names else _complete_partworld)(data_root, counts, seed, workers)
         else:
             outcomes = _prepare(name, data_root, workers)
         some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
