@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cores_core.choices import Protocol, Quantization
 from cores_core.errors import ConfigError, DataError
 from cores_core.files import replacing_all, write_text
 from cores_core.images import check_size, load_image, to_rgb
 from cores_core.instances import NO_CLEANING, Instance, MaskCleaning, clean_mask, mask_score, split_instances
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
-from cores_core.model.inference import ImageSession, Protocol, Segmentation
-from cores_core.model.placement import Quantization
+from cores_core.model.inference import ImageSession, Segmentation
 from cores_core.model.source import ModelSource
 from cores_core.overlay import render_overlay
 from cores_core.prompts import Conversation
@@ -169,7 +169,7 @@ class Predictor:
         Args:
             image: a path, a PIL image, or (H, W, 3) uint8 RGB.
             questions: sentences, or `Query(text, is_sentence=False)` for a bare phrase such as "tail of the fish".
-            protocol: `generated` lets the model write its answer, `given` puts it into its mouth.
+            protocol: `generated` decodes the model's own answer; `given` is teacher-forced with the answer template.
 
         Raises:
             DataError: the image cannot be read, or a question is empty or too long.

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from cores_core.choices import Protocol
 from cores_core.errors import DataError
 from cores_core.files import save_text
 from cores_core.formats.coco import save_coco
@@ -30,7 +31,6 @@ from cores_core.inputs import Request
 from cores_core.instances import NO_CLEANING, MaskCleaning
 from cores_core.journal import Journal, Row
 from cores_core.masks import decode_rle
-from cores_core.model.inference import Protocol
 from cores_core.model.source import ModelSource
 from cores_core.pool import Progress, run_shares
 from cores_core.predict import Prediction, Predictor, save_prediction

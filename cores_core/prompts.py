@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from cores_core.choices import ReleasedConversation
 from cores_core.sample import Query, Turn
 
 LOC = "[LOC]"
@@ -32,7 +33,7 @@ Context = Literal["none", "fixed", "random"]
 Wording = Literal["cores", "released"]
 """How tokens are spelled and answers are worded: as in the paper, or as in the released weights' evaluation."""
 
-Conversation = Literal["llava_v1", "llava_v0", "llava_llama_2", "template"]
+Conversation = Literal[ReleasedConversation, "template"]
 """How turns are set apart, as the releases name it, the first being their default; or by the model's chat template."""
 
 SYSTEM = (
