@@ -215,7 +215,7 @@ def _build_client(timeout: float) -> httpx2.Client:
     headers = {"User-Agent": "cores", "Accept-Encoding": "identity"}
     try:
         return httpx2.Client(headers=headers, timeout=timeout, follow_redirects=True)
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:  # a proxy of an unknown kind, or SOCKS without its package
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:  # of the proxy: unknown, or SOCKS
         hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         raise DataError(f"cannot use the proxy of the environment ({error})", hint=hint) from error
 
