@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx2
 
 from cores_core.data.unpack import check_room, is_archive, is_archive_name, room, stays_inside, unpack
+from cores_core.data.web import build_client
 from cores_core.errors import DataError
 from cores_core.files import replacing, save_text, writing_hint
 from cores_core.locks import locked
@@ -194,7 +195,7 @@ def _download(archive: Archive, file: Path, progress: Callable[[int], object], r
     part = _Part(file.with_name(f"{file.name}.part"), progress)
     check_room((archive.size or 0) - part.size, file.parent)
     failures: list[str] = []
-    with _build_client(retry.timeout) as client:
+    with build_client(retry.timeout, follow_redirects=True) as client:
         for url in sorted(archive.urls, key=lambda url: part.version_from(url) is None):
             try:
                 _download_from(client, url, archive, part, retry)
@@ -209,15 +210,6 @@ def _download(archive: Archive, file: Path, progress: Callable[[int], object], r
             return
     hint = f"run the command again to resume, or put the file there by hand: {file}"
     raise DataError(f"cannot download {archive.name}: {'; '.join(failures)}", hint=hint)
-
-
-def _build_client(timeout: float) -> httpx2.Client:
-    headers = {"User-Agent": "cores", "Accept-Encoding": "identity"}
-    try:
-        return httpx2.Client(headers=headers, timeout=timeout, follow_redirects=True)
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:  # of the proxy: unknown, or SOCKS
-        hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
-        raise DataError(f"cannot use the proxy of the environment ({error})", hint=hint) from error
 
 
 def _download_from(client: httpx2.Client, url: str, archive: Archive, part: _Part, retry: RetryPolicy) -> None:
@@ -248,7 +240,7 @@ def _attempt(client: httpx2.Client, url: str, archive: Archive, part: _Part) -> 
                 reason = f"HTTP {response.status_code} {response.reason_phrase}"
                 raise _AttemptError(reason, again=response.status_code in _TRANSIENT)
             _receive(response, url, archive, part, start)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:  # the last for names that DNS cannot hold
         raise _AttemptError(str(error) or type(error).__name__) from error
 
 

@@ -324,8 +324,8 @@ def test_redirects_are_followed_and_keep_the_range(web: Web, tmp_path: Path) -> 
     assert web.ranges("b") == [None, "bytes=40000-"]
 
 
-@pytest.mark.parametrize("where", ["ftp://127.0.0.1/a", "file:///etc/passwd", "data:,a"])
-def test_a_redirect_that_leaves_http_is_refused(web: Web, tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("where", ["ftp://127.0.0.1/a", "file:///etc/passwd", "data:,a", "http://a..b"])
+def test_a_redirect_that_leads_nowhere_is_refused(web: Web, tmp_path: Path, where: str) -> None:
     web.faults["a.bin"] = [redirect(where)] * 3
     failure(plain(web), tmp_path)
     assert not (tmp_path / "there").exists()
