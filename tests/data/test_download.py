@@ -1,4 +1,4 @@
-"""Downloads from a real server that has faults, and archives that mean harm."""
+"""Downloads from a real server with faults, and harmful archives."""
 
 import hashlib
 import io
