@@ -77,7 +77,7 @@ def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = Fi
 def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = FileDtypeName.same) -> None:
     """Write a model in the format of the released LISA and CoReS weights, for other people's scripts."""
     from cores_core.model.checkpoint import LoadOptions, load_checkpoint
-    from cores_core.model.export import export_released
+    from cores_core.model.weights.export import export_released
 
     with _writing(folder):
         export_released(load_checkpoint(model, LoadOptions(dtype=None)), folder, _torch_dtype(dtype))

@@ -19,7 +19,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from cores_core.errors import ConfigError
 from cores_core.model.cores import CoresModel
 from cores_core.model.mllm import Mllm
-from cores_core.model.pretrained import without_progress
+from cores_core.model.weights.transformers_io import without_progress
 
 Quantization = Literal["4bit", "8bit"]
 BITS: Mapping[str, float] = {"4bit": 4.5, "8bit": 8}
