@@ -15,7 +15,6 @@ from huggingface_hub import constants
 
 from cores_core.config import BaseConfig, Config, LoraConfig, TrainConfig, VisionConfig
 from cores_core.files import save_text
-from cores_core.model.base import read_base
 from cores_core.model.build import build_tokenizer
 from cores_core.model.checkpoint import Checkpoint, LoadOptions, assemble
 from cores_core.model.families.published import published_config, published_models
@@ -25,7 +24,8 @@ from cores_core.model.sams.hub import build_hub_sam
 from cores_core.model.sams.sam1 import build_sam1
 from cores_core.model.sams.table import HUB_IDS
 from cores_core.model.segmenter import Segmenter
-from cores_core.model.stand_in import LLAVA_SIZES, SAM_SIZES
+from cores_core.model.weights.pretrained import read_base
+from cores_core.model.weights.stand_in import LLAVA_SIZES, SAM_SIZES
 from cores_core.settings import list_presets, load_config
 from cores_core.train.start import TrainJob, plan_memory
 
@@ -44,7 +44,7 @@ HEAD = """\
 
 Written by `python benchmarks/models_table.py`. Parameters and memory follow from sizes on the meta device; nothing was
 loaded, and the memory of activations is an estimate. The sizes are those of the published configs as they ship with
-cores (`cores_core/model/families/published.yaml`, `cores_core/model/stand_in.py`), not checked against the hub.
+cores (`cores_core/model/families/published.yaml`, `cores_core/model/weights/stand_in.py`), not checked against the hub.
 
 ## Multimodal LLMs
 

@@ -13,8 +13,8 @@ from cores_core import prompts
 from cores_core.config import LanguageConfig, SamConfig, VisionConfig
 from cores_core.model.cores import CoresModel
 from cores_core.model.families.llava import build_llava
-from cores_core.model.names import SECOND_LAYER, released_name
 from cores_core.model.sams.sam1 import build_sam1
+from cores_core.model.weights.names import SECOND_LAYER, released_name
 
 CLIP_L = VisionConfig(
     image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, read_layer=-2, projector_layers=1

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores_core.choices import Protocol, Quantization
-from cores_core.errors import DataError
+from cores_core.errors import ConfigError, DataError
 from cores_core.files import replacing_all, write_text
 from cores_core.images import check_size, load_image, to_rgb
+from cores_core.instances import NO_CLEANING, Instance, MaskCleaning, clean_mask, mask_score, split_instances
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
-from cores_core.model.inference import Segmentation, segment_image
+from cores_core.model.inference import ImageSession, Segmentation
 from cores_core.model.source import ModelSource
 from cores_core.overlay import render_overlay
 from cores_core.prompts import Conversation
@@ -40,6 +41,7 @@ class Prediction:
 
     question: str
     segmentation: Segmentation
+    cleaning: MaskCleaning = NO_CLEANING
 
     @property
     def answer(self) -> str:
@@ -58,8 +60,14 @@ class Prediction:
 
     @property
     def mask(self) -> BoolMask:
-        """(H, W) bool: the answer."""
-        return binarize(self.logits)
+        """(H, W) bool: the answer, post-processed by `cleaning`."""
+        mask = binarize(self.logits)
+        return clean_mask(mask, self.logits, self.cleaning) if self.cleaning.changes else mask
+
+    @property
+    def instances(self) -> list[Instance]:
+        """The connected regions of the mask, the largest first."""
+        return split_instances(self.mask, self.logits)
 
     @property
     def coarse_mask(self) -> BoolMask:
@@ -69,25 +77,44 @@ class Prediction:
     @property
     def score(self) -> float:
         """Confidence, 0-1: the mean probability (sigmoid of the logit) over the mask's pixels; 0 for an empty mask."""
-        inside = self.logits[self.mask]
-        if not inside.size:
-            return 0.0
-        probability = np.negative(inside, dtype=np.float64)
-        np.exp(probability, out=probability)
-        probability += 1
-        return float(np.reciprocal(probability, out=probability).mean())
+        return mask_score(self.mask, self.logits)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: question, answer, mask and coarse_mask (COCO RLE), box (x, y, width, height), area, score."""
-        return {
+        """Plain values as in docs/format.md; masks as COCO RLE, boxes as (x, y, width, height)."""
+        values = {
             "question": self.question,
             "answer": self.answer,
+            "well_formed": self.segmentation.well_formed,
             "mask": encode_rle(self.mask),
             "coarse_mask": encode_rle(self.coarse_mask),
             "box": list(bounding_box(self.mask)),
             "area": int(self.mask.sum()),
             "score": round(self.score, 4),
         }
+        if self.cleaning.instances:
+            values["instances"] = [_describe(instance) for instance in self.instances]
+        return values
+
+    def to_supervision(self) -> Any:
+        """The mask as `supervision.Detections` of one object, or of none if it is empty.
+
+        Raises:
+            ConfigError: the package supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise ConfigError("supervision is not installed", hint="pip install 'cores[supervision]'") from error
+        if not self.mask.any():
+            return Detections.empty()
+        x, y, width, height = bounding_box(self.mask)
+        return Detections(
+            xyxy=np.array([[x, y, x + width, y + height]], dtype=np.float64),
+            mask=self.mask[None],
+            confidence=np.array([self.score]),
+            class_id=np.array([0]),
+            data={"class_name": np.array([self.question])},
+        )
 
 
 class Predictor:
@@ -119,6 +146,17 @@ class Predictor:
         """
         return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
 
+    def set_image(self, image: ImageInput, cleaning: MaskCleaning = NO_CLEANING) -> "ImagePredictor":
+        """Prepare an image to ask it questions one after another; SAM's encoder runs once, at the first.
+
+        Args:
+            cleaning: post-processing of the masks; none by default.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        return ImagePredictor(ImageSession(self.checkpoint, _load_pixels(image)), cleaning)
+
     def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generated") -> Prediction:
         """Answer one question; see `predict_many`."""
         return self.predict_many(image, [question], protocol)[0]
@@ -136,10 +174,26 @@ class Predictor:
         Raises:
             DataError: the image cannot be read, or a question is empty or too long.
         """
-        pixels = _load_pixels(image)
+        return self.set_image(image).ask(questions, protocol)
+
+
+class ImagePredictor:
+    """An image to which questions are asked, made by `Predictor.set_image`."""
+
+    def __init__(self, session: ImageSession, cleaning: MaskCleaning) -> None:
+        self._session = session
+        self._cleaning = cleaning
+
+    @property
+    def image(self) -> RgbImage:
+        """(H, W, 3) uint8 RGB, upright."""
+        return self._session.image
+
+    def ask(self, questions: Sequence[str | Query], protocol: Protocol = "generated") -> list[Prediction]:
+        """Answer N questions, see `Predictor.predict_many`."""
         queries = [_check_query(question) for question in questions]
-        results = segment_image(self.checkpoint, pixels, queries, protocol)
-        return [Prediction(query.text, result) for query, result in zip(queries, results, strict=True)]
+        results = self._session.ask(queries, protocol)
+        return [Prediction(query.text, result, self._cleaning) for query, result in zip(queries, results, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -178,6 +232,15 @@ def save_prediction(
     except OSError as error:
         raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error
     return files
+
+
+def _describe(instance: Instance) -> dict[str, Any]:
+    return {
+        "mask": encode_rle(instance.mask),
+        "box": list(bounding_box(instance.mask)),
+        "area": int(instance.mask.sum()),
+        "score": round(instance.score, 4),
+    }
 
 
 def _check_query(question: str | Query) -> Query:

@@ -39,6 +39,13 @@ DEEP = {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
 """A vision tower in the words of Qwen."""
 
 
+def _qwen2_vl() -> dict[str, Any]:
+    tower = {"depth": 4, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
+    text = {**TEXT, **NO_IDS, "rope_parameters": rope, "tie_word_embeddings": False}
+    return {"text_config": text, "vision_config": tower, "tie_word_embeddings": False}
+
+
 def _qwen2_5_vl() -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     tower = {**DEEP, "depth": 4, "patch_size": 14, "out_hidden_size": 64, "window_size": 112}
@@ -127,6 +134,7 @@ def _gemma3() -> dict[str, Any]:
 
 
 CONFIGS = {
+    "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "qwen3_5": _qwen3_5,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cores_core.model.families.published import published_models
 from cores_core.model.sams.table import HUB_IDS, SAM_FILES
-from cores_core.model.stand_in import LLAVA_SIZES
+from cores_core.model.weights.stand_in import LLAVA_SIZES
 from cores_core.settings import list_presets, load_config
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")

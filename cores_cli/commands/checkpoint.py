@@ -67,7 +67,7 @@ def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "s
 def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "same") -> None:
     """Write a model in the format of the released LISA and CoReS weights, for the scripts of those projects."""
     from cores_core.model.checkpoint import LoadOptions, load_checkpoint
-    from cores_core.model.export import export_released
+    from cores_core.model.weights.export import export_released
 
     with _writing(folder):
         export_released(load_checkpoint(model, LoadOptions(dtype=None)), folder, _torch_dtype(dtype))
@@ -85,7 +85,7 @@ def apply_delta(
     Example: cores checkpoint apply-delta liuhaotian/LLaVA-Lightning-7B-delta-v1-1 huggyllama/llama-7b
     LLaVA-Lightning-7B-v1-1
     """
-    from cores_core.model.delta import apply_delta as write_sum
+    from cores_core.model.weights.delta import apply_delta as write_sum
 
     with _writing(folder):
         write_sum(delta, base, folder)

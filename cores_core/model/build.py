@@ -22,8 +22,8 @@ from cores_core.model.processor import MllmPrompts, Processor
 from cores_core.model.sams.hub import build_hub_sam, hub_frame, hub_prompt_width
 from cores_core.model.sams.sam1 import build_sam1
 from cores_core.model.segmenter import Frame, Segmenter
-from cores_core.model.tensors import Tensors
 from cores_core.model.tokenizer import Tokenizer, token_id
+from cores_core.model.weights.tensors import Tensors
 from cores_core.prompts import PromptFormat
 from cores_core.sample import Query
 

@@ -31,25 +31,25 @@ from torch import Tensor
 from cores_core.config import BaseConfig, ChainConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
-from cores_core.model.base import describe_base, describe_source, read_base
 from cores_core.model.build import Parts, build_model, build_processor
-from cores_core.model.chain import REFINER, change_chain
-from cores_core.model.convert import is_released, read_released
 from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.families.chat import ChatPrompts
 from cores_core.model.families.hub import HubMllm, read_hub_mllm, state_of
 from cores_core.model.families.llava import MODEL_TYPE as LLAVA_TYPE
 from cores_core.model.families.llava import is_llava, model_type
 from cores_core.model.families.table import FAMILIES, LLAVA
-from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.lora import add_lora, is_adapter, read_adapter, save_adapter, trained_tensors
-from cores_core.model.names import our_hub_name, renamed_keys
-from cores_core.model.pretrained import read_processor, tied_names
 from cores_core.model.processor import Processor
 from cores_core.model.sams.hub import read_hub_sam_config
 from cores_core.model.sams.sam1 import resize_positions
-from cores_core.model.tensors import Tensors, read_file, read_tensors
 from cores_core.model.tokenizer import Tokenizer, load_tokenizer
+from cores_core.model.weights.chain import REFINER, change_chain
+from cores_core.model.weights.hub import fetch_model, is_hub_id
+from cores_core.model.weights.names import our_hub_name, renamed_keys
+from cores_core.model.weights.pretrained import describe_base, describe_source, read_base
+from cores_core.model.weights.releases import is_released, read_released
+from cores_core.model.weights.tensors import Tensors, read_file, read_tensors
+from cores_core.model.weights.transformers_io import read_processor, tied_names
 from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 

@@ -1,4 +1,4 @@
-"""The dual chain: hidden states of the answer's tokens prompt the segmenter, coarse first, then refined.
+"""The CoReS model: hidden states of chain tokens prompt SAM, first for a coarse mask, then for the final one.
 
 Source: CoReS (arXiv:2404.05673). This is the only forward path: training, evaluation and prediction all run it.
 """
@@ -15,16 +15,16 @@ from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Features, Segmenter
 
 HALVED = ("mllm.", "segmenter.image_encoder.")
-"""Beginnings of the names of all weights that may be in half precision; the mask head and what it is given may not."""
+"""Name prefixes of the weights that may be in half precision. The mask decoder and its inputs stay in float32."""
 
 
 @dataclass(frozen=True)
 class TextOutput:
-    """What the chain of reasoning gives for N queries with K answer tokens in all.
+    """Output of the language side for N queries with K answer tokens in total.
 
     Attributes:
-        prompts: for each step of the chain its prompt for SAM, (N, C), before it is refined.
-        logits: (K, V) float32 vocabulary logits of the answers, and `labels` (K,) what they should have said.
+        prompts: for each step of the chain the prompt embeddings for SAM, (N, C), before the refiner.
+        logits: (K, V) float32 vocabulary logits of the answer tokens; `labels` (K,) are their target ids.
     """
 
     prompts: tuple[Tensor, ...]
@@ -34,12 +34,12 @@ class TextOutput:
 
 @dataclass(frozen=True)
 class ChainOutput:
-    """What one forward gives for N queries.
+    """Output of one forward pass for N queries.
 
     Attributes:
-        text: the chain of reasoning.
-        steps: for each step of the chain its unthresholded logits, (N, 1, s, s); the last is the answer.
-        features: what SAM's image encoder gave, each map with B rows.
+        text: output of the language side.
+        steps: for each step of the chain the unthresholded logits, (N, 1, s, s); the last is the answer.
+        features: SAM's image features, each map with B rows.
     """
 
     text: TextOutput
@@ -58,9 +58,9 @@ class ChainOutput:
 
 
 class CoresModel(nn.Module):
-    """MLLM, projection and SAM, joined by the tokens of the chain.
+    """Multimodal LLM, projection and SAM, connected by the tokens of the chain.
 
-    `embeddings`, if it is set, keeps what SAM's image encoder makes of images with a key, as long as it is frozen.
+    `embeddings` is an optional cache of SAM's image features, used for images with a key while the encoder is frozen.
     """
 
     mllm: Mllm
@@ -76,9 +76,9 @@ class CoresModel(nn.Module):
         self.embeddings: EmbeddingCache | None = None
 
     def forward(self, batch: Batch) -> ChainOutput:
-        """Run both chains over questions with their answers.
+        """Run language model and SAM on questions with their (teacher-forced) answers.
 
-        Every turn that segments must hold each token of the chain exactly once, and no other turn any.
+        Each turn with a mask must contain every chain token exactly once; other turns must contain none.
         """
         text = self.reason(batch)
         features = self.encode(batch)
@@ -86,7 +86,7 @@ class CoresModel(nn.Module):
         return ChainOutput(text=text, steps=steps, features=features)
 
     def reason(self, batch: Batch) -> TextOutput:
-        """Run the chain of reasoning alone."""
+        """Run the language model and project the hidden states of the chain tokens to prompt embeddings."""
         hidden = self.mllm(batch)
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
         predicts_label = batch.predicts_label
@@ -97,23 +97,23 @@ class CoresModel(nn.Module):
         )
 
     def encode(self, batch: Batch) -> Features:
-        """What SAM sees in a batch's B images, in float32; with `embeddings`, each is rounded to bfloat16."""
+        """SAM's image features of the B images, in float32. Features from the cache are rounded to bfloat16."""
         named = bool(batch.keys) and all(batch.keys)
         if self.embeddings is None or not named or self._encoder_learns():
             return self.segmenter.encode(batch.sam_pixels)
         return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
 
     def segment(self, features: Features, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Run the segmenting chain: each step's prompt, refined by and decoded with the mask of the step before.
+        """Decode one mask per step; each step after the first uses the previous mask as mask input and for the refiner.
 
         Args:
-            features: one image for each query, every map with N rows.
-            prompts: one (N, C) for each step.
+            features: image features per query, every map with N rows.
+            prompts: (N, C) prompt embeddings for each step.
 
         Returns:
-            For each step its logits, (N, 1, s, s).
+            The mask logits of each step, (N, 1, s, s).
         """
-        if not len(features[0]):  # words alone: a blank query keeps every weight in the graph, on every process
+        if not len(features[0]):  # no masks in this batch: a dummy query keeps all weights in the graph on every rank
             blank = tuple(level.new_zeros(1, *level.shape[1:]) for level in features)
             queries = tuple(prompt.new_zeros(1, prompt.shape[1]) + prompt.sum() for prompt in prompts)
             return tuple(logits[:0] for logits in self.segment(blank, queries))
@@ -127,7 +127,7 @@ class CoresModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where SAM and the heads are, and batches should be."""
+        """Device of SAM and the heads, to which batches must be moved."""
         return next(self.projection.parameters()).device
 
     def _encoder_learns(self) -> bool:
@@ -135,11 +135,11 @@ class CoresModel(nn.Module):
 
     @staticmethod
     def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:
-        """(N, D) states of a token's predictors, in the order of the queries."""
+        """Hidden states that predict a chain token, (N, D), in the order of the queries."""
         predicts_next = input_ids[:, 1:] == token_id  # (B, T-1): the state at t-1 predicts the token at t
         return hidden[:, :-1][predicts_next]
 
 
 def build_projection(width: int, prompt_width: int) -> nn.Sequential:
-    """From hidden states of width D to prompts of width C, with random weights; shared by the tokens of the chain."""
+    """MLP from hidden states (D) to prompt embeddings (C), randomly initialised, shared by all chain tokens."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_width))

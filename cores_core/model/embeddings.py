@@ -1,9 +1,9 @@
-"""What a frozen SAM image encoder made of the images of a training, kept on disk and shared by all its processes.
+"""Disk cache of the image features of a frozen SAM encoder, shared by all ranks of a training run.
 
 <folder>/<identity, 16 letters>/<2 letters>/<sha256 of the key>.safetensors    its bfloat16 feature maps
 
-An embedding is rounded to bfloat16 before its first use, and every image is encoded by itself, so that it does not
-depend on what else is in a batch: a run that finds its embeddings here is, bit for bit, the one that left them.
+Features are rounded to bfloat16 before first use, and images are encoded one at a time, so that features do not depend
+on the batch: a run that reads the cache is bit-identical to the run that filled it.
 """
 
 import hashlib
@@ -23,23 +23,22 @@ from cores_core.files import replacing
 from cores_core.model.segmenter import Features, Segmenter
 
 _FORMAT = "2"
-"""Counts changes of what an embedding is of the same pixels, such as SAM's means; what was kept before is not read."""
+"""Version of the features; increase it when preprocessing changes, so that older files are not read."""
 _CHECK = "crc32"
 _log = logging.getLogger(__name__)
 
 
 class EmbeddingCache:
-    """Embeddings by keys that say which pixels they are of. Any number of processes may share a folder."""
+    """Features by keys that identify the pixels. Any number of processes may share a folder."""
 
     def __init__(self, folder: Path, identity: str, limit_bytes: int, processes: int = 1) -> None:
-        """Open a folder, or begin one.
+        """Open or create a cache folder.
 
         Args:
-            folder: where embeddings lie, those of other identities too.
-            identity: what the embeddings depend on beside the pixels; see `encoder_identity`.
-            limit_bytes: how large the folder may grow. It is measured once, here; what is left is shared out evenly
-                among the `processes` of a run, and each counts what it writes. Several runs at a time may together
-                pass the limit by what they write.
+            folder: cache folder; may hold features of several encoders.
+            identity: digest of the encoder, see `encoder_identity`.
+            limit_bytes: maximum size of the folder. Its size is measured once, here; the remaining space is divided
+                evenly among the `processes` of a run. Concurrent runs may together exceed the limit.
 
         Raises:
             DataError: the folder cannot be made.
@@ -53,7 +52,7 @@ class EmbeddingCache:
             raise DataError(f"cannot keep embeddings in: {folder} ({error.strerror})", hint=hint) from error
 
     def get(self, key: str) -> Features | None:
-        """The bfloat16 maps of one image, on the CPU; None if they are not there, cannot be read or are damaged."""
+        """The bfloat16 feature maps of one image on the CPU; None if missing, unreadable or damaged."""
         try:
             with safe_open(self._path(key), framework="pt") as file:
                 features = tuple(file.get_tensor(str(level)) for level in range(len(file.keys())))
@@ -62,7 +61,7 @@ class EmbeddingCache:
             return None
 
     def put(self, key: str, features: Features) -> None:
-        """Keep the maps of one image, rounded to bfloat16, if there is room; a disk that refuses ends no training."""
+        """Store the feature maps of one image in bfloat16 if there is room. Write errors are logged and ignored."""
         half = tuple(level.detach().to("cpu", torch.bfloat16).contiguous() for level in features)
         content = save({str(level): tensor for level, tensor in enumerate(half)}, metadata={_CHECK: _check(half)})
         if len(content) > self._room:
@@ -72,7 +71,7 @@ class EmbeddingCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 temporary.write_bytes(content)
-        except FileNotFoundError:  # a process of another machine, of the same number, was faster
+        except FileNotFoundError:  # a process with the same id on another machine renamed it first
             return
         except OSError as error:
             _log.warning("no more embeddings are kept: %s", error)
@@ -86,12 +85,12 @@ class EmbeddingCache:
 
 
 def encoder_identity(encoder: nn.Module, image_size: int, precision: str) -> str:
-    """A digest of all that an embedding depends on beside its pixels, in hexadecimal.
+    """Hexadecimal digest of everything that features depend on besides the pixels.
 
     Args:
-        encoder: SAM's image encoder; its sizes show in the shapes of its weights.
-        image_size: S, the side of its input.
-        precision: in which it computes; its weights count in their own.
+        encoder: SAM's image encoder; names, dtypes, shapes and values of its tensors are hashed.
+        image_size: S, its input size.
+        precision: compute precision (autocast).
     """
     digest = hashlib.sha256(f"{_FORMAT} {image_size} {precision}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
@@ -101,10 +100,10 @@ def encoder_identity(encoder: nn.Module, image_size: int, precision: str) -> str
 
 
 def encode_cached(cache: EmbeddingCache, segmenter: Segmenter, pixels: Tensor, keys: Sequence[str]) -> Features:
-    """The float32 features of (B, 3, S, S) pixels, read where they are known, else encoded and kept.
+    """Float32 features of (B, 3, S, S) pixels, read from the cache or encoded and stored.
 
     Args:
-        keys: B keys that say which pixels these are; none may be empty.
+        keys: B non-empty keys that identify the pixels.
     """
     known: dict[str, Features] = {}
     for image, key in zip(pixels, keys, strict=True):
@@ -119,13 +118,13 @@ def encode_cached(cache: EmbeddingCache, segmenter: Segmenter, pixels: Tensor, k
 
 
 def _measure(folder: Path) -> int:
-    """The bytes of all files under a folder; others may come and go meanwhile."""
+    """Total size in bytes of all files under a folder; files may disappear while it runs."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             try:
                 total += Path(parent, name).stat().st_size
-            except FileNotFoundError:  # renamed by the process that wrote it
+            except FileNotFoundError:  # a temporary file that was renamed
                 continue
     return total
 

@@ -1,8 +1,8 @@
-"""Ask one image N questions: let the model answer (or give it the answer), then run the forward that training runs.
+"""Answer N questions about one image: obtain the answer text, then run the same forward pass as training.
 
-The template is put into the model's mouth in either protocol. In `generated` its own next words are read at every place
-of that one forward: where they are the template's all along, the template is what it would have written, and nothing is
-written again. Only what differs is written token by token.
+Both protocols run one teacher-forced pass over the answer template. `generated` compares the argmax of that pass with
+the template: if they agree at every position, greedy decoding would have produced the template, so nothing is decoded.
+Only answers that differ are decoded token by token.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,22 +25,22 @@ from cores_core.runtime import run_beside
 from cores_core.sample import ImageSize, Query, RgbImage, Sample
 
 QUERIES_AT_ONCE = 16
-"""Questions of one image that are read together, to bound memory. Fixed, so that no setting moves a pixel of a mask."""
+"""Questions per forward pass, to bound memory. A constant, so that masks do not depend on any setting."""
 EXTRA_TOKENS, REASON_TOKENS = 8, 64
-"""How many tokens a written answer may have beyond the template's, and one that reasons in words first."""
+"""Limit on the tokens that a decoded answer may have beyond the template, without and with a reasoning text."""
 NO_MASK = -100.0
-"""Logit of every pixel where an answer asks for no mask."""
+"""Logit of all pixels when the answer is not well-formed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What the model says to one question about an image of H x W pixels.
+    """Answer to one question about an image of H x W pixels.
 
     Attributes:
-        answer: the text chain.
-        size: of the image; `square` is the side of what SAM saw of it.
-        steps: for each step of the chain its (1, 1, s, s) logits on the model's device, none if the answer is not
-            well-formed. Their pixels are made when they are first asked for, there.
+        answer: the answer text.
+        size: of the image; `square` is the side of SAM's input.
+        steps: mask logits of each step, (1, 1, s, s), on the model's device; empty if the answer is not well-formed.
+            Full-resolution masks are computed on first access.
     """
 
     answer: str
@@ -50,17 +50,17 @@ class Segmentation:
 
     @property
     def well_formed(self) -> bool:
-        """Whether the answer holds the chain's tokens once and in order."""
+        """Whether the answer contains the chain tokens once each and in order."""
         return bool(self.steps)
 
     @cached_property
     def coarse(self) -> NDArray[np.float32]:
-        """(H, W) logits of C1 in the image's own pixels."""
+        """(H, W) logits of the coarse mask C1 at image resolution."""
         return self._pixels(0)
 
     @cached_property
     def refined(self) -> NDArray[np.float32]:
-        """(H, W) logits of C2, the answer, in the image's own pixels; with a chain of one step the same as `coarse`."""
+        """(H, W) logits of the final mask C2 at image resolution; equal to `coarse` for a chain of one step."""
         return self._pixels(-1)
 
     def _pixels(self, step: int) -> NDArray[np.float32]:
@@ -71,42 +71,49 @@ class Segmentation:
         return pixels
 
 
-@torch.no_grad()
+class ImageSession:
+    """One image to which questions are asked, at once or one after another. SAM's encoder runs once."""
+
+    def __init__(self, checkpoint: Checkpoint, image: RgbImage) -> None:
+        """Begin with a model in eval mode and an image, (H, W, 3) uint8 RGB; nothing is computed yet."""
+        self.image = image
+        self._checkpoint = checkpoint
+        self._encode: Callable[[], Features] | None = None
+
+    @torch.no_grad()
+    def ask(self, queries: Sequence[Query], protocol: Protocol, example: str | None = None) -> list[Segmentation]:
+        """Answer N questions; the MLLM runs once per 16 of them.
+
+        Args:
+            protocol: see `Protocol`. A decoded answer that is not well-formed gives an empty mask.
+            example: in-context example; None for the one used in training, "" for none.
+
+        Raises:
+            CheckpointError: the model's outputs are not finite numbers.
+        """
+        model, processor = self._checkpoint.model, self._checkpoint.processor
+        turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
+        found: list[Segmentation] = []
+        for start in range(0, len(turns), QUERIES_AT_ONCE):
+            sample = Sample(image=self.image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
+            batch = processor.collate([sample]).to(model.device)
+            self._encode = self._encode or cache(run_beside(model.device, partial(model.encode, batch)))
+            found += _draw(self._checkpoint, _answer(self._checkpoint, sample, batch, protocol), self._encode)
+        return found
+
+
 def segment_image(
-    checkpoint: Checkpoint,
-    image: RgbImage,
-    queries: Sequence[Query],
-    protocol: Protocol,
-    example: str | None = None,
+    checkpoint: Checkpoint, image: RgbImage, queries: Sequence[Query], protocol: Protocol, example: str | None = None
 ) -> list[Segmentation]:
-    """Answer N questions about one image, which SAM's encoder reads once, and the MLLM once for every 16 of them.
-
-    Args:
-        checkpoint: whose model is asked, in eval mode.
-        image: (H, W, 3) uint8 RGB.
-        protocol: an answer that is not well-formed gets an empty mask.
-        example: the in-context example, None for the one that the model was trained with, "" for none.
-
-    Raises:
-        CheckpointError: the model's outputs are not finite numbers.
-    """
-    model, processor = checkpoint.model, checkpoint.processor
-    turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
-    found: list[Segmentation] = []
-    encode: Callable[[], Features] | None = None
-    for start in range(0, len(turns), QUERIES_AT_ONCE):
-        sample = Sample(image=image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
-        batch = processor.collate([sample]).to(model.device)
-        encode = encode or cache(run_beside(model.device, partial(model.encode, batch)))
-        found += _draw(checkpoint, _answer(checkpoint, sample, batch, protocol), encode)
-    return found
+    """Answer N questions about one image, see `ImageSession.ask`."""
+    return ImageSession(checkpoint, image).ask(queries, protocol, example)
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """The tokens of each turn's answer; of those that are well-formed their numbers, and what the model makes of them.
+    """Answer ids of each turn, the indices of the well-formed ones (`formed`), and the model output for these.
 
-    `text` means nothing if none is.
+    `text` is undefined if `formed` is empty.
     """
 
     ids: list[list[int]]
@@ -116,7 +123,7 @@ class _Answers:
 
 
 def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol) -> _Answers:
-    """Answer a sample's questions; `batch` holds the template as the answer to each."""
+    """Obtain the answers to a sample's questions. `batch` contains the template as each answer."""
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
     text = _reason(model, batch)
@@ -146,14 +153,14 @@ def _check_finite(part: str, outputs: Sequence[Tensor]) -> None:
 
 
 def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
-    """The turns of one image whose answer is not what the model would have written, token by token."""
+    """Indices of the turns whose template answer differs from greedy decoding."""
     branches = batch.branches[:, 1:][batch.predicts_label]
     differing = branches[text.logits.argmax(dim=-1) != text.labels]
     return sorted({branch - 1 for branch in differing.tolist()})
 
 
 def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int]) -> list[list[int]]:
-    """What the model writes to some of a sample's questions."""
+    """Greedily decoded answers to some of a sample's questions."""
     model, processor = checkpoint.model, checkpoint.processor
     asked = tuple(sample.turns[i] for i in turns)
     extra = REASON_TOKENS if processor.prompt.reasons else EXTRA_TOKENS
@@ -166,7 +173,7 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
 
 
 def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Features]) -> list[Segmentation]:
-    """The masks of the answers; `encode` gives SAM's features of the image."""
+    """Decode the masks of the answers. `encode` returns SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.formed:
         features = tuple(level.repeat_interleave(len(answers.formed), dim=0) for level in encode())
@@ -181,5 +188,5 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Featur
 
 
 def _is_well_formed(ids: list[int], processor: Processor) -> bool:
-    """The tokens of the chain, once and in order."""
+    """Whether the ids contain the chain tokens once each and in order."""
     return [token for token in ids if token in processor.chain_ids] == list(processor.chain_ids)

@@ -21,10 +21,10 @@ from cores_core.config import LoraConfig
 from cores_core.errors import CheckpointError
 from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.mllm import Mllm
-from cores_core.model.names import HEAD
-from cores_core.model.pretrained import tied_names
-from cores_core.model.tensors import Tensors, read_file
-from cores_core.model.vocabulary import embedding_name, is_embedding
+from cores_core.model.weights.names import HEAD
+from cores_core.model.weights.tensors import Tensors, read_file
+from cores_core.model.weights.transformers_io import tied_names
+from cores_core.model.weights.vocabulary import embedding_name, is_embedding
 
 if TYPE_CHECKING:  # slow to import, and bitsandbytes with it; only models with adapters need it
     from peft import LoraConfig as PeftConfig

@@ -2,9 +2,9 @@
 
 L = w_text CE + w_mask (w_bce BCE + w_dice DICE). CE is the mean over answer tokens, BCE and DICE over masks, DICE with
 the release's scale of 1/1000 and epsilon of 1e-6 (LISA, after Mask2Former). A step that is made of several batches, on
-several processes, divides by the counts of all of them, so that it does not matter how its images are shared out.
-Deviation: ignored pixels count nowhere; the release has no ignore handling. C1 has no loss of its own unless an
-ablation asks for one (Table S1).
+several ranks, divides by the counts of all of them, so that the result does not depend on how images are distributed.
+Deviation: ignored pixels are excluded; the release has no ignore handling. C1 has no loss of its own except in the
+ablations of Table S1.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from cores_core.model.segmenter import Segmenter
 
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
 GROWTH = 0.2
-"""How much larger a pseudo mask's box is, on each side."""
+"""Growth of a pseudo mask's box on each side, as a share of its size."""
 C1Supervision = Literal["none", "gt", "pseudo"]
 
 
@@ -37,7 +37,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Counts:
-    """What sums of losses are divided by: answer tokens and masks, of all the batches that a step is made of."""
+    """Divisors of the summed losses: answer tokens and masks of all batches of a step."""
 
     tokens: int
     masks: int
@@ -59,9 +59,8 @@ def compute_losses(
     """Compare a forward's output with its batch's answers and masks.
 
     Args:
-        c1_supervision: what C1 is held against, beside the final mask: nothing, the target, or a pseudo mask.
-        counts: of the whole step that the batch is a part of, whose losses are then the sums of its parts' losses; None
-            if it is the whole step.
+        c1_supervision: target of the coarse mask C1: none, the target mask, or a pseudo mask.
+        counts: of the whole step, of which this batch may be a part; None if the batch is the whole step.
     """
     counts = counts or count_terms(batch)
     text = text_loss(output.text, counts.tokens)
@@ -75,9 +74,9 @@ def compute_losses(
 
 
 def enlarge(masks: Tensor) -> Tensor:
-    """The boxes of (N, H, W) bool masks, a fifth of their side larger on each side, as masks; empty ones stay empty.
+    """Pseudo masks of Table S1: the bounding boxes of (N, H, W) bool masks, enlarged by 20 % per side, as masks.
 
-    Stands for the pseudo masks of Table S1, which SAM draws in such a box: a region that surely holds the target.
+    Empty masks stay empty. Deviation: the paper lets SAM segment inside this box.
     """
     found = torch.zeros_like(masks)
     for mask, box in zip(masks, found, strict=True):
@@ -99,11 +98,11 @@ def text_loss(text: TextOutput, tokens: int) -> Tensor:
 
 
 def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter, count: int) -> tuple[Tensor, Tensor]:
-    """BCE and DICE of (N, 1, 4h, 4w) logits with the batch's targets at the images' own sizes.
+    """BCE and DICE of (N, 1, 4h, 4w) logits with the batch's targets, at the original image sizes.
 
-    Each is summed over masks and divided by `count`; a scalar.
+    Each is a scalar: summed over masks and divided by `count`.
     """
-    bce = dice = masks.sum() * 0.0  # keeps the mask branch in the graph when there is no mask
+    bce = dice = masks.sum() * 0.0  # keeps the mask decoder in the graph if the batch has no mask
     for index, (target, logits) in enumerate(zip(batch.masks, torch.split(masks, list(batch.counts)), strict=False)):
         if not len(target):
             continue

@@ -1,7 +1,7 @@
-"""A stock multimodal LLM: packed tokens and images in, hidden states out; and greedy writing of answers.
+"""A stock multimodal LLM: hidden states of packed sequences, and greedy decoding.
 
-Packed sequences (see `processor.py`) need no special model: a 4-D attention mask lets each branch see the prefix and
-itself only, and positions start again in each branch. What differs between families of models is in their `Family`.
+Packed sequences (see `processor.py`) need no change of the model: a 4-D attention mask lets each branch attend to the
+prefix and itself, and positions restart in each branch. Differences between model families are in `Family`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from cores_core.model.families.table import Family
-from cores_core.model.pretrained import tied_names
 from cores_core.model.processor import PADDING, PREFIX, Batch
 from cores_core.model.visibility import Places, additive_mask
+from cores_core.model.weights.transformers_io import tied_names
 
 
 class Mllm(nn.Module):
-    """A multimodal LLM of transformers. D is the width of its hidden states, V the size of its vocabulary."""
+    """A multimodal LLM of transformers with hidden size D and vocabulary size V."""
 
     def __init__(self, net: PreTrainedModel, family: Family) -> None:
         super().__init__()
@@ -27,22 +27,22 @@ class Mllm(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, the width of a hidden state."""
+        """D, the hidden size."""
         return int(self.text_config.hidden_size)
 
     @property
     def kind(self) -> str:
-        """The model type that transformers gives it."""
+        """`model_type` of its transformers config."""
         return str(self.net.config.model_type)
 
     @property
     def text_config(self) -> Any:
-        """The sizes of the language model, in transformers' names."""
+        """The transformers config of the language model."""
         return self.net.config.get_text_config()
 
     @property
     def parts(self) -> Mapping[str, nn.Module]:
-        """The model's parts by the names that users know; a head that shares the embedding's weights is none."""
+        """Submodules by user-facing name; a head tied to the embedding is left out."""
         inner, family = self.net.model, self.family
         parts = {"language model": getattr(inner, family.language)}
         if not self.is_tied:
@@ -54,32 +54,32 @@ class Mllm(nn.Module):
 
     @property
     def is_tied(self) -> bool:
-        """Whether the vocabulary head is the token embedding."""
+        """Whether vocabulary head and token embedding share their weights."""
         return bool(tied_names(self.net))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Last-layer hidden states (after the final norm), (R, T, D)."""
+        """Hidden states of the last layer, after the final norm, (R, T, D)."""
         places = Places(batch.branches, batch.positions, self._is_image(batch.input_ids))
         hidden = self._read(batch, self._attention(places, places), self._positions(batch))
-        return hidden.to(batch.input_ids.device)  # which is elsewhere if the layers are spread over devices
+        return hidden.to(batch.input_ids.device)  # the last layer may be on another device (device_map="auto")
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Vocabulary logits (..., V) of hidden states (..., D); that of the image token is the lowest number."""
+        """Vocabulary logits (..., V) of hidden states (..., D), with the image placeholder token masked out."""
         scores: Tensor = self.net.lm_head(hidden).to(hidden.device)
         images = torch.arange(scores.shape[-1], device=scores.device) == self.net.config.image_token_id
         return scores.masked_fill(images, torch.finfo(scores.dtype).min)
 
     @torch.no_grad()
     def generate(self, batch: Batch, end_id: int, limit: int) -> list[list[int]]:
-        """Write the answers of one row's open turns greedily, all together, the prefix read once.
+        """Greedily decode the answers of all open turns of one row in parallel, sharing the prefix.
 
         Args:
             batch: one image in one row, whose turns have no answer yet.
-            end_id: the token that ends an answer.
-            limit: the most tokens an answer may have.
+            end_id: id of the token that ends an answer.
+            limit: maximum number of tokens per answer.
 
         Returns:
-            For each turn its ids, with the end token if it was written.
+            The ids of each turn, including the end token if it was generated.
         """
         cache = DynamicCache() if self.family.packs else DynamicCache(config=self.text_config)
         seen = Places(batch.branches, batch.positions, self._is_image(batch.input_ids))
@@ -126,10 +126,10 @@ class Mllm(nn.Module):
         return input_ids.eq(self.net.config.image_token_id)
 
     def _positions(self, batch: Batch) -> Tensor:
-        """The rotary positions of a batch: places in the plain sequence (R, T), or those of M-RoPE (3, R, T).
+        """Rotary position ids: (R, T), or (3, R, T) for M-RoPE.
 
-        An image takes as many places as its longer side has tokens in M-RoPE, so that a branch begins at the largest
-        number of the prefix plus 1.
+        With M-RoPE an image advances the position by its longer side in tokens, so a branch starts at the maximum
+        position of the prefix plus 1.
         """
         if not self.family.mrope:
             return batch.positions
@@ -141,13 +141,13 @@ class Mllm(nn.Module):
             length = prefix.shape[1]
             positions[:, row, :length] = found[:, 0]
             positions[:, row, length:] += found.max() + 1 - length
-        self.net.model.rope_deltas = None  # state that a call leaves behind
+        self.net.model.rope_deltas = None  # set by get_rope_index; stale state would shift later calls
         return positions
 
     def _attention(self, queries: Places, keys: Places) -> Any:
-        """What the language model takes as its attention mask: a tensor, or one for each kind of layer."""
+        """The `attention_mask` argument: one additive mask, or one per layer type for sliding-window models."""
         if not self.family.packs:
-            return (keys.branches != PADDING).long()  # (R, Tk): such models make a causal mask of their own
+            return (keys.branches != PADDING).long()  # (R, Tk); recurrent models build their own causal mask
         both_ways, dtype = self.family.sees_images_both_ways, self.net.dtype
         whole = additive_mask(queries, keys, both_ways, dtype)
         if "sliding_attention" not in (getattr(self.text_config, "layer_types", None) or ()):

@@ -19,7 +19,7 @@ from cores_core.choices import Quantization
 from cores_core.errors import ConfigError
 from cores_core.model.cores import CoresModel
 from cores_core.model.mllm import Mllm
-from cores_core.model.pretrained import without_progress
+from cores_core.model.weights.transformers_io import without_progress
 
 BITS: Mapping[str, float] = {"4bit": 4.5, "8bit": 8}
 """Bits a weight; 4-bit blocks of 64 have a scale each."""

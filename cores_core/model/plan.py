@@ -18,7 +18,7 @@ from cores_core.model.cores import CoresModel
 from cores_core.model.placement import BITS, QUANTIZED
 from cores_core.model.sams.attention import QUERIES
 from cores_core.model.sams.hub import hub_block_numbers
-from cores_core.model.stand_in import SOURCE
+from cores_core.model.weights.stand_in import SOURCE
 from cores_core.sample import Query, Sample
 
 QUESTION = "Which part of it would one use to change direction when it moves fast?"

@@ -1,10 +1,10 @@
-"""From samples to tensors: tokens, the MLLM's view of an image, SAM's pixels, masks.
+"""Collation: from samples to token ids, MLLM image tensors, SAM pixels and target masks.
 
-What an MLLM is given is the matter of its `MllmPrompts` (see `families/`), what a SAM is given that of its `Frame`. The
-turns of one image share its prefix (system text, example, image). They are packed into one sequence, prefix first, then
-one branch for each turn; `branches` tells which token belongs to which, and every branch's positions start again
-where the prefix ends. Ids are built piece by piece, so labels need no counting and no search. A model whose layers
-carry a state from token to token cannot branch: for it, each turn has a row of its own with the prefix in front.
+`MllmPrompts` (implementations in `families/`) defines the inputs of an MLLM, `Frame` those of a SAM. All turns of one
+image share its prefix (system text, in-context example, image) and are packed into one sequence: the prefix, then one
+branch per turn. `branches` maps each token to its branch; positions in every branch start where the prefix ends. Token
+ids are concatenated piece by piece, so labels need no search. Models with recurrent layers cannot branch; for these,
+each turn has a row of its own that repeats the prefix.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,26 +26,25 @@ from cores_core.sample import ImageSize, Sample, Turn
 
 IGNORED_LABEL = -100
 PREFIX, PADDING = 0, -1
-"""Values of `Batch.branches` beside the turns, which count from 1."""
+"""Values of `Batch.branches` for prefix and padding; turns count from 1."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with N turns that segment in all, T tokens in the longest packed sequence, R rows: B if they are packed.
+    """B images with N masks in total, in R token rows (R = B if packed) of length T.
 
     Attributes:
-        input_ids: (R, T) tokens; the image token already stands as often as the MLLM has states for the image.
-        positions: (R, T) place of each token in its plain, unpacked sequence.
+        input_ids: (R, T) token ids; the image token is already repeated once per image state.
+        positions: (R, T) position of each token in its unpacked sequence.
         branches: (R, T) 0 for the prefix, 1.. for the turns, -1 for padding.
-        labels: (R, T) the token itself where it belongs to an answer, else -100.
-        vision: tensors of the images by the names under which the MLLM takes them. sam_pixels: (B, 3, S, S).
-        sizes: B image sizes. counts: B numbers of turns that segment.
-        masks, ignores: for each image (N_b, H, W) bool targets, and pixels that count nowhere (None for none); both
-            empty without targets.
-        categories: N names of what the masks show.
+        labels: (R, T) token ids of answers, -100 elsewhere.
+        vision: image tensors by the argument names of the MLLM. sam_pixels: (B, 3, S, S).
+        sizes: B image sizes. counts: B numbers of turns with a mask.
+        masks, ignores: per image (N_b, H, W) bool targets and ignored pixels (None for none); empty without targets.
+        categories: N category names of the masks.
         things: for each image the (category, kind) of all it is known to show; `thing_maps` (K, 4h, 4w) uint8 their
             masks in SAM's frame at the decoder's resolution, 0-255. Both empty where the samples tell nothing.
-        keys: B names of the images' pixels, "" for none.
+        keys: B cache keys of the images' pixels, "" for none.
     """
 
     input_ids: Tensor
@@ -65,21 +64,21 @@ class Batch:
 
     @property
     def image_index(self) -> Tensor:
-        """(N,) the image of each query."""
+        """(N,) image index of each query."""
         device = self.sam_pixels.device
         return torch.arange(len(self.counts), device=device).repeat_interleave(torch.tensor(self.counts, device=device))
 
     @property
     def predicts_label(self) -> Tensor:
-        """(R, T-1) bool: the tokens whose next one belongs to an answer."""
+        """(R, T-1) bool: positions whose next token belongs to an answer."""
         return self.labels[:, 1:] != IGNORED_LABEL
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device. On CUDA, pinned tensors are on their way when this returns."""
+        """Copy the batch to a device. On CUDA, copies from pinned memory are asynchronous."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in memory from which a GPU copies while it computes; a data loader calls this by its name."""
+        """Copy the batch to pinned memory. Called by torch's DataLoader."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -92,7 +91,7 @@ class Batch:
 
 
 class Tokens(NamedTuple):
-    """One row of the token tensors of a `Batch`, before padding, the first four of the same length; and its prefix."""
+    """One token row of a `Batch` before padding (four lists of equal length), and its prefix."""
 
     ids: list[int]
     positions: list[int]
@@ -102,22 +101,22 @@ class Tokens(NamedTuple):
 
 
 def batch_tensors(batch: Batch) -> dict[str, Any]:
-    """A batch as plain tensors and values, to be kept and looked at."""
+    """A batch as plain tensors and values, for saving it to a file."""
     return {entry.name: getattr(batch, entry.name) for entry in fields(batch) if entry.name != "sizes"}
 
 
 class Prefix(NamedTuple):
-    """What the turns of an image share: its tokens, and the tensors of the image that came with them, if any."""
+    """Shared prefix of an image's turns: its ids and, where they are produced together, the image tensors."""
 
     ids: list[int]
     vision: Mapping[str, Tensor]
 
 
 class MllmPrompts(Protocol):
-    """How one kind of multimodal LLM is given an image, a question and an answer.
+    """Encodes images, questions and answers for one kind of multimodal LLM.
 
-    `packs` tells whether the turns of an image may share its prefix in one row; `added_ids` are tokens around the image
-    that the model did not have.
+    `packs` is whether the turns of an image can share its prefix in one row. `added_ids` are ids of tokens around the
+    image that were added to the vocabulary.
     """
 
     tokenizer: Tokenizer
@@ -128,23 +127,23 @@ class MllmPrompts(Protocol):
     added_ids: tuple[int, ...]
 
     def prefix(self, sample: Sample) -> Prefix:
-        """All that stands before the question: system text, in-context example, image."""
+        """Everything before the question: system text, in-context example, image."""
 
     def question(self, turn: Turn) -> list[int]:
-        """Ids of what stands between the prefix and the answer, with what was said before."""
+        """Ids between the prefix and the answer: earlier turns and the question."""
 
     def answer(self, turn: Turn) -> list[int]:
         """Ids of a turn's answer with the end token."""
 
     def vision(self, samples: Sequence[Sample], prefixes: Sequence[Prefix]) -> Mapping[str, Tensor]:
-        """The tensors of the images of a batch by the names under which the model takes them."""
+        """Image tensors of a batch by the argument names of the model."""
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write what it can be loaded from."""
+        """Save tokenizer (and processor) files."""
 
 
 class Processor:
-    """All that a model is given: prompts for its MLLM (`prompts`), and images in the frame of its SAM."""
+    """Collates samples for one model: prompts for its MLLM, images in the frame of its SAM."""
 
     def __init__(self, mllm: MllmPrompts, prompt: PromptFormat, frame: Frame) -> None:
         self.mllm = mllm
@@ -155,12 +154,12 @@ class Processor:
 
     @property
     def new_ids(self) -> tuple[int, ...]:
-        """Ids of the tokens that the MLLM did not have: those of the chain, and what its prompts add."""
+        """Ids of the tokens added to the vocabulary: chain tokens and `MllmPrompts.added_ids`."""
         return (*self.chain_ids, *self.mllm.added_ids)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The MLLM's tokenizer, with the tokens of the chain."""
+        """Tokenizer of the MLLM, including the chain tokens."""
         return self.mllm.tokenizer
 
     def collate(self, samples: Sequence[Sample], answers: Sequence[Sequence[Sequence[int]]] | None = None) -> Batch:
@@ -168,15 +167,15 @@ class Processor:
 
         Args:
             samples: B images with their turns.
-            answers: for each image and turn the ids of the answer, in place of the turn's own text. An empty list
-                leaves the answer open, for generation.
+            answers: answer ids per image and turn, replacing the text of the turn. An empty list leaves the answer
+                open, for generation.
         """
         given = answers if answers is not None else [None] * len(samples)
         rows = [self.tokenize(sample, ids) for sample, ids in zip(samples, given, strict=True)]
         return self.collate_tokenized(samples, rows)
 
     def collate_tokenized(self, samples: Sequence[Sample], tokens: Sequence[Sequence[Tokens]]) -> Batch:
-        """Make a batch of B images with the rows that `tokenize` gave for each."""
+        """Make a batch of B images from the rows returned by `tokenize` for each."""
         rows = [row for rows in tokens for row in rows]
         *columns, prefixes = zip(*rows, strict=True)
         fill = (self.mllm.pad_id, 0, PADDING, IGNORED_LABEL)
@@ -192,14 +191,14 @@ class Processor:
         )
 
     def collate_pictures(self, samples: Sequence[Sample]) -> Batch:
-        """Make a batch for SAM alone: no tokens, no pixels for the MLLM."""
+        """Make a batch for SAM only, without tokens and MLLM image tensors."""
         empty = torch.zeros(len(samples), 0, dtype=torch.long)
         return Batch(
             input_ids=empty, positions=empty, branches=empty, labels=empty, vision={}, **self._pictures(samples)
         )
 
     def _pictures(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """All of a batch that SAM and the losses need."""
+        """The fields of a batch that SAM and the losses use."""
         has_masks = any(sample.masks for sample in samples)
         sam = [self.frame.pixels(Image.fromarray(sample.image)) for sample in samples]
         return {
@@ -223,12 +222,12 @@ class Processor:
         return self.mllm.answer(break_up_turn(turn, self._special, self.prompt.chain))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated ids, special tokens of the chain included, the end token left out."""
+        """Decode ids to text, keeping chain tokens and dropping the end token."""
         kept = [i for i in ids if i != self.mllm.end_id]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
     def tokenize(self, sample: Sample, answers: Sequence[Sequence[int]] | None = None) -> list[Tokens]:
-        """The rows of an image's turns, one if they are packed, with the ids of other answers if given; see `collate`.
+        """Token rows of an image's turns: one if packed, else one per turn. `answers` as for `collate`.
 
         Raises:
             DataError: a question is too long.
@@ -242,7 +241,7 @@ class Processor:
             question = self.mllm.question(turn)
             room = self.mllm.max_tokens - start - len(question)
             if not turn.segments and room > 0:
-                answer = answer[:room]  # words may be cut off, a chain may not
+                answer = answer[:room]  # text answers may be truncated, answers with chain tokens may not
             length = len(question) + len(answer)
             if start + length > self.mllm.max_tokens:
                 most = self.mllm.max_tokens
@@ -264,7 +263,7 @@ def _begin_row(prefix: Prefix) -> Tokens:
 
 
 def thing_maps(sample: Sample, resized_hw: tuple[int, int], frame: Frame) -> Tensor:
-    """How much of each pixel of the decoder's masks each thing covers, (K, s, s) uint8 from 0 to 255."""
+    """Coverage of each decoder pixel by each region, (K, s, s) uint8 from 0 to 255."""
     square = np.zeros((len(sample.scene), frame.side, frame.side), dtype=np.uint8)
     for thing, canvas in zip(sample.scene, square, strict=True):
         mask = thing.mask.astype(np.uint8) * 255

@@ -1,4 +1,4 @@
-"""The paper's token refiner: what the coarse mask covers, told to the next prompt.
+"""The paper's token refiner: adds image features under the coarse mask to the next prompt embedding.
 
 R(h, i, m) = h + CA(h, MAP(i, m)): masked average pooling of SAM's image embedding under the binarised coarse mask gives
 one vector; cross attention from the prompt to it is added back.
@@ -27,8 +27,8 @@ class TokenRefiner(nn.Module):
 
         Args:
             prompts: (N, C).
-            image_embeddings: (N, C, h, w), one for each prompt.
-            coarse: (N, 1, 4h, 4w) unthresholded logits. No gradient flows through their binarisation.
+            image_embeddings: (N, C, h, w), coarsest feature map per prompt.
+            coarse: (N, 1, s, s) unthresholded logits. Their binarisation passes no gradient.
 
         Returns:
             (N, C).

@@ -1,6 +1,6 @@
-"""What a segment-anything model is to the chain: encode an image, decode a mask from a prompt embedding and a prior.
+"""Interface of a segment-anything model: encode an image, decode a mask from a prompt embedding and a mask input.
 
-`sams/` has one implementation for segment-anything (SAM 1) and one for those of transformers (SAM 2, SAM 3).
+Implementations in `sams/`: segment-anything (SAM 1), and transformers (SAM 2, SAM 3).
 """
 
 from abc import ABC, abstractmethod
@@ -17,20 +17,20 @@ from cores_core.images import fit_hw, normalise
 from cores_core.sample import ImageSize
 
 Features = tuple[Tensor, ...]
-"""An image encoder's feature maps, each (B, ., h, w): the finest first, the last (B, C, h, w) is the coarsest."""
+"""Feature maps of an image encoder, each (B, ., h, w), from the finest to the coarsest; the last is (B, C, h, w)."""
 DECODER_SCALE = 4
-"""Pixels a side that a mask decoder makes of one cell of the coarsest map."""
+"""Upsampling factor of the mask decoder from the coarsest feature map."""
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The square in which a SAM sees an image.
+    """Preprocessing of images for a SAM, whose input is a square.
 
     Attributes:
-        side: in pixels. grid: cells a side of its coarsest feature map.
-        keeps_ratio: whether an image's longest side becomes `side` and the rest is padded (SAM 1), or both sides do.
-        mean, std: of the three channels, in 0-255.
+        side: input size in pixels. grid: side of the coarsest feature map.
+        keeps_ratio: True: resize the longest side to `side` and pad (SAM 1). False: resize both sides (SAM 2, SAM 3).
+        mean, std: per channel, in 0-255.
     """
 
     side: int
@@ -41,15 +41,15 @@ class Frame:
 
     @property
     def mask_side(self) -> int:
-        """Side of the logits that the decoder gives."""
+        """Side of the decoder's mask logits."""
         return DECODER_SCALE * self.grid
 
     def fit(self, original_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of an image in this frame, without padding."""
+        """Height and width of an image after resizing, before padding."""
         return fit_hw(original_hw, self.side) if self.keeps_ratio else (self.side, self.side)
 
     def pixels(self, image: Image.Image) -> tuple[Tensor, ImageSize]:
-        """Resize an image (antialiased bilinear), normalise it, and pad it right and bottom: (3, side, side)."""
+        """Resize (antialiased bilinear), normalise and pad right and bottom: (3, side, side)."""
         width, height = image.size
         resized_hw = self.fit((height, width))
         resized = np.asarray(image.resize(resized_hw[::-1], Image.Resampling.BILINEAR))
@@ -60,7 +60,7 @@ class Frame:
 
 
 class Segmenter(nn.Module, ABC):
-    """A SAM without its points and boxes. C is its prompt width, S its frame's side, s that of its masks."""
+    """A SAM prompted by embeddings. C is the prompt width, S the input size, s the side of its mask logits."""
 
     image_encoder: nn.Module
     prompt_encoder: nn.Module
@@ -70,38 +70,38 @@ class Segmenter(nn.Module, ABC):
 
     @property
     def kind(self) -> str:
-        """`sam1`, or the model type that transformers gives it."""
+        """`sam1`, or `model_type` of the transformers config."""
         return "sam1" if self.config is None else str(self.config.model_type)
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """C, the width of a prompt embedding."""
+        """C, the width of prompt embeddings."""
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Features:
-        """Encode (B, 3, S, S) pixels as `Frame.pixels` gives them; the features are in float32."""
+        """Encode (B, 3, S, S) pixels preprocessed by `Frame.pixels` into float32 features."""
 
     @abstractmethod
     def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
         """Decode one mask for each of N prompts.
 
         Args:
-            features: each prompt's own image, every map with N rows.
-            prompts: (N, C).
-            prior: (N, 1, s, s) logits of the step before, or None.
+            features: image features per prompt, every map with N rows.
+            prompts: (N, C) prompt embeddings.
+            prior: (N, 1, s, s) mask logits of the previous step (SAM's mask input), or None.
 
         Returns:
             (N, 1, s, s) unthresholded logits.
         """
 
     def upsample(self, logits: Tensor, size: ImageSize) -> Tensor:
-        """Bring (N, 1, s, s) logits to the image's own pixels, (N, H, W), without the padding."""
+        """Upsample (N, 1, s, s) logits to the original image size, (N, H, W), removing the padding."""
         return upsample_masks(logits, size, self.frame.side)
 
 
 def upsample_masks(logits: Tensor, size: ImageSize, square: int) -> Tensor:
-    """The same, of a SAM whose frame has `square` pixels a side."""
+    """Functional form of `Segmenter.upsample` for a SAM with input size `square`."""
     full = functional.interpolate(logits, (square, square), mode="bilinear", align_corners=False)
     full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
     if size.resized_hw == size.original_hw:

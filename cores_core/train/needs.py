@@ -9,9 +9,9 @@ from cores_core.data.sources.custom import find_splits
 from cores_core.data.store import store_path
 from cores_core.data.survey import find_state, how_to_get
 from cores_core.errors import MissingDataError
-from cores_core.model.delta import delta_command
-from cores_core.model.hub import cached_model, is_hub_id
 from cores_core.model.sams.table import HUB_IDS, SAM_FILES, kept_file
+from cores_core.model.weights.delta import delta_command
+from cores_core.model.weights.hub import cached_model, is_hub_id
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from cores_core.data.mixture import share_out
 from cores_core.data.registry import CUSTOM, Group, find_dataset
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError, DataError
-from cores_core.model.base import read_base
 from cores_core.model.build import Parts, build_tokenizer
 from cores_core.model.checkpoint import (
     Checkpoint,
@@ -29,6 +28,7 @@ from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.placement import check_compiler
 from cores_core.model.plan import MemoryPlan, plan_training
 from cores_core.model.tokenizer import Tokenizer
+from cores_core.model.weights.pretrained import read_base
 from cores_core.settings import find_changes, load_config
 from cores_core.train.history import find_data_changes, save_history
 from cores_core.train.needs import check_needs
@@ -156,7 +156,7 @@ def start_model(plan: RunPlan) -> Checkpoint:
 def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPlan]:
     """What a new run would train, on the meta device, and the memory of each of its processes; nothing is loaded.
 
-    Neither data nor weights need be here, if the sizes of the weights are published ones (model/stand_in.py).
+    Neither data nor weights need be here, if the sizes of the weights are published ones (model/weights/stand_in.py).
 
     Raises:
         CoresError: there are no weights, and no sizes; or the settings do not fit.

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from cores_core.config import BaseConfig
 from cores_core.model.sams.table import HUB_IDS, SAM_FILES
-from cores_core.model.stand_in import SAM_SIZES, find_absent
+from cores_core.model.weights.stand_in import SAM_SIZES, find_absent
 from cores_core.settings import list_presets, load_config
 
 WITH_BASE = [name for name in list_presets() if load_config(name).base != BaseConfig()]

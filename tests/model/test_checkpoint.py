@@ -199,6 +199,20 @@ def test_the_optimizer_state_comes_back(checkpoint: Checkpoint, tmp_path: Path) 
     assert torch.equal(loaded["rng"], state["rng"])
 
 
+def test_format_2_is_read_by_todays_names(checkpoint: Checkpoint, folder: Path) -> None:
+    """It named neither its multimodal LLM nor its SAM, and its optimiser's state says `llava` where ours says `net`."""
+    moments = {f"0.mllm.llava.{name}": {"step": torch.tensor(3.0)} for name in ("lm_head.weight", "model.x")}
+    save_checkpoint(folder, checkpoint, optimizer={"engine": {"steps": 3, "moments": moments}})
+    about = json.loads((folder / "checkpoint.json").read_text()) | {"format": 2}
+    (folder / "checkpoint.json").write_text(
+        json.dumps({n: v for n, v in about.items() if n not in ("mllm", "segmenter")})
+    )
+    loaded = load_checkpoint(folder).model.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in checkpoint.model.state_dict().items())
+    state = load_optimizer(folder)["engine"]
+    assert (state["steps"], list(state["moments"])) == (3, ["0.mllm.net.lm_head.weight", "0.mllm.net.model.x"])
+
+
 def test_a_checkpoint_without_optimizer_cannot_be_resumed(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing to resume from"):
         load_optimizer(saved)

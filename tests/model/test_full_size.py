@@ -15,8 +15,8 @@ import torch
 from cores_core.config import ChainConfig, Config, LanguageConfig, SamConfig, VisionConfig
 from cores_core.model.cores import CoresModel
 from cores_core.model.families.llava import build_llava
-from cores_core.model.names import FIRST_LAYER, SECOND_LAYER, is_derived, our_name
 from cores_core.model.sams.sam1 import build_sam1
+from cores_core.model.weights.names import FIRST_LAYER, SECOND_LAYER, is_derived, our_name
 
 VOCABULARY = 32004
 SEVEN_B = Config(

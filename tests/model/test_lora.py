@@ -11,7 +11,6 @@ from transformers import LlavaForConditionalGeneration
 
 from cores_core.config import BaseConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError, ConfigError
-from cores_core.model.base import read_base
 from cores_core.model.checkpoint import (
     Checkpoint,
     LoadOptions,
@@ -24,6 +23,7 @@ from cores_core.model.checkpoint import (
 )
 from cores_core.model.lora import add_lora, choose_trainable, is_adapter
 from cores_core.model.processor import Batch
+from cores_core.model.weights.pretrained import read_base
 from cores_core.prompts import render_turn
 from cores_core.runtime import seed_everything
 from cores_core.sample import Query, Sample

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 
 from cores_core.model.families.table import FAMILIES
 from cores_core.model.mllm import Mllm
-from cores_core.model.pretrained import load_whole, read_config, read_processor, tied_names
-from cores_core.model.tensors import Tensors
+from cores_core.model.weights.tensors import Tensors
+from cores_core.model.weights.transformers_io import load_whole, read_config, read_processor, tied_names
 
 
 @dataclass(frozen=True)

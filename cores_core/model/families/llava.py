@@ -20,9 +20,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from cores_core.config import LanguageConfig, VisionConfig
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.model.families.table import LLAVA
-from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.mllm import Mllm
-from cores_core.model.names import (
+from cores_core.model.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
+from cores_core.model.weights.hub import fetch_model, is_hub_id
+from cores_core.model.weights.names import (
     EMBEDDING,
     FIRST_LAYER,
     HEAD,
@@ -32,8 +33,7 @@ from cores_core.model.names import (
     our_hub_name,
     our_name,
 )
-from cores_core.model.tensors import Tensors, get_tensor, read_tensors
-from cores_core.model.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
+from cores_core.model.weights.tensors import Tensors, get_tensor, read_tensors
 
 Json = Mapping[str, Any]
 

@@ -221,6 +221,7 @@ def _gemma3_sizes(config: PreTrainedConfig, _: _Family) -> _Sizes:
 
 _SIZES: Mapping[str, Callable[[PreTrainedConfig, _Family], _Sizes]] = MappingProxyType(
     {
+        "qwen2_vl": _qwen_sizes,
         "qwen2_5_vl": _qwen_sizes,
         "qwen3_vl": _qwen_sizes,
         "qwen3_5": _qwen_sizes,

@@ -86,6 +86,14 @@ def _shrink_to_tiles(processor: Any, tokens: int) -> int:
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
+        "qwen2_vl": Family(
+            ("pixel_values", "image_grid_thw"),
+            vision="visual",
+            projector=None,
+            mrope=True,
+            cap=_cap_pixels,
+            preset="cores-qwen2.5vl-7b",
+        ),
         "qwen2_5_vl": Family(
             ("pixel_values", "image_grid_thw"),
             vision="visual",

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, Sam2Model, Sam3TrackerModel
 
 from cores_core.model.families.llava import model_type
-from cores_core.model.pretrained import load_whole, read_config
 from cores_core.model.segmenter import Features, Frame, Segmenter
-from cores_core.model.tensors import Tensors
+from cores_core.model.weights.tensors import Tensors
+from cores_core.model.weights.transformers_io import load_whole, read_config
 
 HUB_SAMS = {
     "sam2": Sam2Model,

@@ -20,7 +20,7 @@ from cores_core.config import SamConfig
 from cores_core.errors import CheckpointError, ConfigError
 from cores_core.model.sams.attention import attend_by_rows, attend_from_cells
 from cores_core.model.segmenter import Features, Frame, Segmenter
-from cores_core.model.tensors import Tensors, get_tensor
+from cores_core.model.weights.tensors import Tensors, get_tensor
 
 SHARPNESS = 10.0
 """How the initial look at neighbours is split between large biases and small tables of positions."""

@@ -7,9 +7,9 @@ from transformers import PreTrainedConfig
 
 from cores_core.errors import CheckpointError
 from cores_core.model.families.llava import model_type
-from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.sams.hub import HUB_SAMS, read_hub_sam
-from cores_core.model.tensors import Tensors, read_file
+from cores_core.model.weights.hub import fetch_model, is_hub_id
+from cores_core.model.weights.tensors import Tensors, read_file
 
 SAM_FILES = {
     name: f"sam_{name}_{digest}.pth" for name, digest in (("vit_h", "4b8939"), ("vit_l", "0b3195"), ("vit_b", "01ec64"))

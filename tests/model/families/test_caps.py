@@ -23,6 +23,7 @@ PROMPT = PromptFormat(steps=2, context="fixed", conversation="template")
 PHOTOS = {"640x480": (480, 640), "1920x1080": (1080, 1920), "4032x3024": (3024, 4032), "50x50": (50, 50)}
 UNCAPPED = 10**6
 MODELS = {
+    "qwen2_vl": "Qwen/Qwen2-VL-7B-Instruct",
     "qwen2_5_vl": "Qwen/Qwen2.5-VL-7B-Instruct",
     "qwen3_vl": "Qwen/Qwen3-VL-4B-Instruct",
     "qwen3_5": "Qwen/Qwen3.5-4B",

@@ -3,6 +3,7 @@
 By default each family has one SAM and one way to train the vocabulary; `pytest -m matrix` runs all other combinations.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -17,18 +18,20 @@ from bases import save_sam
 from families import save_tiny_mllm, save_tiny_sam
 from helpers import noise_image
 from peft import PeftModel
-from runs import Listener, read_rows
+from runs import Listener, read_rows, read_trajectory
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cores_core.config import BaseConfig, Config, EngineConfig, LoraConfig
 from cores_core.data.store import Store
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
-from cores_core.model.base import read_base
 from cores_core.model.checkpoint import Checkpoint, LoadOptions, assemble, load_checkpoint, save_checkpoint
 from cores_core.model.families.table import FAMILIES
 from cores_core.model.inference import segment_image
 from cores_core.model.lora import is_adapter
+from cores_core.model.placement import Placement, place_model
+from cores_core.model.weights.pretrained import read_base
 from cores_core.sample import Query
 from cores_core.settings import load_config
 from cores_core.train.launch import launch_training
@@ -172,6 +175,36 @@ def test_two_processes_under_zero_2_take_the_steps_of_one(make_job: Callable[...
     states = [load_checkpoint(newest(job)).model.state_dict() for job in (shared, alone)]
     for name, tensor in states[0].items():
         torch.testing.assert_close(tensor, states[1][name], atol=1e-4, rtol=1e-3)
+
+
+def test_features_of_sam_2_are_kept_on_disk(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
+    cold, warm = (make_job("smolvlm", "sam2", "rows") for _ in range(2))
+    folder = {"embedding_cache": str(tmp_path / "features")}
+    for job in (cold, warm):
+        run_training(replace(job, config=replace(job.config, train=replace(job.config.train, **folder))), Listener())
+    assert read_trajectory(warm.output) == read_trajectory(cold.output)
+    paths = list((tmp_path / "features").rglob("*.safetensors"))
+    assert {len(load_file(path)) for path in paths} == {3}
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "smolvlm"])
+def test_spreading_changes_no_answer(make_job: Callable[..., TrainJob], family: str) -> None:
+    parts = read_base(make_job(family, "sam2", "rows").config, _no_tokenizer)
+    plain = assemble(parts)
+    spread = replace(plain, model=copy.deepcopy(plain.model))
+    place_model(spread.model, Placement(torch.device("cpu"), spread=True))
+    assert np.array_equal(_masks(spread), _masks(plain))
+
+
+def test_quantised_layers_are_those_of_the_language_model(make_job: Callable[..., TrainJob]) -> None:
+    pytest.importorskip("bitsandbytes")
+    checkpoint = assemble(read_base(make_job("qwen3_vl", "sam2", "rows").config, _no_tokenizer))
+    place_model(checkpoint.model, Placement(torch.device("cpu"), "8bit"))
+    kinds = {name: type(module).__name__ for name, module in checkpoint.model.named_modules()}
+    quantised = [name for name, kind in kinds.items() if kind == "Linear8bitLt"]
+    assert len(quantised) == 4 * 7
+    assert all("language_model.layers" in name for name in quantised)
+    assert _masks(checkpoint).shape == (4, 60, 90)
 
 
 def newest(job: TrainJob) -> Path:

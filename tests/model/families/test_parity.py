@@ -71,8 +71,7 @@ def own_inputs(tiny: Tiny, sample: Sample, question: int) -> dict[str, Any]:
     prefix, turn = prompts.prefix(sample), sample.turns[question]
     ids = torch.tensor([[*prefix.ids, *prompts.question(turn), *prompts.answer(turn)]])
     is_image = ids == tiny.net.config.image_token_id
-    kinds = {"qwen2_5_vl": "mm_token_type_ids", "qwen3_vl": "mm_token_type_ids", "qwen3_5": "mm_token_type_ids"}
-    kind = kinds.get(tiny.name, "token_type_ids" if tiny.name == "gemma3" else None)
+    kind = "mm_token_type_ids" if FAMILIES[tiny.name].mrope else "token_type_ids" if tiny.name == "gemma3" else None
     extra = {} if kind is None else {kind: is_image.int()}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **prefix.vision, **extra}
 

@@ -34,6 +34,7 @@ TOTALS = {
     "Qwen/Qwen3-VL-8B-Instruct": 8.77e9,
     "Qwen/Qwen2.5-VL-3B-Instruct": 3.75e9,
     "Qwen/Qwen2.5-VL-7B-Instruct": 8.29e9,
+    "Qwen/Qwen2-VL-7B-Instruct": 8.29e9,
     "Qwen/Qwen3.5-0.8B": 873e6 - 20e6,  # less the layer that predicts one token more: transformers leaves it out
     "Qwen/Qwen3.5-4B": 4.66e9 - 0.12e9,  # likewise
     "Qwen/Qwen3.5-9B": 9.65e9 - 0.24e9,  # likewise

@@ -1,6 +1,6 @@
 """Write a model in the format of the released LISA and CoReS weights, so that other people's scripts can read ours.
 
-The opposite of `convert.py`: reading what this writes gives the same model, writing what that read the same tensors.
+The opposite of `releases.py`: reading what this writes gives the same model, writing what that read the same tensors.
 """
 
 import json
@@ -17,8 +17,8 @@ from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.families.llava import CONFIG_FILE
-from cores_core.model.names import EMBEDDING, HEAD, SECOND_LAYER, TOWER, released_name
 from cores_core.model.tokenizer import SentencePieceTokenizer, token_id
+from cores_core.model.weights.names import EMBEDDING, HEAD, SECOND_LAYER, TOWER, released_name
 
 TOWER_FOLDER, WEIGHTS_FILE = "clip", "model.safetensors"
 

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cores_core.model.families.llava import find_tower
-from cores_core.model.hub import fetch_model, is_hub_id
+from cores_core.model.weights.hub import fetch_model, is_hub_id
 
 REVISION = "0" * 40
 

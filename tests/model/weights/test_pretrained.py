@@ -19,11 +19,11 @@ from transformers import LlavaForConditionalGeneration
 from cores_core import prompts
 from cores_core.config import BaseConfig, ChainConfig, Config
 from cores_core.errors import CheckpointError
-from cores_core.model.base import find_sam, read_base, read_sam
 from cores_core.model.build import Parts
 from cores_core.model.checkpoint import Checkpoint, assemble, load_checkpoint, save_checkpoint
 from cores_core.model.families.llava import read_llava
 from cores_core.model.sams.sam1 import sam_sizes
+from cores_core.model.weights.pretrained import find_sam, read_base, read_sam
 from cores_core.prompts import render_turn
 from cores_core.runtime import seed_everything
 from cores_core.sample import Query, Sample

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from cores_core import prompts
-from cores_core.model.names import HEAD
-from cores_core.model.tensors import Tensors
 from cores_core.model.tokenizer import Tokenizer, knows
+from cores_core.model.weights.names import HEAD
+from cores_core.model.weights.tensors import Tensors
 
 NEW_ROW_STD = 0.02
 """Standard deviation of the rows of new tokens. Source: the releases, which leave it to LLaMA's initialisation."""

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cores_core.model.export import export_released
-from cores_core.model.names import is_derived, our_name, released_name
+from cores_core.model.weights.export import export_released
+from cores_core.model.weights.names import is_derived, our_name, released_name
 
 
 def test_a_release_survives_the_way_into_our_format_and_back(shared: Path, tmp_path: Path) -> None:

@@ -17,18 +17,18 @@ from cores_core.config import BaseConfig, Config
 from cores_core.errors import CheckpointError
 from cores_core.model.build import Parts, build_mllm, build_segmenter, with_vocabulary
 from cores_core.model.cores import build_projection
-from cores_core.model.delta import delta_command
 from cores_core.model.families.hub import read_hub_mllm
 from cores_core.model.families.llava import is_llava, model_type, read_llava
 from cores_core.model.families.table import FAMILIES
-from cores_core.model.hub import fetch_model, is_hub_id
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.model.sams.table import find_sam, read_sam, sam_weight_files
-from cores_core.model.stand_in import SOURCE, find_absent, published_mllm, published_sam
-from cores_core.model.tensors import Tensors, weight_files
 from cores_core.model.tokenizer import Tokenizer
-from cores_core.model.vocabulary import add_image_token, add_tokens
+from cores_core.model.weights.delta import delta_command
+from cores_core.model.weights.hub import fetch_model, is_hub_id
+from cores_core.model.weights.stand_in import SOURCE, find_absent, published_mllm, published_sam
+from cores_core.model.weights.tensors import Tensors, weight_files
+from cores_core.model.weights.vocabulary import add_image_token, add_tokens
 
 FINGERPRINT_BYTES = 1 << 20
 

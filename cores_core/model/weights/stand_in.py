@@ -23,11 +23,11 @@ from cores_core.model.families.published import (
     published_sams,
     stand_in_processor,
 )
-from cores_core.model.hub import cached_model
 from cores_core.model.sams.hub import empty_hub_sam
 from cores_core.model.sams.sam1 import build_sam1
 from cores_core.model.sams.table import HUB_IDS, SAM_FILES, kept_file
 from cores_core.model.tokenizer import token_id
+from cores_core.model.weights.hub import cached_model
 
 SOURCE = "published sizes"
 """Stands where a part's fingerprint would, were it here."""

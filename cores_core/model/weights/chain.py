@@ -5,7 +5,7 @@ from dataclasses import replace
 from cores_core.config import ChainConfig
 from cores_core.model.build import Parts, with_vocabulary
 from cores_core.model.refiner import TokenRefiner
-from cores_core.model.vocabulary import add_tokens
+from cores_core.model.weights.vocabulary import add_tokens
 from cores_core.prompts import Context
 
 REFINER = "refiner."

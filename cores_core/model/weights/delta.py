@@ -15,9 +15,9 @@ from torch import Tensor
 
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
-from cores_core.model.hub import fetch_model, is_hub_id
-from cores_core.model.names import is_derived
-from cores_core.model.tensors import INDEXES, Tensors, read_tensors
+from cores_core.model.weights.hub import fetch_model, is_hub_id
+from cores_core.model.weights.names import is_derived
+from cores_core.model.weights.tensors import INDEXES, Tensors, read_tensors
 
 SHARD_SIZE = "4GB"
 _PROJECTOR = "model.mm_projector."

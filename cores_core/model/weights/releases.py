@@ -23,7 +23,7 @@ from cores_core.model.families.llava import (
 )
 from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.model.tokenizer import MODEL_FILE, SentencePieceTokenizer
-from cores_core.model.vocabulary import add_image_token
+from cores_core.model.weights.vocabulary import add_image_token
 from cores_core.prompts import PromptFormat
 
 
