@@ -22,7 +22,7 @@ class DataError(CoresError):
 
 
 class MissingDataError(DataError):
-    """A raw data set, or a part of it, is not there."""
+    """A data set, a part of it, or what a training needs is not there."""
 
 
 class LossError(CoresError):

@@ -284,7 +284,7 @@ def test_data_that_is_not_prepared_is_an_error_before_anything_is_written(
     new_job: Callable[..., TrainJob], tmp_path: Path
 ) -> None:
     job = replace(new_job(), data_root=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="not prepared"):
+    with pytest.raises(DataError, match="cores prepare-data partworld"):
         run_training(job, Listener())
     assert not job.output.exists()
 
