@@ -147,9 +147,7 @@ class Mllm(nn.Module):
     def _attention(self, queries: Places, keys: Places) -> Any:
         """The `attention_mask` argument: one additive mask, or one per layer type for sliding-window models."""
         if not self.family.packs:
-            return (
-                keys.branches != PADDING
-            ).long()  # (R, Tk); recurrent models build their own causal mask
+            return (keys.branches != PADDING).long()  # (R, Tk); recurrent models build their own causal mask
         both_ways, dtype = self.family.sees_images_both_ways, self.net.dtype
         whole = additive_mask(queries, keys, both_ways, dtype)
         if "sliding_attention" not in (getattr(self.text_config, "layer_types", None) or ()):
