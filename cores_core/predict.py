@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cores_core.errors import DataError
+from cores_core.errors import ConfigError, DataError
 from cores_core.files import replacing_all, write_text
 from cores_core.images import check_size, load_image, to_rgb
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
-from cores_core.model.inference import Protocol, Segmentation, segment_image
+from cores_core.model.inference import ImageSession, Protocol, Segmentation
 from cores_core.model.placement import Quantization
 from cores_core.model.source import ModelSource
 from cores_core.overlay import render_overlay
@@ -82,12 +82,34 @@ class Prediction:
         return {
             "question": self.question,
             "answer": self.answer,
+            "well_formed": self.segmentation.well_formed,
             "mask": encode_rle(self.mask),
             "coarse_mask": encode_rle(self.coarse_mask),
             "box": list(bounding_box(self.mask)),
             "area": int(self.mask.sum()),
             "score": round(self.score, 4),
         }
+
+    def to_supervision(self) -> Any:
+        """The mask as `supervision.Detections` of one object, or of none if it is empty.
+
+        Raises:
+            ConfigError: the package supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise ConfigError("supervision is not installed", hint="pip install 'cores[supervision]'") from error
+        if not self.mask.any():
+            return Detections.empty()
+        x, y, width, height = bounding_box(self.mask)
+        return Detections(
+            xyxy=np.array([[x, y, x + width, y + height]], dtype=np.float64),
+            mask=self.mask[None],
+            confidence=np.array([self.score]),
+            class_id=np.array([0]),
+            data={"class_name": np.array([self.question])},
+        )
 
 
 class Predictor:
@@ -119,6 +141,14 @@ class Predictor:
         """
         return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
 
+    def set_image(self, image: ImageInput) -> "ImagePredictor":
+        """Prepare an image to ask it questions one after another; SAM's encoder runs once, at the first.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        return ImagePredictor(ImageSession(self.checkpoint, _load_pixels(image)))
+
     def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generated") -> Prediction:
         """Answer one question; see `predict_many`."""
         return self.predict_many(image, [question], protocol)[0]
@@ -136,9 +166,24 @@ class Predictor:
         Raises:
             DataError: the image cannot be read, or a question is empty or too long.
         """
-        pixels = _load_pixels(image)
+        return self.set_image(image).ask(questions, protocol)
+
+
+class ImagePredictor:
+    """An image to which questions are asked, made by `Predictor.set_image`."""
+
+    def __init__(self, session: ImageSession) -> None:
+        self._session = session
+
+    @property
+    def image(self) -> RgbImage:
+        """(H, W, 3) uint8 RGB, upright."""
+        return self._session.image
+
+    def ask(self, questions: Sequence[str | Query], protocol: Protocol = "generated") -> list[Prediction]:
+        """Answer N questions, see `Predictor.predict_many`."""
         queries = [_check_query(question) for question in questions]
-        results = segment_image(self.checkpoint, pixels, queries, protocol)
+        results = self._session.ask(queries, protocol)
         return [Prediction(query.text, result) for query, result in zip(queries, results, strict=True)]
 
 

@@ -2,9 +2,11 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from cores_core.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,23 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in dtypes:
         raise ConfigError(f"unknown dtype: {name}", hint=f"choose one of {', '.join(dtypes)}")
     return dtypes[name]
+
+
+def read_ahead(items: Iterable[T], load: Callable[[T], R], count: int) -> Iterator[tuple[T, R]]:
+    """Each item with what it loads, in order; a thread loads up to `count` items ahead.
+
+    Raises:
+        what `load` raises, when its item's turn comes.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[tuple[T, Future[R]]] = deque()
+        for item in items:
+            waiting.append((item, reader.submit(load, item)))
+            if len(waiting) > count:
+                first, loaded = waiting.popleft()
+                yield first, loaded.result()
+        for item, loaded in waiting:
+            yield item, loaded.result()
 
 
 def run_beside(device: torch.device, work: Callable[[], tuple[Tensor, ...]]) -> Callable[[], tuple[Tensor, ...]]:

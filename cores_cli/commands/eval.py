@@ -251,9 +251,9 @@ def _command() -> str:
 
 def _finish(evaluation: "Evaluation", output: Path | None) -> None:
     """Show an evaluation, and write it."""
-    from cores_core.evaluate.journal import Journal
     from cores_core.evaluate.report import save_report
     from cores_core.evaluate.results import save_evaluation
+    from cores_core.journal import Journal
 
     if output is not None:
         save_evaluation(evaluation, output)

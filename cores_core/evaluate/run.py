@@ -5,11 +5,10 @@ on how many processes there are, on where a run was cut off, or on how far it re
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,21 @@ import torch
 from torch import distributed
 
 from cores_core.data.store import Store
-from cores_core.errors import CoresError, DataError
+from cores_core.errors import DataError
 from cores_core.evaluate.benchmarks import BENCHMARKS, Benchmark, list_targets
-from cores_core.evaluate.items import Item
-from cores_core.evaluate.journal import Journal
+from cores_core.evaluate.items import Item, item_row, parse_item
 from cores_core.evaluate.results import Evaluation
 from cores_core.evaluate.targets import Target
 from cores_core.images import load_image
+from cores_core.journal import Journal
 from cores_core.masks import binarize, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.source import ModelSource
-from cores_core.runtime import Group
+from cores_core.pool import Progress, run_shares
+from cores_core.runtime import Group, read_ahead
 from cores_core.sample import Query, RgbImage
-from cores_core.signals import stop_signals_held
-
-Progress = Callable[[int], None]
-"""Called with how many questions more are answered."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +117,18 @@ def run_evaluation(
     places, journal = list_places(job), Journal(folder)
     journal.begin(_identify(source, job))
     targets = {place: _targets_at(job, stores, place) for stores in (job.stores(),) for place in places}
-    done = journal.read()
+    done = _read_items(journal)
     waiting = [place for place in places if any(target.id not in done for target in targets[place])]
     progress(sum(target.id in done for found in targets.values() for target in found))
     if len(devices) == 1 or len(waiting) <= 1:
         _work(replace(source, device=devices[0]), job, waiting, folder, progress)
     else:
-        _share_work(source, job, waiting, folder, devices, progress)
-    rows = journal.read()
+        shares = [
+            partial(_work, replace(source, device=device), job, waiting[rank :: len(devices)], folder, _no_progress)
+            for rank, device in enumerate(devices)
+        ]
+        run_shares(shares, journal, progress)
+    rows = _read_items(journal)
     return tuple(rows[target.id] for place in places for target in targets[place])
 
 
@@ -144,30 +144,14 @@ def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
     return model | asked | {"data_root": str(job.data_root.resolve()), "examples": job.examples}
 
 
-def _share_work(
-    source: ModelSource, job: EvalJob, waiting: list[_Place], folder: Path, devices: Sequence[str], progress: Progress
-) -> None:
-    journal, size = Journal(folder), len(devices)
-    before = journal.count()
-    with ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
-        with stop_signals_held():
-            tasks: set[Future[None]] = {
-                pool.submit(_work, replace(source, device=device), job, waiting[rank::size], folder, _unheard)
-                for rank, device in enumerate(devices)
-            }
-        try:
-            while tasks:
-                finished, tasks = wait(tasks, timeout=0.5)
-                progress((count := journal.count()) - before)
-                before = count
-                for task in finished:
-                    task.result()
-        except BrokenProcessPool as error:
-            raise CoresError("an evaluation process died", hint="call this again, what is done is kept") from error
-        except BaseException:
-            for process in list((pool._processes or {}).values()):
-                process.kill()  # they hold the other signals back; a row that is cut off is dropped
-            raise
+def _read_items(journal: Journal) -> dict[str, Item]:
+    """The items of a journal by their id; damaged rows are left out."""
+    found = {}
+    for row in journal.read():
+        with suppress(DataError):
+            item = parse_item(row)
+            found[item.id] = item
+    return found
 
 
 def _work(source: ModelSource, job: EvalJob, places: list[_Place], folder: Path, progress: Progress) -> None:
@@ -177,11 +161,11 @@ def _work(source: ModelSource, job: EvalJob, places: list[_Place], folder: Path,
     if checkpoint.model.device.type == "cpu":
         torch.set_num_threads(1)
     for items in _ask_all(checkpoint, job, places, progress):
-        journal.add(items)
+        journal.add([item_row(item) for item in items])
 
 
-def _unheard(_: int) -> None:
-    """Other processes are heard through the journal."""
+def _no_progress(_: int) -> None:
+    """Progress of worker processes is read from the journal."""
 
 
 def _ask_all(
@@ -192,7 +176,7 @@ def _ask_all(
     checkpoint.model.eval()
     asked = ((found, stores[place[0]].data_root) for place in places if (found := _targets_at(job, stores, place)))
     try:
-        for targets, image in _read_ahead(asked, job.read_ahead):
+        for (targets, _), image in read_ahead(asked, _load_image, job.read_ahead):
             yield _ask(checkpoint, job, targets, image)
             if progress is not None:
                 progress(len(targets))
@@ -200,21 +184,13 @@ def _ask_all(
         checkpoint.model.train(was_training)
 
 
+def _load_image(asked: tuple[list[Target], Path]) -> RgbImage:
+    targets, root = asked
+    return load_image(root / targets[0].image)
+
+
 def _targets_at(job: EvalJob, stores: list[Store], place: _Place) -> list[Target]:
     return list_targets(stores[place[0]], place[1], job.plan)
-
-
-def _read_ahead(asked: Iterator[tuple[list[Target], Path]], count: int) -> Iterator[tuple[list[Target], RgbImage]]:
-    """Images with what is asked of them, so many of them read while others are answered."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting: list[tuple[list[Target], Future[RgbImage]]] = []
-        for targets, root in asked:
-            waiting.append((targets, reader.submit(load_image, root / targets[0].image)))
-            if len(waiting) > count:
-                first, image = waiting.pop(0)
-                yield first, image.result()
-        for targets, image in waiting:
-            yield targets, image.result()
 
 
 def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: RgbImage) -> list[Item]:

@@ -74,35 +74,42 @@ class Segmentation:
         return pixels
 
 
-@torch.no_grad()
+class ImageSession:
+    """One image to which questions are asked, at once or one after another. SAM's encoder runs once."""
+
+    def __init__(self, checkpoint: Checkpoint, image: RgbImage) -> None:
+        """Begin with a model in eval mode and an image, (H, W, 3) uint8 RGB; nothing is computed yet."""
+        self.image = image
+        self._checkpoint = checkpoint
+        self._encode: Callable[[], Features] | None = None
+
+    @torch.no_grad()
+    def ask(self, queries: Sequence[Query], protocol: Protocol, example: str | None = None) -> list[Segmentation]:
+        """Answer N questions; the MLLM runs once per 16 of them.
+
+        Args:
+            protocol: see `Protocol`. A decoded answer that is not well-formed gives an empty mask.
+            example: in-context example; None for the one used in training, "" for none.
+
+        Raises:
+            CheckpointError: the model's outputs are not finite numbers.
+        """
+        model, processor = self._checkpoint.model, self._checkpoint.processor
+        turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
+        found: list[Segmentation] = []
+        for start in range(0, len(turns), QUERIES_AT_ONCE):
+            sample = Sample(image=self.image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
+            batch = processor.collate([sample]).to(model.device)
+            self._encode = self._encode or cache(run_beside(model.device, partial(model.encode, batch)))
+            found += _draw(self._checkpoint, _answer(self._checkpoint, sample, batch, protocol), self._encode)
+        return found
+
+
 def segment_image(
-    checkpoint: Checkpoint,
-    image: RgbImage,
-    queries: Sequence[Query],
-    protocol: Protocol,
-    example: str | None = None,
+    checkpoint: Checkpoint, image: RgbImage, queries: Sequence[Query], protocol: Protocol, example: str | None = None
 ) -> list[Segmentation]:
-    """Answer N questions about one image. SAM's encoder runs once, the MLLM once per 16 questions.
-
-    Args:
-        checkpoint: the model, in eval mode.
-        image: (H, W, 3) uint8 RGB.
-        protocol: see `Protocol`. A decoded answer that is not well-formed gives an empty mask.
-        example: in-context example; None for the one used in training, "" for none.
-
-    Raises:
-        CheckpointError: the model's outputs are not finite numbers.
-    """
-    model, processor = checkpoint.model, checkpoint.processor
-    turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
-    found: list[Segmentation] = []
-    encode: Callable[[], Features] | None = None
-    for start in range(0, len(turns), QUERIES_AT_ONCE):
-        sample = Sample(image=image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
-        batch = processor.collate([sample]).to(model.device)
-        encode = encode or cache(run_beside(model.device, partial(model.encode, batch)))
-        found += _draw(checkpoint, _answer(checkpoint, sample, batch, protocol), encode)
-    return found
+    """Answer N questions about one image, see `ImageSession.ask`."""
+    return ImageSession(checkpoint, image).ask(queries, protocol, example)
 
 
 @dataclass(frozen=True)

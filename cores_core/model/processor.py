@@ -2,9 +2,9 @@
 
 `MllmPrompts` (implementations in `families/`) defines the inputs of an MLLM, `Frame` those of a SAM. All turns of one
 image share its prefix (system text, in-context example, image) and are packed into one sequence: the prefix, then one
-branch per turn. `branches` maps each token to its branch; positions in each branch start where the prefix ends. Ids are
-concatenated piece by piece, so labels need no search. Models with recurrent layers cannot branch; for these, each turn
-has a row of its own that repeats the prefix.
+branch per turn. `branches` maps each token to its branch; positions in every branch start where the prefix ends. Token
+ids are concatenated piece by piece, so labels need no search. Models with recurrent layers cannot branch; for these,
+each turn has a row of its own that repeats the prefix.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Plots say the numbers they were given, in words that can be heard and marks that can be seen."""
+"""Plots show their numbers as marks, tooltips and accessible names."""
 
 import re
 from xml.etree import ElementTree

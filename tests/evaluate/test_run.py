@@ -16,9 +16,9 @@ from cores_core.data.store import Store
 from cores_core.errors import DataError
 from cores_core.evaluate.benchmarks import BENCHMARKS, list_targets
 from cores_core.evaluate.items import Item, load_items
-from cores_core.evaluate.journal import Journal
 from cores_core.evaluate.results import Evaluation, load_evaluation, save_evaluation
 from cores_core.evaluate.run import EvalJob, evaluate, list_all_targets, run_evaluation
+from cores_core.journal import Journal
 from cores_core.masks import decode_rle
 from cores_core.metrics import measure_overlap
 from cores_core.model.checkpoint import Checkpoint, save_checkpoint
@@ -98,7 +98,7 @@ def test_a_call_that_was_cut_off_goes_on_and_asks_nothing_twice(
     rows = sorted((tmp_path / "unfinished").glob("*.jsonl"))
     with rows[0].open("ab") as file:
         file.write(b'{"id": "partworld/val/2.0.0", "ima')  # a row that was cut off
-    done, told = len(Journal(tmp_path).read()), []
+    done, told = len(list(Journal(tmp_path).read())), []
     assert 0 < done < len(items)
     again = run_evaluation(source, job, tmp_path, ["cpu"], told.append)
     assert told[0] == done

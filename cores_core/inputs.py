@@ -1,0 +1,219 @@
+"""Inputs of a prediction job: image files, folders, globs, JSONL files, standard input, videos.
+
+Each becomes a `Request`, an image with the questions about it, in the order given; folders are read recursively in
+alphabetical order. Images are decoded when a request is loaded, not here.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cores_core.errors import DataError
+from cores_core.images import load_image
+from cores_core.sample import Query, RgbImage
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+STDIN = "-"
+_FRAME = "#"
+
+
+@dataclass(frozen=True)
+class Request:
+    """An image with the questions about it.
+
+    Attributes:
+        image: its path as rows and files name it; of a video's frame `clip.mp4#120`, frames counted from 0.
+        name: path of its output files below the output folder, without suffix; unique in a job.
+        path: of the file. frame: of a video, None for an image.
+    """
+
+    image: str
+    name: str
+    path: Path
+    queries: tuple[Query, ...]
+    frame: int | None = None
+
+    def load(self) -> RgbImage:
+        """Decode the image, upright (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return load_image(self.path) if self.frame is None else read_frame(self.path, self.frame)
+
+
+def list_requests(
+    sources: Sequence[str], queries: Sequence[Query], stdin: Iterable[str] = (), every: int = 1
+) -> Iterator[Request]:
+    """The requests of all sources, lazily.
+
+    Args:
+        sources: paths of images, folders, JSONL files and videos, globs, or `-` for JSONL lines of `stdin`.
+        queries: asked about every image; lines of JSONL that bring questions are asked these instead.
+        every: of a video, use each n-th frame.
+
+    Raises:
+        DataError: a source does not exist, has no images, or a line is damaged; or an image has no question.
+    """
+    names: set[str] = set()
+    for source in sources:
+        for image, place, frame, own in _expand(source, stdin, every):
+            asked = own or tuple(queries)
+            if not asked:
+                raise DataError(f"no question about: {image}", hint='give one with --question "..."')
+            yield Request(
+                image, _unique(place, len(asked), names), Path(image if frame is None else source), asked, frame
+            )
+
+
+def is_single_image(source: str) -> bool:
+    """Whether a source is one image file, and not a folder, a list, a video or a glob."""
+    path = Path(source)
+    lists = source == STDIN or path.suffix.lower() in (".jsonl", *VIDEO_SUFFIXES)
+    return (path.is_file() and not lists) or not (lists or path.is_dir() or _is_glob(source))
+
+
+def read_frame(path: Path, number: int) -> RgbImage:
+    """Decode one frame of a video, counted from 0.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    video = cv2.VideoCapture(str(path))
+    try:
+        video.set(cv2.CAP_PROP_POS_FRAMES, number)
+        found, frame = video.read()
+    finally:
+        video.release()
+    if not found:
+        raise DataError(f"cannot read frame {number} of the video: {path}")
+    return np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+
+
+_Found = tuple[str, Path, int | None, tuple[Query, ...]]
+"""Image as named, place of its outputs, frame, questions of its own."""
+
+
+def _expand(source: str, stdin: Iterable[str], every: int) -> Iterator[_Found]:
+    path = Path(source)
+    if source == STDIN:
+        yield from _read_lines(stdin, Path(), "standard input")
+    elif path.is_dir():
+        yield from _walk(path)
+    elif path.suffix.lower() == ".jsonl":
+        yield from _read_jsonl(path)
+    elif path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        yield from _list_frames(path, every)
+    elif path.is_file() or not _is_glob(source):
+        yield source, Path(path.name), None, ()
+    else:
+        yield from _match(path)
+
+
+def _walk(folder: Path) -> Iterator[_Found]:
+    images = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(folder))
+    )
+    if not images:
+        raise DataError(f"no images in: {folder}", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders, too")
+    for path in images:
+        yield str(path), path.relative_to(folder), None, ()
+
+
+def _match(pattern: Path) -> Iterator[_Found]:
+    """The files that match a glob; their outputs are named relative to its leading folders without wildcards."""
+    first = next(number for number, part in enumerate(pattern.parts) if _is_glob(part))
+    folder = Path(*pattern.parts[:first])
+    matches = sorted(path for path in folder.glob(str(Path(*pattern.parts[first:]))) if path.is_file())
+    if not matches:
+        raise DataError(f"no file matches: {pattern}")
+    for path in matches:
+        yield str(path), path.relative_to(folder), None, ()
+
+
+def _is_glob(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _list_frames(path: Path, every: int) -> Iterator[_Found]:
+    video = cv2.VideoCapture(str(path))
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    if count < 1:
+        raise DataError(f"not a video that OpenCV can read: {path}")
+    for number in range(0, count, every):
+        yield f"{path}{_FRAME}{number}", Path(path.stem) / f"{number:06d}.png", number, ()
+
+
+def _read_jsonl(path: Path) -> Iterator[_Found]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from _read_lines(lines, path.parent, str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read: {path} ({error})") from error
+
+
+def _read_lines(lines: Iterable[str], folder: Path, name: str) -> Iterator[_Found]:
+    """Lines `{"image": path, "questions": [...]}`; `question` for one, `phrases` and `phrase` for bare phrases."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            image, queries = row["image"], _row_queries(row)
+            if not isinstance(image, str) or not image:
+                raise DataError("`image` must be a path")
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            hint = 'a line is {"image": "photo.jpg", "questions": ["Which part steers it?"]}'
+            reason = error.message if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+            raise DataError(f"line {number} of {name}: {reason}", hint=hint) from error
+        place = Path(image)
+        named = folder / place
+        yield str(named), Path(*[part for part in place.parts if part not in ("..", place.anchor)]), None, queries
+
+
+def _row_queries(row: Any) -> tuple[Query, ...]:
+    kinds: tuple[tuple[str, Callable[[str], Query]], ...] = (
+        ("question", Query),
+        ("questions", Query),
+        ("phrase", lambda text: Query(text, is_sentence=False)),
+        ("phrases", lambda text: Query(text, is_sentence=False)),
+    )
+    found: list[Query] = []
+    for key, make in kinds:
+        given = row.get(key, [])
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DataError(f"`{key}` must be a text or a list of texts")
+        found += [make(text) for text in texts]
+    return tuple(dict.fromkeys(found))
+
+
+def _unique(place: Path, questions: int, names: set[str]) -> str:
+    """An output name for an image: without its suffix, with it, or with a number, whichever is free.
+
+    The files of the k-th of several questions are called `<name>.<k>`. Names are compared without case, because some
+    file systems ignore it.
+    """
+    stem = place.with_suffix("").as_posix()
+    for candidate in chain([stem, place.as_posix()], (f"{stem}-{number}" for number in count(2))):
+        taken = {candidate.casefold()}
+        if questions > 1:
+            taken |= {f"{candidate}.{number}".casefold() for number in range(1, questions + 1)}
+        if not taken & names:
+            names |= taken
+            return candidate
+    raise AssertionError("numbers do not end")

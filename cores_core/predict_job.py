@@ -1,0 +1,220 @@
+"""Answer questions about any number of images, in one process or several, and continue after an interruption.
+
+<output>/predictions.jsonl     a row per question, docs/format.md; written at the end, in the order of the inputs
+<output>/skipped.jsonl         images that could not be used, with the reason
+<output>/unfinished/           rows of a job that was interrupted (journal.py)
+
+An image that cannot be used is skipped; all others are answered. Masks do not depend on the number of processes.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cores_core.errors import DataError
+from cores_core.files import save_text
+from cores_core.formats.coco import save_coco
+from cores_core.formats.label_studio import save_label_studio
+from cores_core.formats.labelled import LabelledImage, LabelledMask
+from cores_core.formats.labelme import save_labelme
+from cores_core.formats.pictures import save_cutout, save_palette
+from cores_core.formats.yolo import save_yolo
+from cores_core.inputs import Request
+from cores_core.journal import Journal, Row
+from cores_core.masks import decode_rle
+from cores_core.model.inference import Protocol
+from cores_core.model.source import ModelSource
+from cores_core.pool import Progress, run_shares
+from cores_core.predict import Prediction, Predictor, save_prediction
+from cores_core.runtime import read_ahead
+from cores_core.sample import RgbImage
+
+Format = Literal["files", "jsonl", "coco", "labelme", "label-studio", "yolo", "palette", "cutout"]
+"""What is written: mask, overlay and JSON of each answer; or forms that other tools read (docs/formats.md)."""
+PREDICTIONS, SKIPPED = "predictions.jsonl", "skipped.jsonl"
+READ_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """How to answer, and what to write where. `source` names the model and its device."""
+
+    source: ModelSource
+    output: Path
+    protocol: Protocol = "generated"
+    formats: tuple[Format, ...] = ("files",)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Counts of a finished job: answered questions, answered images, and the skipped images with the reasons."""
+
+    questions: int
+    images: int
+    skipped: Mapping[str, str]
+
+
+def run_job(
+    job: PredictJob, requests: Sequence[Request], devices: Sequence[str], resume: bool, progress: Progress
+) -> Outcome:
+    """Answer all requests; each device named runs a process of its own with a copy of the model.
+
+    Args:
+        resume: continue an interrupted job of the same model and settings in `job.output`.
+        progress: called with the number of newly answered questions.
+
+    Raises:
+        CoresError: the model cannot be loaded, an interrupted job is there and `resume` is not given, it is of another
+            model, or a process died. Answered images are kept.
+    """
+    journal = _open_journal(job, resume)
+    done = {_key(row) for row in journal.read() if "reason" not in row}
+    waiting = [request for request in requests if any(key not in done for key in _keys(request))]
+    progress(sum(key in done for request in requests for key in _keys(request)))
+    if len(devices) == 1 or len(waiting) <= 1:
+        _work(replace(job, source=replace(job.source, device=devices[0])), waiting, progress)
+    else:
+        shares = [
+            partial(
+                _work,
+                replace(job, source=replace(job.source, device=device)),
+                waiting[rank :: len(devices)],
+                _no_progress,
+            )
+            for rank, device in enumerate(devices)
+        ]
+        run_shares(shares, journal, progress)
+    return _finish(job, requests, journal)
+
+
+def answer_stream(predictor: Predictor, requests: Iterable[Request], job: PredictJob) -> Iterator[list[Row]]:
+    """The rows of each request as soon as it is answered, or one row with the `reason` why it was skipped."""
+    for request, loaded in read_ahead(requests, _load, READ_AHEAD):
+        try:
+            if isinstance(loaded, DataError):
+                raise loaded
+            started = time.perf_counter()
+            predictions = predictor.set_image(loaded).ask(request.queries, job.protocol)
+            seconds = (time.perf_counter() - started) / len(predictions)
+        except DataError as error:
+            yield [{"image": request.image, "reason": error.message}]
+        else:
+            yield _write(job, request, loaded, predictions, seconds)
+
+
+def _open_journal(job: PredictJob, resume: bool) -> Journal:
+    journal = Journal(job.output)
+    if journal.exists and not resume:
+        hint = "continue it with --resume, or choose another --output"
+        raise DataError(f"an interrupted job is in: {job.output}", hint=hint)
+    source = job.source
+    about = {"model": source.name, "dtype": source.dtype, "load_in": source.load_in}
+    journal.begin({**about, "conversation": source.conversation, "protocol": job.protocol})
+    return journal
+
+
+def _work(job: PredictJob, requests: Sequence[Request], progress: Progress) -> None:
+    if not requests:
+        return
+    predictor, journal = Predictor(job.source.load()), Journal(job.output)
+    if predictor.checkpoint.model.device.type == "cpu":
+        torch.set_num_threads(1)
+    for rows in answer_stream(predictor, requests, job):
+        journal.add(rows)
+        progress(len(rows))
+
+
+def _no_progress(_: int) -> None:
+    """Progress of worker processes is read from the journal."""
+
+
+def _load(request: Request) -> RgbImage | DataError:
+    try:
+        return request.load()
+    except DataError as error:
+        return error
+
+
+def _write(
+    job: PredictJob, request: Request, image: RgbImage, predictions: list[Prediction], seconds: float
+) -> list[Row]:
+    """Write the files of one image; returns its rows."""
+    rows: list[Row] = []
+    for number, query in enumerate(request.queries, start=1):
+        prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
+        row = {"image": request.image, "name": request.name, "is_sentence": query.is_sentence, **prediction.to_json()}
+        row |= {"model": job.source.name, "protocol": job.protocol, "seconds": round(seconds, 3)}
+        base = job.output / (request.name if len(request.queries) == 1 else f"{request.name}.{number}")
+        if "files" in job.formats:
+            save_prediction(prediction, image, base, row)
+        if "cutout" in job.formats:
+            save_cutout(image, prediction.mask, _place(base.with_name(f"{base.name}.cutout.png")))
+        rows.append(row)
+    labelled = _labelled(request.image, rows)
+    if "palette" in job.formats:
+        save_palette(labelled, _place(job.output / f"{request.name}.palette.png"))
+    if "labelme" in job.formats:
+        path = _place(job.output / "labelme" / f"{request.name}.json")
+        save_labelme(replace(labelled, image=os.path.relpath(request.image, path.parent)), path)
+    return rows
+
+
+def _place(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _finish(job: PredictJob, requests: Sequence[Request], journal: Journal) -> Outcome:
+    """Write what covers all images, in the order of the requests, and remove the journal."""
+    found: dict[tuple[str, str, bool], Row] = {}
+    skipped: dict[str, str] = {}
+    for row in journal.read():
+        if "reason" in row:
+            skipped[row["image"]] = row["reason"]
+        else:
+            found[_key(row)] = row
+    order = dict.fromkeys(key for request in requests for key in _keys(request))
+    rows = [found[key] for key in order if key in found]
+    answered = {row["image"] for row in rows}
+    skipped = {image: reason for image, reason in skipped.items() if image not in answered}
+    save_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), job.output / PREDICTIONS)
+    lines = (json.dumps({"image": image, "reason": reason}, ensure_ascii=False) for image, reason in skipped.items())
+    if skipped:
+        save_text("".join(f"{line}\n" for line in lines), job.output / SKIPPED)
+    _save_collections(job, rows)
+    journal.close()
+    return Outcome(len(rows), len(answered), skipped)
+
+
+def _save_collections(job: PredictJob, rows: Sequence[Row]) -> None:
+    """The formats that put all images into one file or folder."""
+    by_image: dict[str, list[Row]] = {}
+    for row in rows:
+        by_image.setdefault(row["image"], []).append(row)
+    if "coco" in job.formats:
+        save_coco((_labelled(image, own) for image, own in by_image.items()), job.output / "coco.json")
+    if "label-studio" in job.formats:
+        save_label_studio((_labelled(image, own) for image, own in by_image.items()), job.output / "label-studio.json")
+    if "yolo" in job.formats:
+        named = {f"{own[0]['name']}{Path(image).suffix}": own for image, own in by_image.items()}
+        save_yolo((_labelled(image, own) for image, own in named.items()), job.output / "yolo")
+
+
+def _labelled(image: str, rows: Sequence[Row]) -> LabelledImage:
+    masks = tuple(LabelledMask(row["question"], decode_rle(row["mask"]), row["score"]) for row in rows)
+    return LabelledImage(image, masks[0].mask.shape, masks)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
+    return row["image"], row["question"], row["is_sentence"]
+
+
+def _keys(request: Request) -> list[tuple[str, str, bool]]:
+    return [(request.image, query.text, query.is_sentence) for query in request.queries]
