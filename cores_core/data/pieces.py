@@ -1,9 +1,9 @@
-"""Read a split in pieces, several at once. Each is kept once it is whole, so a call that was cut off goes on there.
+"""Sharded, resumable preparation: worker processes read pieces of a split; finished pieces survive an interruption.
 
     <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.arrow    the records of a piece, as a store
-    <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.json     what is in it; written last
+    <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.json     counts and hash; written last
 
-When all are there they are joined, in order, into the split's store: the same bytes, however many pieces there were.
+Finished pieces are concatenated in order to the split's store, whose bytes do not depend on the number of pieces.
 """
 
 import hashlib
@@ -32,15 +32,15 @@ from cores_core.files import replacing, save_text
 from cores_core.signals import stop_signals_held
 
 TELL_EVERY = 0.1
-"""Seconds between two looks at how far the workers are."""
+"""Seconds between progress updates."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many images and regions were read.
+    """Counts of a piece or split that was read.
 
     Attributes:
-        left_out: each item that was left out, with its reason. notes: items read by an assumption, and which.
+        left_out: pairs of skipped item and reason. notes: pairs of item and the assumption with which it was read.
     """
 
     images: int
@@ -51,12 +51,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Job:
-    """A split to read.
+    """A split to read in pieces.
 
     Attributes:
-        name, split, data_root: which one.
-        key: changes with the annotations and the readers; pieces of another key are of no use.
-        count: in how many pieces.
+        name, split, data_root: the split.
+        key: hash of annotations and version of the readers; pieces with another key are discarded.
+        count: number of pieces.
     """
 
     name: str
@@ -67,18 +67,18 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the pieces lie until they are joined."""
+        """Folder of the pieces until they are joined."""
         return self.path(0).parent
 
     def path(self, index: int) -> Path:
-        """Where the records of a piece lie; beside it, as JSON, what is in it."""
+        """Path of a piece's records; its counts are in a JSON file with the same stem."""
         return store_path(self.data_root, self._store_name, self._stem(index))
 
     def open(self, index: int) -> Store:
-        """A piece that was read before.
+        """Open a finished piece.
 
         Raises:
-            DataError: it is not there, damaged, or of another form than today's.
+            DataError: it is missing, damaged, or written by another version.
         """
         return Store(self.data_root, self._store_name, self._stem(index))
 
@@ -91,15 +91,15 @@ class Job:
 
 
 def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> Tally:
-    """Read what is not read yet and write the split's store.
+    """Read all unfinished pieces and write the split's store.
 
     Args:
-        workers: processes that read; with 1, or a single piece to read, it is this one.
-        progress: is told how many images more are done, several times a second; of kept pieces at the beginning.
+        workers: number of processes; with 1, or a single unfinished piece, this process reads.
+        progress: called with the number of newly finished images, first with those of finished pieces.
 
     Raises:
-        DataError: the split cannot be read as a whole, or a process has died.
-        OSError: the disk is full, or so.
+        DataError: the split as a whole cannot be read, or a worker process died.
+        OSError: a file cannot be written, e.g. because the disk is full.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -115,7 +115,7 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
     except BaseException:
         with suppress(OSError):
             _clear(job)
-            job.folder.rmdir()  # unless a piece is kept
+            job.folder.rmdir()  # fails if there are finished pieces
         raise
     shutil.rmtree(job.folder)
     ordered = [tallies[index] for index in range(job.count)]
@@ -128,7 +128,7 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
 
 
 def _clear(job: Job) -> None:
-    """Remove all but whole pieces of this job. The data set is locked, so no other call is writing here."""
+    """Remove everything except finished pieces of this job. The data set is locked, so no other process writes here."""
     whole = [path for path in map(job.path, range(job.count)) if path.with_suffix(".json").is_file()]
     kept = {*whole, *(path.with_suffix(".json") for path in whole)}
     for path in job.folder.iterdir():
@@ -137,7 +137,7 @@ def _clear(job: Job) -> None:
 
 
 def _load_piece(job: Job, index: int) -> Tally | None:
-    """What an earlier call read, None if it did not, or if a file is damaged."""
+    """Counts of a piece finished by an earlier call; None if there is none or a file is damaged."""
     path = job.path(index)
     try:
         told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -173,9 +173,9 @@ def _read_piece(job: Job, index: int, tell: Callable[[], None]) -> Tally:
 
 
 def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable[[int], None]) -> dict[int, Tally]:
-    """Read pieces in processes of their own; whatever goes wrong, none of them is left running."""
+    """Read pieces in worker processes. On any error, all workers are terminated."""
     context = get_context("spawn")
-    done = context.RawArray("q", job.count)  # images of each piece; each is written by one process, so without a lock
+    done = context.RawArray("q", job.count)  # finished images per piece; one writer each, so no lock is needed
     leash, end_of_leash = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(min(workers, len(waiting)), context, _start_worker, (done, leash))
     tallies: dict[int, Tally] = {}
@@ -192,8 +192,8 @@ def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable
         pool.shutdown()
     except BrokenProcessPool as error:
         raise DataError(
-            f"a process that read {job.name} {job.split} has died",
-            hint="call this again, which goes on where it was; if memory was short, with fewer --workers",
+            f"a worker process died while reading {job.name} {job.split}",
+            hint="run the command again to resume; if memory was short, with fewer --workers",
         ) from error
     finally:
         end_of_leash.close()
@@ -203,7 +203,7 @@ def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable
 
 
 _done: Any = None
-"""In a worker: how many images of each piece are read; shared with its parent."""
+"""In a worker: number of finished images per piece, in memory shared with the parent."""
 
 
 def _start_worker(done: Any, leash: Connection) -> None:
@@ -213,7 +213,7 @@ def _start_worker(done: Any, leash: Connection) -> None:
 
 
 def _die_with_parent(leash: Connection) -> None:
-    """End this process, amid its work, once the parent lets go of the other end, also by dying."""
+    """Exit immediately when the parent closes its end of the pipe, which it also does by dying."""
     leash.poll(None)
     os._exit(1)
 
@@ -245,7 +245,7 @@ def _batches(job: Job) -> Iterator[Any]:
 
 
 def _regroup(batches: Iterable[Any]) -> Iterator[Any]:
-    """The same rows in batches that are full, but for the last, as `Store` needs them to find row `i`."""
+    """Regroup rows into batches of `ROWS_PER_BATCH`, except the last, as `Store` needs for access in O(1)."""
     held: list[Any] = []
     rows = 0
     for batch in batches:

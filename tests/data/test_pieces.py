@@ -196,7 +196,7 @@ def test_a_worker_that_dies_is_one_error_and_the_call_can_be_repeated(root: Path
 
     with pytest.raises(DataError, match="ade20k train has died") as caught:
         prepare_split("ade20k", "train", root, 2, kill_a_worker)
-    assert "call this again" in (caught.value.hint or "")
+    assert "run the command again" in (caught.value.hint or "")
     assert active_children() == []
     assert whole_pieces(root)
     prepare_split("ade20k", "train", root, 1, lambda done: None)
