@@ -1,7 +1,7 @@
-"""BENCHMARKS: what each asks of which prepared data, and which scores it is known by.
+"""The table of benchmarks: data sets, which queries are asked, and which scores are reported.
 
-ReasonSeg asks the first text of each image (as the releases do), ReasonPart the fixed question of each part category,
-the part sets their first phrase, and the referring sets every expression.
+ReasonSeg asks the first text of each image (as in the releases), ReasonPart the fixed question of each part category,
+part data sets their first phrase, and referring data sets all expressions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from cores_core.evaluate.targets import Target
 from cores_core.sample import Query
 
 Asked = Literal["first", "phrase", "all"]
-"""Which queries of a region are asked: its first, its first phrase, or each."""
+"""Which queries of a region are asked: its first one, its first phrase, or all."""
 
 _SIZES = ("ciou_small", "ciou_medium", "ciou_large")
 _PRECISION = ("precision_0.5", "precision_0.6", "precision_0.7", "precision_0.8", "precision_0.9")
@@ -25,11 +25,11 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        title: its name for people.
-        data: the data sets that it is run on, each with its splits; the first is the default. Empty for any other set.
-        kinds: which kinds of regions are asked about.
+        title: displayed name.
+        data: splits by data set; the first data set is the default. Empty: all other data sets.
+        kinds: kinds of regions that are asked about ("part", "object").
         asked: which of their queries.
-        scores: names of the scores it is known by, in the order in which they are shown.
+        scores: names of the scores to display, in order.
     """
 
     title: str
@@ -94,12 +94,12 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
 
 
 def benchmark_of(data: str) -> str:
-    """The first benchmark that is run on a data set; "custom" where none is."""
+    """Name of the first benchmark for a data set; "custom" if there is none."""
     return next((name for name, benchmark in BENCHMARKS.items() if data in benchmark.data), "custom")
 
 
 def list_targets(store: Store, index: int, benchmark: Benchmark) -> list[Target]:
-    """All that a benchmark asks of one image of a store, by the image's number."""
+    """All queries of a benchmark about one image of a store, given by its row index."""
     record = store[index]
     return [
         Target(

@@ -89,8 +89,8 @@ def test_lines_about_one_image_are_one_record(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ("{", "not a line"),
-        ("[]", "not a line"),
+        ("{", "malformed line"),
+        ("[]", "malformed line"),
         (row(image=7), "must be a path"),
         ({"img": "images/a.png", "questions": ["What?"], "mask": POLYGON}, "`img`, did you mean `image`"),
         ({"image": "images/a.png", "query": "What?", "mask": POLYGON}, "`query`, did you mean `questions`"),
@@ -104,7 +104,7 @@ def test_lines_about_one_image_are_one_record(folder: Path) -> None:
         (row(mask="../../../mask.png"), "outside the data root"),
         (row(questions={"What?": 1}), "`questions` must be a text"),
         (row(questions=7), "`questions` must be a text"),
-        (row(questions=["What?", 7]), "no text"),
+        (row(questions=["What?", 7]), "not a text"),
         (row(category=7), "`category` must be a text"),
         (row(mask=7), "not a segmentation"),
         (row(mask=[encode_rle(TARGET)]), "a list of RLEs"),
@@ -118,7 +118,7 @@ def test_lines_about_one_image_are_one_record(folder: Path) -> None:
         (row(mask="images/black.png"), "empty mask"),
         (row(image="images/b.png"), "image is missing"),
         (row(questions=[]), "no question"),
-        (row(questions=["  "]), "no question"),
+        (row(questions=["  "]), "is empty"),
         (row(mask=[[1, 1, 2, 2]]), "no polygon"),
         (row(mask={"size": [4, 3], "counts": "04"}), "of size"),
         (row(mask="images/a.png/x"), "cannot be read"),
