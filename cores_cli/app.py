@@ -11,12 +11,12 @@ from cores_cli.interrupts import EXIT_CODES, interrupts
 from cores_core.errors import CoresError, CoresWarning
 
 COLLECT_AFTER = 200_000
-"""New objects after which Python looks for garbage. With its own 700 that is a fifth of the time to import torch and
-transformers, whose 400,000 objects stay to the end."""
+"""New objects before a garbage collection. The default of 700 takes a fifth of the time to import torch and
+transformers, whose 400,000 objects are never freed."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The one boundary between mistakes and people: no traceback for what a user can mend.
+    """Entry point. Prints errors that the user can correct without a traceback.
 
     Tests and the `cores` command both enter here.
     """
@@ -33,7 +33,7 @@ def _run(argv: list[str] | None) -> None:
             stream.reconfigure(errors="backslashreplace")  # text that the terminal cannot encode is escaped
     warnings.showwarning = _show_warning
     gc.set_threshold(COLLECT_AFTER)
-    atexit.register(gc.freeze)  # or it looks through them all once more at the end, for a second
+    atexit.register(gc.freeze)  # avoids a last collection of a second at exit
     try:
         app(args=argv, prog_name="cores")
     except (CoresError, SystemExit, KeyboardInterrupt) as error:

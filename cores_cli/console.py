@@ -1,4 +1,4 @@
-"""What people see: stdout is data that can be piped, stderr is talk. User text is never read as markup."""
+"""Terminal output: data on stdout, messages and progress on stderr. User text is never read as markup."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class CheckedProgress(Progress):
-    """A progress display that is a place to stop: it ends a command whose first interrupt a library has caught."""
+    """A progress display that ends a command whose first interrupt a library has caught."""
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """As rich's."""
@@ -41,7 +41,7 @@ talk = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def say(message: str, style: str | None = None) -> None:
-    """A line for the person at the terminal."""
+    """Print a line on stderr."""
     talk.print(message, style=style, soft_wrap=True)
 
 
@@ -70,7 +70,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def show_text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of words on stdout."""
+    """A table of text on stdout."""
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -82,18 +82,18 @@ def show_text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[
 def show_memory(title: str, plan: "MemoryPlan") -> None:
     """The parts of a model with their sizes, and the memory that using it takes."""
     training = any(part.trainable for part in plan.parts)
-    columns, keep = ("part", "parameters", "that train", "weights"), (0, 1, 2, 3) if training else (0, 1, 3)
+    columns, keep = ("part", "parameters", "trainable", "weights"), (0, 1, 2, 3) if training else (0, 1, 3)
     cells = [(p.name, f"{p.parameters:,}", f"{p.trainable:,}", size_text(p.weight_bytes)) for p in plan.parts]
     count, learning = (sum(getattr(p, name) for p in plan.parts) for name in ("parameters", "trainable"))
-    cells.append(("all", f"{count:,}", f"{learning:,}", size_text(plan.weights)))
+    cells.append(("total", f"{count:,}", f"{learning:,}", size_text(plan.weights)))
     show_table(title, [columns[i] for i in keep], [[row[i] for i in keep] for row in cells])
     purposes = {"weights": plan.weights, "gradients": plan.gradients, "optimiser": plan.optimizer}
-    purposes |= {"activations (estimate)": plan.activations, "in all": plan.total}
+    purposes |= {"activations (estimate)": plan.activations, "total": plan.total}
     show_table("memory", ("purpose", "size"), [(name, size_text(size)) for name, size in purposes.items() if size])
 
 
 def size_text(size: int) -> str:
-    """Bytes as people read them."""
+    """Bytes as MiB or GiB."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
@@ -114,7 +114,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
 
 @contextmanager
 def byte_progress_bar() -> Iterator[Progress]:
-    """The same for downloads."""
+    """A progress display of bytes, for downloads."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     progress = CheckedProgress(*columns, TimeRemainingColumn(), console=talk, disable=not talk.is_terminal)
     with interrupts.unwinding(), progress:
@@ -122,5 +122,5 @@ def byte_progress_bar() -> Iterator[Progress]:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage, or a dash where there is none."""
+    """A fraction as a percentage, or a dash for None."""
     return "-" if value is None else f"{100 * value:.1f}"

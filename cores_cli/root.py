@@ -1,4 +1,4 @@
-"""The commands of `cores` and what is common to them. Nothing heavy is imported here, so `cores --help` is quick."""
+"""The commands of `cores` and their common options. Imports nothing heavy, so `cores --help` is quick."""
 
 from importlib import metadata
 from typing import Annotated
@@ -11,7 +11,7 @@ from cores_cli.commands import eval as evaluation
 
 app = typer.Typer(
     name="cores",
-    help="Ask an image a question that needs thought and get the mask of the answer.",
+    help="Ask an image a question that needs reasoning and get the mask of the answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cores_core.choices import Protocol, Quantization
 from cores_core.errors import ConfigError, DataError
 from cores_core.files import replacing_all, write_text
 from cores_core.images import check_size, load_image, to_rgb
+from cores_core.instances import NO_CLEANING, Instance, MaskCleaning, clean_mask, mask_score, split_instances
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
-from cores_core.model.inference import ImageSession, Protocol, Segmentation
-from cores_core.model.placement import Quantization
+from cores_core.model.inference import ImageSession, Segmentation
 from cores_core.model.source import ModelSource
 from cores_core.overlay import render_overlay
 from cores_core.prompts import Conversation
@@ -40,6 +41,7 @@ class Prediction:
 
     question: str
     segmentation: Segmentation
+    cleaning: MaskCleaning = NO_CLEANING
 
     @property
     def answer(self) -> str:
@@ -58,8 +60,14 @@ class Prediction:
 
     @property
     def mask(self) -> BoolMask:
-        """(H, W) bool, the final mask."""
-        return binarize(self.logits)
+        """(H, W) bool, the final mask, post-processed by `cleaning`."""
+        mask = binarize(self.logits)
+        return clean_mask(mask, self.logits, self.cleaning) if self.cleaning.changes else mask
+
+    @property
+    def instances(self) -> list[Instance]:
+        """The connected regions of the mask, the largest first."""
+        return split_instances(self.mask, self.logits)
 
     @property
     def coarse_mask(self) -> BoolMask:
@@ -69,17 +77,11 @@ class Prediction:
     @property
     def score(self) -> float:
         """Confidence, 0-1: the mean probability (sigmoid of the logit) over the mask's pixels; 0 for an empty mask."""
-        inside = self.logits[self.mask]
-        if not inside.size:
-            return 0.0
-        probability = np.negative(inside, dtype=np.float64)
-        np.exp(probability, out=probability)
-        probability += 1
-        return float(np.reciprocal(probability, out=probability).mean())
+        return mask_score(self.mask, self.logits)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: question, answer, well_formed, masks (COCO RLE), box (x, y, width, height), area, score."""
-        return {
+        """JSON values as in docs/format.md; masks as COCO RLE, boxes as (x, y, width, height)."""
+        values = {
             "question": self.question,
             "answer": self.answer,
             "well_formed": self.segmentation.well_formed,
@@ -89,6 +91,9 @@ class Prediction:
             "area": int(self.mask.sum()),
             "score": round(self.score, 4),
         }
+        if self.cleaning.instances:
+            values["instances"] = [_describe(instance) for instance in self.instances]
+        return values
 
     def to_supervision(self) -> Any:
         """The mask as `supervision.Detections` of one object, or of none if it is empty.
@@ -141,13 +146,16 @@ class Predictor:
         """
         return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
 
-    def set_image(self, image: ImageInput) -> "ImagePredictor":
+    def set_image(self, image: ImageInput, cleaning: MaskCleaning = NO_CLEANING) -> "ImagePredictor":
         """Prepare an image for several calls of `ask`; SAM's encoder runs once, at the first.
+
+        Args:
+            cleaning: post-processing of the masks; none by default.
 
         Raises:
             DataError: the image cannot be read.
         """
-        return ImagePredictor(ImageSession(self.checkpoint, _load_pixels(image)))
+        return ImagePredictor(ImageSession(self.checkpoint, _load_pixels(image)), cleaning)
 
     def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generated") -> Prediction:
         """Answer one question; arguments and errors as for `predict_many`."""
@@ -161,7 +169,7 @@ class Predictor:
         Args:
             image: a path, a PIL image, or (H, W, 3) uint8 RGB.
             questions: sentences, or `Query(text, is_sentence=False)` for a noun phrase such as "tail of the fish".
-            protocol: `generated`: the model generates the answer; `given`: teacher-forced with the answer template.
+            protocol: `generated` decodes the model's own answer; `given` is teacher-forced with the answer template.
 
         Raises:
             DataError: the image cannot be read, or a question is empty or too long.
@@ -172,8 +180,9 @@ class Predictor:
 class ImagePredictor:
     """A predictor with a fixed image, see `Predictor.set_image`."""
 
-    def __init__(self, session: ImageSession) -> None:
+    def __init__(self, session: ImageSession, cleaning: MaskCleaning) -> None:
         self._session = session
+        self._cleaning = cleaning
 
     @property
     def image(self) -> RgbImage:
@@ -184,7 +193,7 @@ class ImagePredictor:
         """Answer N questions, see `Predictor.predict_many`."""
         queries = [_check_query(question) for question in questions]
         results = self._session.ask(queries, protocol)
-        return [Prediction(query.text, result) for query, result in zip(queries, results, strict=True)]
+        return [Prediction(query.text, result, self._cleaning) for query, result in zip(queries, results, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -223,6 +232,15 @@ def save_prediction(
     except OSError as error:
         raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error
     return files
+
+
+def _describe(instance: Instance) -> dict[str, Any]:
+    return {
+        "mask": encode_rle(instance.mask),
+        "box": list(bounding_box(instance.mask)),
+        "area": int(instance.mask.sum()),
+        "score": round(instance.score, 4),
+    }
 
 
 def _check_query(question: str | Query) -> Query:

@@ -11,13 +11,14 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from cores_core.choices import Protocol
 from cores_core.errors import DataError
 from cores_core.files import save_text
 from cores_core.formats.coco import save_coco
@@ -27,9 +28,9 @@ from cores_core.formats.labelme import save_labelme
 from cores_core.formats.pictures import save_cutout, save_palette
 from cores_core.formats.yolo import save_yolo
 from cores_core.inputs import Request
+from cores_core.instances import NO_CLEANING, MaskCleaning
 from cores_core.journal import Journal, Row
 from cores_core.masks import decode_rle
-from cores_core.model.inference import Protocol
 from cores_core.model.source import ModelSource
 from cores_core.pool import Progress, run_shares
 from cores_core.predict import Prediction, Predictor, save_prediction
@@ -50,6 +51,7 @@ class PredictJob:
     output: Path
     protocol: Protocol = "generated"
     formats: tuple[Format, ...] = ("files",)
+    cleaning: MaskCleaning = NO_CLEANING
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def answer_stream(predictor: Predictor, requests: Iterable[Request], job: Predic
             if isinstance(loaded, DataError):
                 raise loaded
             started = time.perf_counter()
-            predictions = predictor.set_image(loaded).ask(request.queries, job.protocol)
+            predictions = predictor.set_image(loaded, job.cleaning).ask(request.queries, job.protocol)
             seconds = (time.perf_counter() - started) / len(predictions)
         except DataError as error:
             yield [{"image": request.image, "reason": error.message}]
@@ -115,8 +117,9 @@ def _open_journal(job: PredictJob, resume: bool) -> Journal:
         hint = "continue it with --resume, or choose another --output"
         raise DataError(f"an interrupted job is in: {job.output}", hint=hint)
     source = job.source
-    about = {"model": source.name, "dtype": source.dtype, "load_in": source.load_in}
-    journal.begin({**about, "conversation": source.conversation, "protocol": job.protocol})
+    about: dict[str, Any] = {"model": source.name, "dtype": source.dtype, "load_in": source.load_in}
+    about |= {"conversation": source.conversation, "protocol": job.protocol, "cleaning": asdict(job.cleaning)}
+    journal.begin(about)
     return journal
 
 
@@ -208,8 +211,13 @@ def _save_collections(job: PredictJob, rows: Sequence[Row]) -> None:
 
 
 def _labelled(image: str, rows: Sequence[Row]) -> LabelledImage:
-    masks = tuple(LabelledMask(row["question"], decode_rle(row["mask"]), row["score"]) for row in rows)
-    return LabelledImage(image, masks[0].mask.shape, masks)
+    masks = [
+        LabelledMask(row["question"], decode_rle(part["mask"]), part["score"])
+        for row in rows
+        for part in row.get("instances", [row])
+    ]
+    height, width = rows[0]["mask"]["size"]
+    return LabelledImage(image, (height, width), tuple(masks))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:

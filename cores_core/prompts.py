@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from cores_core.choices import ReleasedConversation
 from cores_core.sample import Query, Turn
 
 LOC = "[LOC]"
@@ -32,7 +33,7 @@ Context = Literal["none", "fixed", "random"]
 Wording = Literal["cores", "released"]
 """Spelling of tokens and answers: as in the paper, or as in the evaluation code of the released weights."""
 
-Conversation = Literal["llava_v1", "llava_v0", "llava_llama_2", "template"]
+Conversation = Literal[ReleasedConversation, "template"]
 """Chat template: one of the releases (default: llava_v1), or `template` for the model's own."""
 
 SYSTEM = (

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from cores_core.errors import ConfigError
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -66,6 +65,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     if not available[kind]:
         raise ConfigError(f"this machine has no usable `{kind}` device", hint="use `--device auto` or `--device cpu`")
     return torch.device(name)
+
+
+def count_gpus() -> int:
+    """The number of CUDA devices of this machine."""
+    return torch.cuda.device_count()
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -1,43 +1,33 @@
-"""`cores checkpoint`: look into a model, and bring it from one format to another."""
+"""`cores checkpoint`: inspect a model, convert it between formats, make a base model from a published delta."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cores_cli import console
 from cores_cli.interrupts import interrupts
-from cores_cli.options import MODEL_HELP, ConversationName, ConversationOption
+from cores_cli.options import MODEL_HELP, ConversationOption
+from cores_core.choices import ReleasedConversation
 
 if TYPE_CHECKING:
     import torch
 
-app = typer.Typer(help="Look into a model, and bring it from one format to another.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a model, convert it between formats.", no_args_is_help=True)
 
 SourceArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; must not exist yet.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; must not exist.")]
 
 
-class FileDtypeName(StrEnum):
-    """Precision of the weights in the files."""
-
-    same = "same"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-DtypeOption = Annotated[
-    FileDtypeName, typer.Option("--dtype", help="Precision of the weights in the files; same: as they are.")
-]
+FileDtype = Literal["same", "float32", "bfloat16", "float16"]
+DtypeOption = Annotated[FileDtype, typer.Option("--dtype", help="Precision of the written weights; same: unchanged.")]
 
 
 @app.command()
 def show(model: SourceArgument) -> None:
-    """What is in a model: its parts and their sizes, its tokens, where it comes from. Nothing is loaded."""
+    """Show a model's parts and their sizes, its tokens and its origin, without loading weights."""
     from cores_core.model.checkpoint import inspect_checkpoint
     from cores_core.model.plan import count_parameters, describe_checkpoint
 
@@ -51,31 +41,31 @@ def show(model: SourceArgument) -> None:
 def convert(
     model: SourceArgument,
     folder: FolderArgument,
-    dtype: DtypeOption = FileDtypeName.same,
+    dtype: DtypeOption = "same",
     conversation: ConversationOption = None,
 ) -> None:
-    """Write released weights, or any model, as a checkpoint of ours, without what only resuming needs."""
+    """Write released weights, or any model, as a cores checkpoint, without the state that only resuming needs."""
     _write_merged(model, folder, dtype, conversation)
 
 
 @app.command()
-def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = FileDtypeName.same) -> None:
-    """Fold the adapter of a LoRA training into the weights, so that the model stands by itself.
+def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "same") -> None:
+    """Merge the LoRA adapter of a checkpoint into the weights: FOLDER needs no base model.
 
-    FOLDER/mllm is then a LLaVA that plain transformers loads: LlavaForConditionalGeneration.from_pretrained(...).
+    transformers loads FOLDER/mllm directly, e.g. with LlavaForConditionalGeneration.from_pretrained.
     """
     from cores_core.errors import CheckpointError
     from cores_core.model.checkpoint import load_model_config
 
     if not load_model_config(model).lora.rank:
         hint = f"to write it in another precision: cores checkpoint convert {model} {folder}"
-        raise CheckpointError(f"there is no adapter to merge in: {model}", hint=hint)
+        raise CheckpointError(f"no adapter to merge in: {model}", hint=hint)
     _write_merged(model, folder, dtype, None)
 
 
 @app.command()
-def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = FileDtypeName.same) -> None:
-    """Write a model in the format of the released LISA and CoReS weights, for other people's scripts."""
+def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "same") -> None:
+    """Write a model in the format of the released LISA and CoReS weights, for the scripts of those projects."""
     from cores_core.model.checkpoint import LoadOptions, load_checkpoint
     from cores_core.model.weights.export import export_released
 
@@ -84,7 +74,25 @@ def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = F
     console.say(f"wrote {folder}")
 
 
-def _write_merged(model: str, folder: Path, dtype: FileDtypeName, conversation: ConversationName | None) -> None:
+@app.command("apply-delta")
+def apply_delta(
+    delta: Annotated[str, typer.Argument(metavar="DELTA", help="Published difference of weights: a folder or hub id.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="LLaMA that it is added to: a folder or hub id.")],
+    folder: FolderArgument,
+) -> None:
+    """Add the published delta of a first-generation LLaVA to LLaMA, which makes the base model of cores-7b.
+
+    Example: cores checkpoint apply-delta liuhaotian/LLaVA-Lightning-7B-delta-v1-1 huggyllama/llama-7b
+    LLaVA-Lightning-7B-v1-1
+    """
+    from cores_core.model.weights.delta import apply_delta as write_sum
+
+    with _writing(folder):
+        write_sum(delta, base, folder)
+    console.say(f"wrote {folder}")
+
+
+def _write_merged(model: str, folder: Path, dtype: FileDtype, conversation: ReleasedConversation | None) -> None:
     from cores_core.model.checkpoint import (
         LoadOptions,
         find_checkpoint,
@@ -94,22 +102,22 @@ def _write_merged(model: str, folder: Path, dtype: FileDtypeName, conversation: 
     )
 
     with _writing(folder):
-        options = LoadOptions(dtype=None, conversation=conversation.value if conversation else None)
+        options = LoadOptions(dtype=None, conversation=conversation)
         checkpoint = load_checkpoint(model, options)
         concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
         save_checkpoint(folder, checkpoint, _torch_dtype(dtype), concepts=concepts)
     console.say(f"wrote {folder}")
 
 
-def _torch_dtype(dtype: FileDtypeName) -> "torch.dtype | None":
+def _torch_dtype(dtype: FileDtype) -> "torch.dtype | None":
     import torch
 
-    return None if dtype is FileDtypeName.same else getattr(torch, dtype.value)
+    return None if dtype == "same" else getattr(torch, dtype)
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Write a folder that must not exist yet; no other process does meanwhile, and an interrupt leaves none."""
+    """Lock a folder that must not exist yet while it is written; an interrupt leaves none."""
     from cores_core.errors import CheckpointError
     from cores_core.locks import locked
 

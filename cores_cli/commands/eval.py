@@ -1,11 +1,10 @@
-"""`cores eval`: score a model on a benchmark, masks from elsewhere, and evaluations against each other."""
+"""`cores eval`: score a model on a benchmark, score external predictions, compare evaluations."""
 
 import shlex
 import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,18 +16,17 @@ from cores_cli.commands.eval_contexts import ContextChoice, ContextOption, Endpo
 from cores_cli.commands.eval_tables import show_comparison, show_evaluation
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
+    EMBEDDED_MODEL,
     ConversationOption,
     DataRootOption,
-    DtypeName,
     DtypeOption,
     LoadInOption,
+    ModelDeviceOption,
     ModelOption,
-    PlaceName,
-    PlaceOption,
-    ProtocolName,
     ProtocolOption,
 )
 from cores_core.errors import DataError
+from cores_core.evaluate.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,35 +35,13 @@ if TYPE_CHECKING:
     from cores_core.evaluate.run import EvalJob
     from cores_core.model.source import ModelSource
 
-ABOUT = "Score a model. Every score names its protocol, its number of queries and its interval."
-app = typer.Typer(help=ABOUT, no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
-HELP = {
-    "reasonseg": "ReasonSeg: questions that need thought, the first text of each image. gIoU and cIoU.",
-    "reasonpart": "ReasonPart: a question that needs thought about each part of an object. gIoU, cIoU, mIoU.",
-    "parts": "Part segmentation by name (PartImageNet, PASCAL-Part, PACO): mIoU over categories.",
-    "referring": "Referring expressions (RefCOCO/+/g, refCLEF, gRefCOCO): cIoU, gIoU, Pr@X, N-acc, T-acc.",
-    "custom": "Your own data, custom/<name>: every question of every target.",
-}
-
-
-class BenchmarkName(StrEnum):
-    """What masks from elsewhere are scored on."""
-
-    reasonseg = "reasonseg"
-    reasonpart = "reasonpart"
-    parts = "parts"
-    referring = "referring"
-    custom = "custom"
-
-
-DataOption = Annotated[
-    str | None, typer.Option("--data", help="The data set, where the benchmark has several; else its first.")
-]
+DataOption = Annotated[str | None, typer.Option("--data", help="Data set. Default: the benchmark's first.")]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="The split; else the first, and of ReasonPart both halves.")
+    str | None, typer.Option("--split", help="Split. Default: the data set's first; of ReasonPart both halves.")
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of images.")]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for results.json, items.jsonl and report.html.")
 ]
@@ -73,71 +49,83 @@ OutputOption = Annotated[
 
 @app.callback()
 def root() -> None:
-    """Score a model. Every score names its protocol, its number of queries and its interval."""
+    """Score a model. Every score names its protocol, its number of queries and its 95 % interval."""
 
 
 def _add_benchmark(name: str) -> None:
     def command(
-        model: ModelOption = "tiny",
+        model: ModelOption = EMBEDDED_MODEL,
         data: DataOption = None,
         split: SplitOption = None,
-        protocol: ProtocolOption = ProtocolName.generated,
+        protocol: ProtocolOption = "generated",
         context: ContextOption = None,
         endpoint: EndpointOption = None,
         llm: LlmOption = None,
         data_root: DataRootOption = Path("data"),
         output: OutputOption = None,
         limit: LimitOption = None,
-        gpus: Annotated[int, typer.Option("--gpus", min=0, help="Share the work among so many GPUs.")] = 0,
-        processes: Annotated[int, typer.Option("--processes", min=1, help="Processes on a CPU.")] = 1,
+        gpus: Annotated[int, typer.Option("--gpus", min=0, help="Number of GPUs that share the work.")] = 0,
+        processes: Annotated[int, typer.Option("--processes", min=1, help="Number of CPU processes.")] = 1,
         batch_size: Annotated[
-            int, typer.Option("--batch-size", min=1, help="Images read at a time; without influence on any score.")
+            int, typer.Option("--batch-size", min=1, help="Images read ahead; does not change scores.")
         ] = 4,
-        device: PlaceOption = PlaceName.auto,
-        dtype: DtypeOption = DtypeName.auto,
+        device: ModelDeviceOption = "auto",
+        dtype: DtypeOption = "auto",
         load_in: LoadInOption = None,
         conversation: ConversationOption = None,
         compiled: Annotated[
-            bool, typer.Option("--compile", help="Compile SAM's encoder: a minute at first, then less an image.")
+            bool, typer.Option("--compile", help="Compile SAM's encoder: a minute at the start, then faster.")
         ] = False,
     ) -> None:
         from cores_core.evaluate.run import EvalJob
         from cores_core.model.source import ModelSource
 
-        source = ModelSource(
-            model,
-            device.value,
-            dtype.value,
-            load_in.value if load_in else None,
-            conversation.value if conversation else None,
-            compiled,
-        )
+        source = ModelSource(model, device, dtype, load_in, conversation, compiled)
         parts = _choose_data(name, data, split)
-        job = EvalJob(name, data_root, parts, protocol.value, limit, read_ahead=batch_size)
-        devices = [f"cuda:{number}" for number in range(gpus)] or [device.value] * processes
+        job = EvalJob(name, data_root, parts, protocol, limit, read_ahead=batch_size)
+        devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
         _evaluate(source, job, choice, devices, output)
 
-    app.command(name, help=HELP[name])(command)
+    app.command(name, help=BENCHMARKS[name].summary)(command)
 
 
-for _name in HELP:
+for _name in BENCHMARKS:
     _add_benchmark(_name)
+
+
+def _check_benchmark(name: str) -> str:
+    if name not in BENCHMARKS:
+        raise typer.BadParameter(f"{name} is not one of {', '.join(BENCHMARKS)}")
+    return name
+
+
+BenchmarkOption = Annotated[
+    str,
+    typer.Option(
+        "--benchmark",
+        metavar=f"[{'|'.join(BENCHMARKS)}]",
+        callback=_check_benchmark,
+        help="The benchmark that the predictions answer.",
+    ),
+]
 
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="JSONL: id, or image and question; and mask. Or COCO JSON.")],
-    benchmark: Annotated[BenchmarkName, typer.Option("--benchmark", help="What they answer.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="JSONL rows of a mask with an id, or an image and a question; or COCO JSON.")
+    ],
+    benchmark: BenchmarkOption,
     data: DataOption = None,
     split: SplitOption = None,
     data_root: DataRootOption = Path("data"),
     output: OutputOption = None,
     limit: LimitOption = None,
-    name: Annotated[str, typer.Option("--name", help="What the system is called in tables.")] = "predictions",
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used.")] = False,
+    name: Annotated[str, typer.Option("--name", help="Name of the system in tables.")] = "predictions",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable row.")] = False,
 ) -> None:
-    """Score masks from any system, so that it can stand in the same table.
+    """Score the predicted masks of any system on a benchmark.
 
     Exits with 1 if more rows were left out than scored and queries lack a mask.
     """
@@ -146,7 +134,7 @@ def score(
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 
-    job = EvalJob(benchmark.value, data_root, _choose_data(benchmark.value, data, split), "given", limit)
+    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "given", limit)
     targets = list_all_targets(job)
     with _writing_to(output):
         with console.progress_bar() as progress:
@@ -157,7 +145,7 @@ def score(
     if report.is_mostly_left_out:
         first = report.problems[0]
         message = f"{len(report.problems)} rows of {predictions} were left out, line {first.line} first: {first.reason}"
-        raise DataError(message, hint="the scores above count their queries as empty masks; mend the rows")
+        raise DataError(message, hint="the scores above count their queries as empty masks; correct the rows")
     if report.problems:
         console.say(f"left out {len(report.problems)} rows of {predictions}; the reasons are above", style="yellow")
 
@@ -168,10 +156,10 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for comparison.json and its picture.")] = Path(
         "comparison"
     ),
-    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Items in the picture.")] = 12,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap and of the random items.")] = 0,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Number of items in the picture.")] = 12,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap and of the random items.")] = 0,
 ) -> None:
-    """Compare evaluations of the same data: differences with their intervals, and pictures side by side."""
+    """Compare evaluations of the same data: differences with 95 % intervals, and pictures side by side."""
     import json
 
     from PIL import Image
@@ -199,9 +187,7 @@ def compare(
 
 
 def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[tuple[str, str], ...]:
-    """Data set and splits of a benchmark, from what was asked for."""
-    from cores_core.evaluate.benchmarks import BENCHMARKS
-
+    """Data set and splits of a benchmark from the options."""
     known = BENCHMARKS[benchmark].data
     if not known:
         if data is None:
@@ -209,10 +195,10 @@ def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[t
         return ((data, split or "val"),)
     name = data or next(iter(known))
     if name not in known:
-        raise typer.BadParameter(f"{benchmark} is not run on {name}, but on {', '.join(known)}", param_hint="--data")
+        raise typer.BadParameter(f"{benchmark} runs on {', '.join(known)}, not on {name}", param_hint="--data")
     splits = known[name]
     if split is not None and split not in splits:
-        raise typer.BadParameter(f"{name} has no {split} to score, but {', '.join(splits)}", param_hint="--split")
+        raise typer.BadParameter(f"{name} has the splits {', '.join(splits)}, not {split}", param_hint="--split")
     if split is None:
         return tuple((name, half) for half in (splits if name == benchmark == "reasonpart" else splits[:1]))
     return ((name, split),)
@@ -238,7 +224,7 @@ def _evaluate(
 
 @contextmanager
 def _writing_to(output: Path | None) -> "Iterator[None]":
-    """Write to a folder, if one is given: no other process does meanwhile, and an interrupt leaves no partial file."""
+    """Lock the output folder, if one is given, while it is written; an interrupt leaves no partial file."""
     from cores_core.locks import locked
 
     with interrupts.unwinding(), nullcontext() if output is None else locked(output):

@@ -1,4 +1,4 @@
-"""`cores eval --context`: which in-context examples questions are asked with, and who writes them."""
+"""`cores eval --context`: the in-context example of each question, chosen or generated."""
 
 import os
 from dataclasses import dataclass
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 ContextOption = Annotated[
     str | None,
-    typer.Option("--context", help="In-context example: fixed, random, none, generate, or a JSONL file of them."),
+    typer.Option("--context", help="In-context example: fixed, random, none, generate, or a JSONL file."),
 ]
 EndpointOption = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="generate: an OpenAI-compatible server.")
+    str | None, typer.Option("--endpoint", metavar="URL", help="generate: URL of an OpenAI-compatible server.")
 ]
 LlmOption = Annotated[
-    str | None, typer.Option("--llm", metavar="NAME", help="generate: its model; without --endpoint, a local one.")
+    str | None,
+    typer.Option(
+        "--llm", metavar="NAME", help="generate: model name on the server, or a local model without --endpoint."
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class ContextChoice:
-    """Which in-context examples are used, and who writes them where they are to be written."""
+    """The kind of in-context examples, and the generator of `generate`."""
 
     name: str | None
     endpoint: str | None
@@ -50,11 +53,11 @@ class ContextChoice:
         from cores_core.evaluate.contexts import write_examples
 
         if self.llm is None or self.output is None:
-            raise typer.BadParameter("generate needs --llm, and --output for what is written", param_hint="--context")
+            raise typer.BadParameter("generate needs --llm, and --output for the examples", param_hint="--context")
         key = os.environ.get("OPENAI_API_KEY")
         writer = EndpointWriter(self.endpoint, self.llm, key) if self.endpoint else LocalWriter(self.llm)
         path = self.output / "examples.jsonl"
         with console.progress_bar() as progress:
-            task = progress.add_task("writing examples", total=len(targets))
+            task = progress.add_task("generating examples", total=len(targets))
             write_examples(path, targets, writer, partial(progress.advance, task))
         return path

@@ -15,7 +15,7 @@ ALWAYS = ("coarse_giou", "coarse_ciou", "well_formed")
 
 
 def show_evaluation(evaluation: "Evaluation") -> None:
-    """Categories, parts and scores of an evaluation, and what to be warned of."""
+    """Categories, parts and scores of an evaluation, and its warnings."""
     from cores_core.evaluate.benchmarks import BENCHMARKS
 
     about, scores = evaluation.about, evaluation.scores
@@ -36,7 +36,7 @@ def show_evaluation(evaluation: "Evaluation") -> None:
 
 
 def show_comparison(comparison: "Comparison") -> None:
-    """Scores side by side, and how far each is from the first."""
+    """Scores side by side, and their differences from the first."""
     from cores_core.evaluate.scores import SCORE_NAMES
 
     first, *others = comparison.names

@@ -1,14 +1,14 @@
-"""`cores prepare-data`: bring data sets into the form that training and evaluation read."""
+"""`cores prepare-data`: convert data sets to the form that training and evaluation read."""
 
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cores_cli import console
-from cores_cli.commands.prepare_steps import QuestionsName, WriterChoice, fetch_all, generate_questions
+from cores_cli.commands.prepare_steps import WriterChoice, fetch_all, generate_questions
 from cores_cli.interrupts import interrupts
 from cores_cli.options import DataRootOption
 from cores_core.errors import DataError
@@ -17,41 +17,43 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cores_core.data.prepare import SplitReport
+    from cores_core.data.survey import DatasetState
 
     Outcomes = Mapping[str, SplitReport | DataError]
 
-ALL, RENDERED = "all", "partworld"
+ALL, RENDERED, CUSTOM = "all", "partworld", "custom/"
 NAMED = 3
 """How many items are named for each reason; `report.json` has all."""
 
 
 NamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME...", help="Required, but for --list: data sets, or all.", show_default=False),
+    typer.Argument(metavar="NAME...", help="Data sets, or all. Default: what is here, else partworld."),
 ]
-ListOption = Annotated[bool, typer.Option("--list", help="Show all data sets: what is here, and where to get it.")]
-CheckOption = Annotated[bool, typer.Option("--check", help="Only read and report; write nothing.")]
+ListOption = Annotated[bool, typer.Option("--list", help="Show which data sets are here, and how to get the others.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Read and report, write nothing.")]
 PreviewOption = Annotated[
-    int | None, typer.Option("--preview", min=1, help="Write a picture of so many random samples to look at.")
+    int | None, typer.Option("--preview", min=1, help="Write a picture of this many random samples.")
 ]
 DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Fetch what can be fetched without a login; say where the rest is.")
+    bool, typer.Option("--download", help="Download what needs no login; show where to get the rest.")
 ]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; the result is the same.")]
-ImagesOption = Annotated[int, typer.Option("--images", min=0, help="partworld: training images to render.")]
-ValImagesOption = Annotated[int, typer.Option("--val-images", min=0, help="partworld: validation images.")]
-TestImagesOption = Annotated[int, typer.Option("--test-images", min=0, help="partworld: test images.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="partworld: splits of one seed never share a scene.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; do not change the result.")]
+ImagesOption = Annotated[int, typer.Option("--images", min=0, help="partworld: number of training images.")]
+ValImagesOption = Annotated[int, typer.Option("--val-images", min=0, help="partworld: number of validation images.")]
+TestImagesOption = Annotated[int, typer.Option("--test-images", min=0, help="partworld: number of test images.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed of partworld, previews and questions.")]
 QuestionsOption = Annotated[
-    QuestionsName | None, typer.Option("--questions", help="generate: have a language model write more.")
+    Literal["generate"] | None, typer.Option("--questions", help="generate: by a language model, for part data sets.")
 ]
 EndpointOption = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="questions: an OpenAI-compatible server.")
+    str | None, typer.Option("--endpoint", metavar="URL", help="questions: URL of an OpenAI-compatible server.")
 ]
 LlmOption = Annotated[
-    str | None, typer.Option("--llm", metavar="NAME", help="questions: its model; without --endpoint, a local one.")
+    str | None,
+    typer.Option("--llm", metavar="NAME", help="questions: the model; without --endpoint a local one."),
 ]
-PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="questions: how many for each part.")]
+PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="questions: number for each part.")]
 
 
 def prepare_data(
@@ -73,42 +75,60 @@ def prepare_data(
 ) -> None:
     """Prepare data sets.
 
-    Each raw data set is read once and checked; what is damaged is named and left out. `partworld` is rendered, not
-    downloaded. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may be COCO
-    JSON, a Label Studio export (.json) or a folder of LabelMe files instead. A call that was interrupted goes on where
-    it was. The key of a server of --endpoint is read from OPENAI_API_KEY.
+    Without NAME: show what is under DATA_ROOT, prepare what is not prepared yet, and show how to get the rest; if there
+    is nothing, render PartWorld. Each raw data set is read once and checked; damaged items are left out and
+    listed. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may also be COCO
+    JSON, a Label Studio export (.json) or a folder of LabelMe files. An interrupted call resumes when it is repeated.
+    The API key of --endpoint is read from OPENAI_API_KEY.
     """
-    from cores_core.data.registry import DATASETS
+    from cores_core.data.survey import survey
 
+    states = survey(data_root)
     if show_list:
-        return _show_list(data_root)
+        return _show_list(states, data_root)
+    if not names and (download or questions is not None):
+        raise typer.BadParameter("name the data sets", param_hint="NAME")
     if not names:
-        raise typer.BadParameter("name a data set, or all; --list shows them", param_hint="NAME")
-    wanted = [name for name in DATASETS if name != RENDERED] if names == [ALL] else names
+        _show_states(states, data_root)
+    wanted = _choose_names(names or [], states, check)
     if questions is not None:
         return generate_questions(wanted, data_root, WriterChoice(endpoint, llm, per_part, seed))
     if download:
         fetch_all(wanted, data_root)
-    counts = {split: count for split, count in (("train", images), ("val", val_images), ("test", test_images)) if count}
-    left_out = 0
-    some = False
+    counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
+    left_out, some = 0, False
     for name in wanted:
         if check:
             outcomes = _check(name, data_root)
         elif name == RENDERED:
-            outcomes = _prepare_partworld(data_root, counts, seed, workers)
+            outcomes = (_prepare_partworld if names else _complete_partworld)(data_root, counts, seed, workers)
         else:
             outcomes = _prepare(name, data_root, workers)
-        some |= _show_outcomes(name, data_root, outcomes, is_optional=names == [ALL])
+        some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
         left_out += sum(len(outcome.left_out) for outcome in outcomes.values() if not isinstance(outcome, DataError))
         if preview is not None:
             _preview(name, data_root, preview, seed)
     if not some:
-        _show_list(data_root)
+        _show_list(survey(data_root), data_root)
         raise DataError(f"no data set under {data_root} could be used", hint="put one where the list above says")
+    if not names and not check:
+        _show_next(survey(data_root), data_root)
     if left_out:
-        where = "" if check else f", every item in {data_root}/prepared/NAME/report.json"
+        where = "" if check else f", all items in {data_root}/prepared/NAME/report.json"
         console.say(f"left out {left_out} in all; the reasons are above{where}", style="yellow")
+
+
+def _choose_names(names: "Sequence[str]", states: "Sequence[DatasetState]", check: bool) -> list[str]:
+    """The data sets of a call: those named, all that are downloaded, or without names all that are here."""
+    if names == [ALL]:
+        return [state.name for state in states if state.name != RENDERED and not state.name.startswith(CUSTOM)]
+    if names:
+        return list(names)
+    found = [state.name for state in states if state.found]
+    if not found and not check:
+        console.say(f"no data set is here: rendering {RENDERED}, a few minutes for the default number of images")
+        return [RENDERED]
+    return found
 
 
 def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> "Outcomes":
@@ -119,6 +139,19 @@ def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, wo
         return prepare_partworld(
             data_root, counts, seed, workers, lambda what, done: progress.advance(tasks[what], done)
         )
+
+
+def _complete_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> "Outcomes":
+    """Prepare the splits of PartWorld that are there, as they are, and render the others."""
+    from cores_core.data.survey import find_state
+
+    found = find_state(RENDERED, data_root).found
+    outcomes = _prepare(RENDERED, data_root, workers) if found else {}
+    missing = {split: count for split, count in counts.items() if split not in found}
+    try:
+        return {**outcomes, **_prepare_partworld(data_root, missing, seed, workers)}
+    except DataError as error:  # what is there is of another seed
+        return {**outcomes, **dict.fromkeys(missing, error)}
 
 
 def _prepare(name: str, data_root: Path, workers: int) -> "Outcomes":
@@ -132,12 +165,14 @@ def _prepare(name: str, data_root: Path, workers: int) -> "Outcomes":
 
 
 def _show_outcomes(name: str, data_root: Path, outcomes: "Outcomes", is_optional: bool) -> bool:
-    """Show what became of a data set; returns whether anything of it can be used, which one of `all` need not be."""
+    """Show the result of a data set. Returns whether it has usable images; a set that must have is an error without."""
     from cores_core.errors import MissingDataError
 
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, DataError)]
     if len(failures) == len(outcomes):
         if is_optional:
+            for failure in (f for f in failures if not isinstance(f, MissingDataError)):
+                console.say(f"{name}: {failure.message}", style="yellow")
             return False
         raise min(failures, key=lambda error: isinstance(error, MissingDataError))  # what is there, but wrong, first
     _show_reports(name, data_root, outcomes)
@@ -163,7 +198,7 @@ def _show_reports(name: str, data_root: Path, outcomes: "Outcomes") -> None:
 
 
 def _say_groups(start: str, pairs: "Sequence[tuple[str, str]]") -> None:
-    """A line for each text: how many items it is said of, and the first ones."""
+    """A line for each text: its number of items, and the first of them."""
     from cores_core.data.sources.reading import group_items
 
     for text, items in sorted(group_items(pairs).items(), key=lambda group: -len(group[1])):
@@ -201,20 +236,47 @@ def _preview(name: str, data_root: Path, count: int, seed: int) -> None:
         console.out.print(f"preview  {picture}")
 
 
-def _show_list(data_root: Path) -> None:
-    from cores_core.data.registry import DATASETS
-    from cores_core.data.store import store_path
-
-    rows, absent = [], []
-    for name, spec in DATASETS.items():
-        here = [split for split in spec.splits if not spec.missing(data_root, split)]
-        prepared = [split for split in spec.splits if store_path(data_root, name, split).is_file()]
-        rows.append((name, spec.group, *(" ".join(splits) or "-" for splits in (spec.splits, here, prepared))))
-        if len(here) < len(spec.splits) and name != RENDERED:
-            absent.append((name, " ".join(spec.layout), f"{spec.homepage} ({spec.licence})"))
+def _show_states(states: "Sequence[DatasetState]", data_root: Path) -> None:
+    rows = [
+        (s.name, s.spec.group, *(" ".join(splits) or "-" for splits in (s.spec.splits, s.found, s.prepared)))
+        for s in states
+    ]
     console.show_text_table(f"data sets under {data_root}", ("name", "group", "splits", "found", "prepared"), rows)
-    for name, places, homepage in absent:
-        console.out.print(f"{name}: {homepage}\n    {places}")
-    console.say(f"Get what you want to train on, put it where it belongs under {data_root}, then:")
-    console.say(f"    cores prepare-data NAME --data-root {data_root}")
-    console.say(f"Or begin with rendered scenes: cores prepare-data {RENDERED} --data-root {data_root}")
+
+
+def _show_list(states: "Sequence[DatasetState]", data_root: Path) -> None:
+    _show_states(states, data_root)
+    _show_absent(states, data_root)
+    console.say(f"To prepare what is under {data_root}, or to render {RENDERED} if there is nothing:")
+    console.say(f"    cores prepare-data --data-root {data_root}")
+
+
+def _show_absent(states: "Sequence[DatasetState]", data_root: Path) -> None:
+    """For each data set of which splits are not there: its origin, its paths, and the command that prepares it."""
+    from cores_core.data.survey import how_to_get
+
+    for state in states:
+        if not state.is_whole and state.name != RENDERED:
+            origin = f"{state.name}: {state.spec.homepage} ({state.spec.licence})"
+            lines = (origin, " ".join(state.layout(data_root)), how_to_get(state, data_root)[-1])
+            console.out.print("\n    ".join(lines))
+
+
+def _show_next(states: "Sequence[DatasetState]", data_root: Path) -> None:
+    """How to get what is not here, and the commands that use what is prepared."""
+    from cores_core.evaluate.benchmarks import BENCHMARKS
+
+    _show_absent(states, data_root)
+    prepared = {state.name: state.prepared for state in states if state.prepared}
+    own = [name for name in prepared if name.startswith(CUSTOM)]
+    commands = ["cores train"] if RENDERED in prepared else []
+    commands += [f'cores train --preset finetune --set "data=[{name}]"' for name in own]
+    if set(prepared) - {RENDERED, *own}:
+        commands.append("cores train --gpus 8")
+    for benchmark, spec in BENCHMARKS.items():
+        known = [name for name, splits in spec.data.items() if set(splits) & set(prepared.get(name, ()))]
+        commands += [f"cores eval {benchmark} --data {name}" for name in known[:1]]
+    commands += [f"cores eval custom --data {name}" for name in own if "val" in prepared[name]]
+    console.say(f"prepared under {data_root}: {', '.join(prepared)}. Next, for example:")
+    for command in commands:
+        console.say(f"    {command} --data-root {data_root}")

@@ -1,9 +1,8 @@
-"""What `cores prepare-data` does before it prepares: downloads, and questions that a language model writes."""
+"""Steps of `cores prepare-data` before data sets are read: downloads, and generation of questions."""
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +12,9 @@ from rich.progress import Progress, TaskID
 from cores_cli import console
 
 
-class QuestionsName(StrEnum):
-    """What to do about questions."""
-
-    generate = "generate"
-
-
 @dataclass(frozen=True)
 class WriterChoice:
-    """Who writes questions, how many for each part, and with which luck."""
+    """Question generator, number of questions for each part, random seed."""
 
     endpoint: str | None
     llm: str | None
@@ -30,7 +23,7 @@ class WriterChoice:
 
 
 def fetch_all(names: Sequence[str], data_root: Path) -> None:
-    """Fetch what may be fetched of these data sets, and say where to get the rest."""
+    """Download the archives of these data sets that need no login, and show where to get the rest."""
     from cores_core.data.archives import ARCHIVES
     from cores_core.data.download import fetch_archive
     from cores_core.data.registry import DATASETS
@@ -42,12 +35,12 @@ def fetch_all(names: Sequence[str], data_root: Path) -> None:
     for name in names:
         spec = DATASETS.get(name)
         if spec is not None and any(spec.missing(data_root, split) for split in spec.splits):
-            console.say(f"the rest of {name} is to be had from {spec.homepage} ({spec.licence})", style="yellow")
-            console.say(f"    it belongs to: {' '.join(spec.layout)}")
+            console.say(f"get the rest of {name} from {spec.homepage} ({spec.licence})", style="yellow")
+            console.say(f"    and put it at: {' '.join(f'{data_root}/{path}' for path in spec.layout)}")
 
 
 def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoice) -> None:
-    """Have questions written for the part sets among these names; `reasonpart` stands for both of its halves."""
+    """Generate questions for the part data sets among these names; `reasonpart` stands for both of its halves."""
     from cores_core.data.questions.generate import Assignment
     from cores_core.data.questions.generate import generate_questions as generate
     from cores_core.data.questions.topics import SETS, list_examples, list_topics, questions_path
@@ -55,11 +48,11 @@ def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoi
     from cores_core.locks import locked
 
     if choice.llm is None:
-        raise typer.BadParameter("which model writes them?", param_hint="--llm")
+        raise typer.BadParameter("name the model that writes the questions", param_hint="--llm")
     wanted = dict.fromkeys(part for name in names for part in (SETS[:2] if name == "reasonpart" else (name,)))
     unknown = [name for name in wanted if name not in SETS]
     if unknown:
-        raise typer.BadParameter(f"questions are written for reasonpart, {', '.join(SETS)}, not for {unknown[0]}")
+        raise typer.BadParameter(f"questions can be generated for reasonpart, {', '.join(SETS)}, not for {unknown[0]}")
     key = os.environ.get("OPENAI_API_KEY")
     writer = EndpointWriter(choice.endpoint, choice.llm, key) if choice.endpoint else LocalWriter(choice.llm)
     assignment = Assignment(choice.per_part, list_examples(), choice.seed)
@@ -71,8 +64,10 @@ def generate_questions(names: Sequence[str], data_root: Path, choice: WriterChoi
         rows = [("accepted", str(report.accepted)), *((f"refused: {why}", str(n)) for why, n in report.refused.items())]
         console.show_table(f"{path}", ("questions", "count"), rows)
         if report.short:
-            console.say(f"{len(report.short)} parts have too few, such as {report.short[0]}: call this again", "yellow")
-        console.say(f"they join the training questions with: cores prepare-data {name} --data-root {data_root}")
+            console.say(
+                f"{len(report.short)} parts have too few, such as {report.short[0]}: repeat the command", "yellow"
+            )
+        console.say(f"to add them to the training questions: cores prepare-data {name} --data-root {data_root}")
 
 
 def _advance(progress: Progress, task: TaskID) -> Callable[[str, int], None]:

@@ -1,4 +1,4 @@
-"""ARCHIVES: what of the data sets can be fetched without a login or a form, and where it comes from.
+"""ARCHIVES: files of the data sets that can be downloaded without a login or a form, with their mirrors.
 
 Sizes and SHA-256 digests are published by the owner, or by others who checked the same file:
 - COCO, ADE20K: the url_checksums of TensorFlow Datasets (https://github.com/tensorflow/datasets).
@@ -7,8 +7,8 @@ Sizes and SHA-256 digests are published by the owner, or by others who checked t
 - LLaVA-Instruct-150K: several who fetched it; a file that changes on the main branch is refused.
 - RefCOCO, RefCOCO+, RefCOCOg: several who fetched the same snapshots of the Internet Archive. Their first home went
   down in 2022 and is the second address.
-None was found for COCO-Stuff's label maps, refCLEF's annotations and its images: there the length that the server tells
-is checked, and the checksums inside the archive.
+None was found for COCO-Stuff's label maps, refCLEF's annotations and its images: there the length that the server
+states is checked, and the checksums inside the archive.
 
 Not here: Mapillary Vistas (a form), PartImageNet and ReasonSeg (Google Drive), and the annotations of PASCAL-Part,
 `train.json` and `val.json`, which VLPart's tools make from its .mat files: of pascal_part only the images are fetched.
@@ -32,7 +32,7 @@ def _coco(split: str, unpack_to: str, size: int, sha256: str) -> Archive:
 
 
 def _refer(name: str, time: str, size: int | None, sha256: str | None) -> Archive:
-    """`id_` asks the Internet Archive for the bytes as they were."""
+    """`id_` requests the unmodified bytes from the Internet Archive."""
     urls = (f"{_SNAPSHOT}{time}id_/{_UNC}{name}.zip", f"{_UNC}{name}.zip")
     return Archive(f"{name}.zip", urls, "refer_seg", size, sha256, ((f"{name}/", f"{name}/"),))
 

@@ -1,16 +1,16 @@
-"""Sharded, resumable preparation: worker processes read pieces of a split; finished pieces survive an interruption.
+"""Read a split in pieces, in several processes. A finished piece is kept, so an interrupted call resumes after it.
 
     <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.arrow    the records of a piece, as a store
-    <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.json     counts and hash; written last
+    <data root>/prepared/<name>/.<split>.pieces/<key>-<index>-of-<count>.json     its counts and digest; written last
 
-Finished pieces are concatenated in order to the split's store, whose bytes do not depend on the number of pieces.
+When all are done they are joined, in order, into the split's store; its bytes do not depend on the number of pieces.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -31,16 +31,17 @@ from cores_core.errors import DataError
 from cores_core.files import replacing, save_text
 from cores_core.signals import stop_signals_held
 
-TELL_EVERY = 0.1
-"""Seconds between progress updates."""
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two progress calls while workers read."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of a piece or split that was read.
+    """Counts of a split or piece.
 
     Attributes:
-        left_out: pairs of skipped item and reason. notes: pairs of item and the assumption with which it was read.
+        images, regions: numbers read. left_out: (item, reason) of what was left out.
+        notes: (item, assumption) of what was read by an assumption.
     """
 
     images: int
@@ -54,8 +55,8 @@ class Job:
     """A split to read in pieces.
 
     Attributes:
-        name, split, data_root: the split.
-        key: hash of annotations and version of the readers; pieces with another key are discarded.
+        name, split, data_root: as in `DATASETS`.
+        key: changes with the annotations and the readers; pieces with another key are outdated.
         count: number of pieces.
     """
 
@@ -91,15 +92,15 @@ class Job:
 
 
 def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> Tally:
-    """Read all unfinished pieces and write the split's store.
+    """Read the missing pieces and write the split's store.
 
     Args:
-        workers: number of processes; with 1, or a single unfinished piece, this process reads.
-        progress: called with the number of newly finished images, first with those of finished pieces.
+        workers: number of processes; with 1, or a single piece to read, this process reads.
+        progress: called with the number of further images done, several times a second; first with that of kept pieces.
 
     Raises:
-        DataError: the split as a whole cannot be read, or a worker process died.
-        OSError: a file cannot be written, e.g. because the disk is full.
+        DataError: the split cannot be read as a whole, or a process has died.
+        OSError: the disk is full or cannot be written.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -128,7 +129,7 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
 
 
 def _clear(job: Job) -> None:
-    """Remove everything except finished pieces of this job. The data set is locked, so no other process writes here."""
+    """Remove all files but finished pieces of this job. The data set is locked, so no other process writes here."""
     whole = [path for path in map(job.path, range(job.count)) if path.with_suffix(".json").is_file()]
     kept = {*whole, *(path.with_suffix(".json") for path in whole)}
     for path in job.folder.iterdir():
@@ -137,17 +138,17 @@ def _clear(job: Job) -> None:
 
 
 def _load_piece(job: Job, index: int) -> Tally | None:
-    """Counts of a piece finished by an earlier call; None if there is none or a file is damaged."""
+    """The counts of a finished piece; None if it is missing or damaged."""
     path = job.path(index)
     try:
-        told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if told["sha256"] != _digest(path):
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if found["sha256"] != _digest(path):
             return None
         job.open(index)
     except (OSError, ValueError, DataError):
         return None
-    left_out, notes = (tuple((item, text) for item, text in told[key]) for key in ("left_out", "notes"))
-    return Tally(told["images"], told["regions"], left_out, notes)
+    left_out, notes = (tuple((item, text) for item, text in found[key]) for key in ("left_out", "notes"))
+    return Tally(found["images"], found["regions"], left_out, notes)
 
 
 def _digest(path: Path) -> str:
@@ -155,14 +156,14 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_piece(job: Job, index: int, tell: Callable[[], None]) -> Tally:
+def _read_piece(job: Job, index: int, report: Callable[[], None]) -> Tally:
     spec, rejected, regions = find_dataset(job.name, job.data_root), Rejections(), 0
 
     def counted() -> Iterator[Record]:
         nonlocal regions
         for record in spec.read(job.data_root, spec.disk_name(job.split), rejected, Share(index, job.count)):
             regions += len(record.regions)
-            tell()
+            report()
             yield record
 
     path = job.path(index)
@@ -173,22 +174,22 @@ def _read_piece(job: Job, index: int, tell: Callable[[], None]) -> Tally:
 
 
 def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable[[int], None]) -> dict[int, Tally]:
-    """Read pieces in worker processes. On any error, all workers are terminated."""
+    """Read pieces in worker processes; none is left running after an error or interrupt."""
     context = get_context("spawn")
-    done = context.RawArray("q", job.count)  # finished images per piece; one writer each, so no lock is needed
-    leash, end_of_leash = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), context, _start_worker, (done, leash))
+    done = context.RawArray("q", job.count)  # images of each piece; each entry has one writer, so it needs no lock
+    alive, parent_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), context, _start_worker, (done, alive))
     tallies: dict[int, Tally] = {}
-    told = 0
+    reported = 0
     try:
         with stop_signals_held():
             tasks = {pool.submit(_work, job, index): index for index in waiting}
         running = set(tasks)
         while running:
-            finished, running = wait(running, TELL_EVERY, FIRST_COMPLETED)
+            finished, running = wait(running, PROGRESS_INTERVAL, FIRST_COMPLETED)
             tallies |= {tasks[task]: task.result() for task in finished}
-            told, before = sum(done), told
-            progress(told - before)
+            reported, before = sum(done), reported
+            progress(reported - before)
         pool.shutdown()
     except BrokenProcessPool as error:
         raise DataError(
@@ -196,65 +197,42 @@ def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable
             hint="run the command again to resume; if memory was short, with fewer --workers",
         ) from error
     finally:
-        end_of_leash.close()
+        parent_end.close()
         pool.shutdown(cancel_futures=True)
-        leash.close()
+        alive.close()
     return tallies
 
 
 _done: Any = None
-"""In a worker: number of finished images per piece, in memory shared with the parent."""
+"""In a worker: number of images read of each piece, in memory shared with the parent."""
 
 
-def _start_worker(done: Any, leash: Connection) -> None:
+def _start_worker(done: Any, alive: Connection) -> None:
     global _done
     _done = done
-    Thread(target=_die_with_parent, args=(leash,), daemon=True).start()
+    Thread(target=_exit_with_parent, args=(alive,), daemon=True).start()
 
 
-def _die_with_parent(leash: Connection) -> None:
-    """Exit immediately when the parent closes its end of the pipe, which it also does by dying."""
-    leash.poll(None)
+def _exit_with_parent(alive: Connection) -> None:
+    """End this process at once when the parent closes its end of the pipe, or dies."""
+    alive.poll(None)
     os._exit(1)
 
 
 def _work(job: Job, index: int) -> Tally:
-    def tell() -> None:
+    def report() -> None:
         _done[index] += 1
 
-    return _read_piece(job, index, tell)
+    return _read_piece(job, index, report)
 
 
 def _join(job: Job) -> None:
-    with pa.OSFile(str(job.path(0))) as first:
-        schema = pa.ipc.open_file(first).schema
+    """Write the pieces as one store, in full batches but for the last, by which `Store` finds row `i`."""
+    table = pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(job.path(i)))).read_all() for i in range(job.count))
     with (
         replacing(store_path(job.data_root, job.name, job.split)) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
+        pa.ipc.new_file(sink, table.schema) as writer,
     ):
-        for batch in _regroup(_batches(job)):
-            writer.write_batch(batch)
-
-
-def _batches(job: Job) -> Iterator[Any]:
-    for index in range(job.count):
-        with pa.OSFile(str(job.path(index))) as file:
-            reader = pa.ipc.open_file(file)
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-
-
-def _regroup(batches: Iterable[Any]) -> Iterator[Any]:
-    """Regroup rows into batches of `ROWS_PER_BATCH`, except the last, as `Store` needs for access in O(1)."""
-    held: list[Any] = []
-    rows = 0
-    for batch in batches:
-        start = 0
-        while start < batch.num_rows:
-            held.append(batch.slice(start, ROWS_PER_BATCH - rows))
-            start, rows = start + held[-1].num_rows, rows + held[-1].num_rows
-            if rows == ROWS_PER_BATCH:
-                yield pa.concat_batches(held)
-                held, rows = [], 0
-    if held:
-        yield pa.concat_batches(held)
+        for start in range(0, len(table), ROWS_PER_BATCH):
+            writer.write_table(table.slice(start, ROWS_PER_BATCH).combine_chunks())

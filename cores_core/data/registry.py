@@ -78,10 +78,13 @@ class DatasetSpec:
         """Annotation files and folders of a split."""
         return [data_root / path.format(split=self.disk_name(split)) for path in self.annotations]
 
+    def paths(self, split: str) -> list[str]:
+        """Annotations, then images of a split, relative to the data root."""
+        return [path.format(split=self.disk_name(split)) for path in (*self.annotations, *self.images)]
+
     def missing(self, data_root: Path, split: str) -> list[Path]:
         """Paths of a split that do not exist."""
-        images = [data_root / path.format(split=self.disk_name(split)) for path in self.images]
-        return [path for path in (*self.annotation_paths(data_root, split), *images) if not path.exists()]
+        return [data_root / path for path in self.paths(split) if not (data_root / path).exists()]
 
 
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:

@@ -1,17 +1,14 @@
 """The table of benchmarks: data sets, which queries are asked, and which scores are reported.
 
 ReasonSeg asks the first text of each image (as in the releases), ReasonPart the fixed question of each part category,
-part data sets their first phrase, and referring data sets all expressions.
+part data sets their first phrase, and referring data sets all expressions. Must not import slow libraries: the command
+line reads this file for its help.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
-
-from cores_core.data.store import Record, Region, Store
-from cores_core.evaluate.targets import Target
-from cores_core.sample import Query
 
 Asked = Literal["first", "phrase", "all"]
 """Which queries of a region are asked: its first one, its first phrase, or all."""
@@ -25,7 +22,8 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        title: displayed name.
+        title: its name in tables and reports.
+        summary: its task and scores, in one line for the command's help.
         data: splits by data set; the first data set is the default. Empty: all other data sets.
         kinds: kinds of regions that are asked about ("part", "object").
         asked: which of their queries.
@@ -33,6 +31,7 @@ class Benchmark:
     """
 
     title: str
+    summary: str
     data: Mapping[str, tuple[str, ...]]
     kinds: tuple[str, ...]
     asked: Asked
@@ -45,6 +44,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
         "reasonseg": Benchmark(
             title="ReasonSeg",
+            summary="ReasonSeg: questions that need reasoning, the first text of each image. gIoU and cIoU.",
             data={"reasonseg": ("val", "test")},
             kinds=("object",),
             asked="first",
@@ -52,6 +52,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "reasonpart": Benchmark(
             title="ReasonPart",
+            summary="ReasonPart: a question that needs reasoning about each part of an object. gIoU, cIoU, mIoU.",
             data={"reasonpart": ("partimagenet", "pascal_part"), "partworld": ("test", "val")},
             kinds=("part",),
             asked="first",
@@ -59,6 +60,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "parts": Benchmark(
             title="Part segmentation",
+            summary="Part segmentation by name (PartImageNet, PASCAL-Part, PACO). mIoU over categories.",
             data={
                 "partimagenet": ("val",),
                 "pascal_part": ("val",),
@@ -71,6 +73,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "referring": Benchmark(
             title="Referring segmentation",
+            summary="Referring expressions (RefCOCO/+/g, refCLEF, gRefCOCO). cIoU, gIoU, Pr@X, N-acc, T-acc.",
             data={
                 "refcoco": _UNC,
                 "refcoco+": _UNC,
@@ -84,6 +87,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "custom": Benchmark(
             title="Your own data",
+            summary="Your own data, custom/<name>: every question about every target.",
             data={},
             kinds=("part", "object"),
             asked="all",
@@ -96,32 +100,3 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
 def benchmark_of(data: str) -> str:
     """Name of the first benchmark for a data set; "custom" if there is none."""
     return next((name for name, benchmark in BENCHMARKS.items() if data in benchmark.data), "custom")
-
-
-def list_targets(store: Store, index: int, benchmark: Benchmark) -> list[Target]:
-    """All queries of a benchmark about one image of a store, given by its row index."""
-    record = store[index]
-    return [
-        Target(
-            id=f"{store.name}/{store.split}/{index}.{number}.{asked}",
-            image=record.image,
-            category=region.category,
-            question=query.text,
-            is_sentence=query.is_sentence,
-            target=region.mask,
-            ignore=region.ignore,
-        )
-        for number, region in _regions(record, benchmark.kinds)
-        for asked, query in _queries(region, benchmark.asked)
-    ]
-
-
-def _regions(record: Record, kinds: Sequence[str]) -> Iterator[tuple[int, Region]]:
-    return ((number, region) for number, region in enumerate(record.regions) if region.kind in kinds)
-
-
-def _queries(region: Region, asked: Asked) -> list[tuple[int, Query]]:
-    queries = list(enumerate(region.queries))
-    if asked == "phrase":
-        queries = [(number, query) for number, query in queries if not query.is_sentence] or queries
-    return queries if asked == "all" else queries[:1]

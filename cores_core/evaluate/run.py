@@ -15,18 +15,19 @@ from typing import Any
 import torch
 from torch import distributed
 
+from cores_core.choices import Protocol
 from cores_core.data.store import Store
 from cores_core.errors import DataError
-from cores_core.evaluate.benchmarks import BENCHMARKS, Benchmark, list_targets
+from cores_core.evaluate.benchmarks import BENCHMARKS, Benchmark
 from cores_core.evaluate.items import Item, item_row, parse_item
 from cores_core.evaluate.results import Evaluation
-from cores_core.evaluate.targets import Target
+from cores_core.evaluate.targets import Target, list_targets
 from cores_core.images import load_image
 from cores_core.journal import Journal
 from cores_core.masks import binarize, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.inference import Protocol, Segmentation, segment_image
+from cores_core.model.inference import Segmentation, segment_image
 from cores_core.model.source import ModelSource
 from cores_core.pool import Progress, run_shares
 from cores_core.runtime import Group, read_ahead

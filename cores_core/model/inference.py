@@ -8,7 +8,6 @@ Only answers that differ are decoded token by token.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cores_core import prompts
+from cores_core.choices import Protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
@@ -23,9 +23,6 @@ from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Features, upsample_masks
 from cores_core.runtime import run_beside
 from cores_core.sample import ImageSize, Query, RgbImage, Sample
-
-Protocol = Literal["generated", "given"]
-"""How the answer text is obtained: decoded by the model, or the template (teacher-forced)."""
 
 QUERIES_AT_ONCE = 16
 """Questions per forward pass, to bound memory. A constant, so that masks do not depend on any setting."""

@@ -11,17 +11,16 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from cores_core.choices import Quantization
 from cores_core.errors import ConfigError
 from cores_core.model.cores import CoresModel
 from cores_core.model.mllm import Mllm
 from cores_core.model.weights.transformers_io import without_progress
 
-Quantization = Literal["4bit", "8bit"]
 BITS: Mapping[str, float] = {"4bit": 4.5, "8bit": 8}
 """Bits per weight; in 4bit, each block of 64 weights also has a scale."""
 QUANTIZED = "language model"

@@ -12,9 +12,10 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from cores_core import prompts
+from cores_core.choices import Quantization
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
-from cores_core.model.placement import BITS, QUANTIZED, Quantization
+from cores_core.model.placement import BITS, QUANTIZED
 from cores_core.model.sams.attention import QUERIES
 from cores_core.model.sams.hub import hub_block_numbers
 from cores_core.model.weights.stand_in import SOURCE

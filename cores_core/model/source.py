@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from cores_core.choices import Quantization
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint, LoadOptions, load_checkpoint
-from cores_core.model.placement import Placement, Quantization, check_placement, place_model
+from cores_core.model.placement import Placement, check_placement, place_model
 from cores_core.prompts import Conversation
 from cores_core.runtime import resolve_device, resolve_dtype
 

@@ -31,6 +31,7 @@ from cores_core.model.tokenizer import Tokenizer
 from cores_core.model.weights.pretrained import read_base
 from cores_core.settings import find_changes, load_config
 from cores_core.train.history import find_data_changes, save_history
+from cores_core.train.needs import check_needs
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""
@@ -73,6 +74,7 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
     Raises:
         CoresError: the data is not prepared, the folder is taken, there is nothing to resume or to start from.
     """
+    check_needs(job.config, job.data_root, resume)
     open_stores(job)
     if job.config.train.wandb is not None and find_spec("wandb") is None:
         raise ConfigError("`train.wandb` needs Weights & Biases", hint="pip install wandb, or leave it out")

@@ -1,8 +1,13 @@
 """`cores checkpoint`: what a model holds, and its way from one format to another."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
+import torch
+from bases import save_sam
+from safetensors.torch import load_file, save_file
 
 from cores_core.masks import decode_rle
 
@@ -54,3 +59,30 @@ def test_a_model_that_cannot_be_exported_says_why(cli, model_folder, tmp_path):
     outcome = cli("checkpoint", "export", model_folder, tmp_path / "out")
     assert outcome.code == 1
     assert "tokenizer" in outcome.stderr
+
+
+def test_the_command_makes_a_base_that_training_accepts(cli, shared: Path, tmp_path: Path) -> None:
+    release = shared / "golden/cores_mask/model"
+    own = {
+        name: tensor.half()
+        for name, tensor in load_file(release / "model.safetensors").items()
+        if name.startswith(("model.layers.", "model.norm.", "model.embed_tokens.", "lm_head.", "model.mm_projector."))
+    }
+    known = {name: torch.full_like(tensor, 0.5) for name, tensor in own.items() if "mm_projector" not in name}
+    for folder, weights in (("base", known), ("delta", {n: t - known.get(n, 0) for n, t in own.items()})):
+        (tmp_path / folder).mkdir()
+        save_file(weights, tmp_path / folder / "model.safetensors")
+    for name in ("config.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json"):
+        shutil.copyfile(release / name, tmp_path / "delta" / name)
+    shutil.copytree(release / "clip", tmp_path / "delta/clip")
+    made = tmp_path / "made"
+    outcome = cli("checkpoint", "apply-delta", tmp_path / "delta", tmp_path / "base", made)
+    assert outcome.code == 0, outcome.stderr
+    shutil.copytree(release / "clip", made / "clip")
+    sam = save_sam(tmp_path / "sam.pth")
+    planned = cli("train", "--preset", "cores-7b", "--mllm", made, "--sam", sam, "--plan")
+    assert planned.code == 0, planned.stderr
+    assert "published sizes" not in planned.stdout
+    again = cli("checkpoint", "apply-delta", tmp_path / "delta", tmp_path / "base", made)
+    assert again.code == 1
+    assert "already exists" in again.stderr

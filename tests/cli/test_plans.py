@@ -40,7 +40,7 @@ def test_every_preset_is_planned_with_nothing_present(cli, name):
     shown = words(outcome.stdout)
     assert "tokens per image" in shown
     assert "fits 24 GB" in shown
-    assert "that train" in shown
+    assert "trainable" in shown
     assert shown.count(PUBLISHED) == (2 if name in WITH_BASE else 0)
     assert list(Path().iterdir()) == []
 
@@ -96,6 +96,64 @@ def test_a_training_never_takes_published_sizes(cli, partworld_root, tmp_path):
     assert outcome.code == 1
     assert "Qwen/Qwen3-VL-4B-Instruct" in outcome.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch answers on a machine with eight GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_with_gpus_the_papers_model_is_planned_and_all_that_is_missing_is_listed(cli):
+    outcome = cli("train", "--gpus", 8)
+    assert outcome.code == 1
+    assert "training cores-7b" in outcome.stdout
+    assert "8 processes" in words(outcome.stdout)
+    assert "runs/cores-7b" in outcome.stderr
+    config = load_config("cores-7b")
+    assert "missing for this training (12)" in outcome.stderr
+    assert all(f"data set {name}\n" in outcome.stderr for name in config.data)
+    assert "cores prepare-data refcoco --data-root data --download" in outcome.stderr
+    assert "data/reason_seg/ReasonSeg/{train,val,test}" in outcome.stderr
+    assert "cores checkpoint apply-delta liuhaotian/LLaVA-Lightning-7B-delta-v1-1" in outcome.stderr
+    assert "SAM vit_h" in outcome.stderr
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_more_gpus_than_there_are_names_both_numbers(cli):
+    outcome = cli("train", "--gpus", 9)
+    assert outcome.code == 1
+    assert outcome.stderr.startswith("error: --gpus 9: this machine has 8 CUDA GPUs")
+    assert "--gpus 8" in outcome.stderr
+
+
+def test_without_gpus_what_would_run_is_named(cli, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    outcome = cli("train", "--gpus", 8)
+    assert outcome.code == 1
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith("error: --gpus 8: this machine has 0 CUDA GPUs")
+    assert "`cores train` trains the small preset `tiny` on" in outcome.stderr
+    assert cli("train", "--gpus", 8, "--plan").code == 0
+
+
+def test_without_options_it_is_said_what_trains(cli):
+    outcome = cli("train", "--device", "cpu")
+    assert outcome.code == 1
+    assert "training tiny on cpu: 10000 steps of 12 images of partworld in data; output: runs/tiny" in outcome.stderr
+    assert "for photographs: cores train --gpus N" in outcome.stderr
+    assert "cores prepare-data partworld --data-root data" in outcome.stderr
+
+
+def test_a_base_that_is_published_as_a_delta_says_how_it_is_made(cli):
+    outcome = cli("train", "--preset", "cores-7b", "--mllm", "models/LLaVA-Lightning-7B-v1-1", "--plan")
+    assert outcome.code == 1
+    command = "cores checkpoint apply-delta liuhaotian/LLaVA-Lightning-7B-delta-v1-1 huggyllama/llama-7b"
+    assert f"{command} models/LLaVA-Lightning-7B-v1-1" in outcome.stderr
 
 
 def test_the_sizes_of_segment_anything_are_those_of_its_own_builders():

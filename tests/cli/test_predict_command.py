@@ -3,6 +3,7 @@
 import copy
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -66,6 +67,17 @@ def test_json_prints_one_object_a_question_that_agrees_with_the_files(cli, pictu
         assert 0 <= row["score"] <= 1
         assert row["answer"] == "It appears on [LOC]. It is [SEG]."
         assert json.loads((tmp_path / "out" / f"picture.{number}.json").read_text(encoding="utf-8")) == row
+
+
+def test_the_embedded_model_names_one_for_photographs_and_others_do_not(cli, picture, model_folder, tmp_path):
+    outcome = ask(cli, picture, "Which one's the tail?", "--json", model="tiny", out=tmp_path)
+    (note,) = [line for line in outcome.stderr.splitlines() if "photographs" in line]
+    assert note.startswith("note: `tiny` knows drawn PartWorld scenes only")
+    _, _, command = note.partition("photographs: ")
+    assert shlex.split(command)[:4] == ["cores", "predict", str(picture), "Which one's the tail?"]
+    assert "--model xinlai/LISA-7B-v1-explanatory" in command
+    assert len(outcome.stdout.splitlines()) == 1
+    assert "photographs" not in ask(cli, picture, "Which one?", model=model_folder, out=tmp_path).stderr
 
 
 def test_command_and_python_api_agree(cli, picture, model_folder, tmp_path):

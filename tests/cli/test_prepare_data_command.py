@@ -22,20 +22,20 @@ def own(tmp_path):
     return tmp_path
 
 
-def test_the_list_tells_where_everything_belongs(cli, tmp_path):
+def test_the_list_shows_where_everything_belongs(cli, tmp_path):
     outcome = cli("prepare-data", "--list", "--data-root", tmp_path)
     assert outcome.code == 0
     assert "partworld" in outcome.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--check",)])
-def test_all_on_an_empty_root_tells_what_to_do_next(cli, tmp_path, options):
+def test_all_on_an_empty_root_shows_what_to_do_next(cli, tmp_path, options):
     outcome = cli("prepare-data", "all", "--data-root", tmp_path, *options)
     assert outcome.code == 1
     assert f"no data set under {tmp_path} could be used" in outcome.stderr
     assert "refcoco: https://github.com/lichengunc/refer" in outcome.stdout
     assert "refer_seg/refcoco/refs(unc).p" in outcome.stdout
-    assert "cores prepare-data NAME" in outcome.stderr
+    assert f"cores prepare-data refcoco --data-root {tmp_path} --download" in outcome.stdout
     assert not (tmp_path / "prepared").exists()
 
 
@@ -118,5 +118,73 @@ def test_an_unknown_name_is_one_error(cli, tmp_path, name):
     assert "--list" in outcome.stderr
 
 
-def test_no_name_is_wrong_usage(cli):
-    assert cli("prepare-data").code == 2
+FEW = ("--images", 2, "--val-images", 1, "--test-images", 1, "--workers", 1)
+
+
+def test_without_a_name_on_an_empty_root_partworld_is_rendered_and_the_next_commands_work(cli, tmp_path, model_folder):
+    outcome = cli("prepare-data", "--data-root", tmp_path, *FEW)
+    assert outcome.code == 0
+    assert [len(Store(tmp_path, "partworld", split)) for split in ("train", "val", "test")] == [2, 1, 1]
+    assert "no data set is here: rendering partworld" in outcome.stderr
+    assert "cores prepare-data refcoco --data-root" in outcome.stdout  # how to get the rest
+    assert "https://www.mapillary.com/dataset/vistas" in outcome.stdout
+    command = f"cores eval reasonpart --data partworld --data-root {tmp_path}"
+    assert f"cores train --data-root {tmp_path}" in outcome.stderr
+    assert command in outcome.stderr
+    assert cli(*command.split()[1:], "--model", model_folder, "--protocol", "given").code == 0
+
+
+def test_without_a_name_what_is_here_is_prepared_and_nothing_else(cli, own):
+    outcome = cli("prepare-data", "--data-root", own)
+    assert outcome.code == 0
+    assert len(Store(own, "custom/fish", "train")) == 1
+    assert not (own / "partworld").exists()
+    assert 'cores train --preset finetune --set "data=[custom/fish]"' in outcome.stderr
+    path = own / "prepared/custom/fish/train.arrow"
+    first = path.stat().st_mtime_ns
+    assert cli("prepare-data", "--data-root", own).code == 0
+    assert path.stat().st_mtime_ns == first
+
+
+def test_without_a_name_splits_that_an_interrupt_left_out_are_rendered(cli, tmp_path):
+    cli("prepare-data", "--data-root", tmp_path, *FEW)
+    (tmp_path / "partworld/test.json").unlink()
+    (tmp_path / "prepared/partworld/val.arrow").unlink()
+    (tmp_path / "prepared/partworld/test.arrow").unlink()
+    path = tmp_path / "prepared/partworld/train.arrow"
+    first = path.stat().st_mtime_ns
+    assert cli("prepare-data", "--data-root", tmp_path, *FEW, "--images", 9).code == 0
+    assert [len(Store(tmp_path, "partworld", split)) for split in ("train", "val", "test")] == [2, 1, 1]
+    assert path.stat().st_mtime_ns == first
+
+
+def test_without_a_name_partworld_of_another_seed_is_kept(cli, tmp_path):
+    cli("prepare-data", "partworld", "--data-root", tmp_path, *FEW, "--seed", 5, "--test-images", 0)
+    outcome = cli("prepare-data", "--data-root", tmp_path, *FEW, "--val-images", 40)
+    assert outcome.code == 0
+    assert len(Store(tmp_path, "partworld", "val")) == 1
+
+
+def test_without_a_name_a_damaged_set_stops_no_other_and_is_named(cli, own):
+    folder = own / "custom/bird"
+    folder.mkdir()
+    (folder / "train.json").write_text("{")
+    outcome = cli("prepare-data", "--data-root", own)
+    assert outcome.code == 0
+    assert "custom/bird: " in outcome.stderr
+    assert len(Store(own, "custom/fish", "train")) == 1
+
+
+def test_without_a_name_a_check_writes_nothing(cli, own, tmp_path):
+    assert cli("prepare-data", "--check", "--data-root", own).code == 0
+    assert not (own / "prepared").exists()
+    outcome = cli("prepare-data", "--check", "--data-root", tmp_path / "empty")
+    assert outcome.code == 1
+    assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize("options", [("--download",), ("--questions", "generate", "--llm", "any")])
+def test_downloads_and_questions_need_names(cli, tmp_path, options):
+    outcome = cli("prepare-data", "--data-root", tmp_path, *options)
+    assert outcome.code == 2
+    assert "name the data sets" in outcome.stderr

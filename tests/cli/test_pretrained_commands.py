@@ -39,7 +39,7 @@ def test_a_training_is_planned(cli, preset, partworld_root, tmp_path):
     run = tmp_path / "run"
     outcome = cli("train", "--preset", preset, "--data-root", partworld_root, "--output", run, "--plan")
     assert outcome.code == 0
-    assert "that train" in outcome.stdout
+    assert "trainable" in outcome.stdout
     assert "optimiser" in outcome.stdout
     assert not run.exists()
 
@@ -49,7 +49,7 @@ def test_a_prediction_is_planned_without_a_picture(cli, model_folder):
     assert outcome.code == 0
     assert "SAM image encoder" in outcome.stdout
     assert "activations" in outcome.stdout
-    assert "that train" not in outcome.stdout
+    assert "trainable" not in outcome.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("picture.jpg",)])

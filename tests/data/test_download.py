@@ -1,4 +1,4 @@
-"""Downloads from a real server that has faults, and archives that mean harm."""
+"""Downloads from a real server with faults, and harmful archives."""
 
 import hashlib
 import io
@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cores_core.data.archives import ARCHIVES
-from cores_core.data.download import Archive, Patience, fetch_archive
+from cores_core.data.download import Archive, RetryPolicy, fetch_archive
 from cores_core.data.registry import DATASETS
 from cores_core.errors import DataError
 
-QUICK = Patience(tries=3, pause=0.001, timeout=0.3)
+QUICK = RetryPolicy(attempts=3, pause=0.001, timeout=0.3)
 BYTES = random.Random(0).randbytes(200_000)
 LIMIT = 65_536
 WITH_LITTLE_ROOM = """
@@ -113,6 +114,22 @@ def elsewhere(handler: Handler) -> None:
     handler.wfile.write(BYTES[:130_000])
 
 
+def short_range(handler: Handler) -> None:
+    """A part of the range that was asked for, as RFC 9110 permits."""
+    handler.send_response(206)
+    handler.send_header("Content-Range", "bytes 70000-99999/200000")
+    handler.send_header("Content-Length", "30000")
+    handler.end_headers()
+    handler.wfile.write(BYTES[70_000:100_000])
+
+
+def without_length(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(BYTES)
+    handler.close_connection = True
+
+
 def redirect(where: str) -> Fault:
     def go(handler: Handler) -> None:
         handler.send_response(302)
@@ -146,16 +163,16 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def fetch(archive: Archive, root: Path, patience: Patience = QUICK) -> int:
+def fetch(archive: Archive, root: Path, retry: RetryPolicy = QUICK) -> int:
     """Fetch it, and give what progress summed up to."""
     told: list[int] = []
-    fetch_archive(archive, root, told.append, patience)
+    fetch_archive(archive, root, told.append, retry)
     return sum(told)
 
 
-def failure(archive: Archive, root: Path, patience: Patience = QUICK) -> str:
+def failure(archive: Archive, root: Path, retry: RetryPolicy = QUICK) -> str:
     with pytest.raises(DataError) as caught:
-        fetch(archive, root, patience)
+        fetch(archive, root, retry)
     assert caught.value.hint
     return caught.value.message
 
@@ -216,8 +233,8 @@ def test_a_server_that_ignores_ranges_starts_anew(web: Web, tmp_path: Path) -> N
 def test_a_server_that_always_breaks_off_at_the_same_place_is_left(web: Web, tmp_path: Path) -> None:
     web.files["a.bin"] = BYTES
     web.faults["a.bin"] = [partial(answer, stop=70_000, ranges=False)] * 20
-    assert "cut off after 70,000 of 200,000 bytes" in failure(plain(web), tmp_path)
-    assert len(web.asked) == 1 + QUICK.tries
+    assert "received 70000 bytes, expected 200000" in failure(plain(web), tmp_path)
+    assert len(web.asked) == 1 + QUICK.attempts
 
 
 def test_bytes_that_were_not_asked_for_are_not_taken(web: Web, tmp_path: Path) -> None:
@@ -226,6 +243,27 @@ def test_bytes_that_were_not_asked_for_are_not_taken(web: Web, tmp_path: Path) -
     fetch(plain(web), tmp_path)
     assert web.ranges("a.bin") == [None, "bytes=70000-", "bytes=70000-"]
     assert (tmp_path / "there/a.bin").read_bytes() == BYTES
+
+
+def test_a_server_may_send_less_than_the_range(web: Web, tmp_path: Path) -> None:
+    web.files["a.bin"] = BYTES
+    web.faults["a.bin"] = [partial(answer, stop=70_000), short_range]
+    assert fetch(plain(web), tmp_path) == len(BYTES)
+    assert web.ranges("a.bin") == [None, "bytes=70000-", "bytes=100000-"]
+    assert (tmp_path / "there/a.bin").read_bytes() == BYTES
+
+
+def test_a_server_may_state_no_length(web: Web, tmp_path: Path) -> None:
+    web.faults["a.bin"] = [without_length]
+    assert fetch(plain(web), tmp_path) == len(BYTES)
+    assert (tmp_path / "there/a.bin").read_bytes() == BYTES
+
+
+@pytest.mark.parametrize("proxy", ["gopher://127.0.0.1:1", "http://127.0.0.1:x"])
+def test_a_proxy_that_cannot_be_used_is_one_error(monkeypatch: Any, web: Web, tmp_path: Path, proxy: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    assert "cannot use the proxy of the environment" in failure(plain(web), tmp_path)
+    assert web.asked == []
 
 
 def test_a_file_that_changed_in_between_starts_anew(web: Web, tmp_path: Path) -> None:
@@ -286,8 +324,8 @@ def test_redirects_are_followed_and_keep_the_range(web: Web, tmp_path: Path) -> 
     assert web.ranges("b") == [None, "bytes=40000-"]
 
 
-@pytest.mark.parametrize("where", ["ftp://127.0.0.1/a", "file:///etc/passwd", "data:,a"])
-def test_a_redirect_that_leaves_http_is_refused(web: Web, tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("where", ["ftp://127.0.0.1/a", "file:///etc/passwd", "data:,a", "http://a..b"])
+def test_a_redirect_that_leads_nowhere_is_refused(web: Web, tmp_path: Path, where: str) -> None:
     web.faults["a.bin"] = [redirect(where)] * 3
     failure(plain(web), tmp_path)
     assert not (tmp_path / "there").exists()

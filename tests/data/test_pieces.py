@@ -1,4 +1,4 @@
-"""A split is read in pieces: the same bytes however many there are, and what was cut off goes on where it was."""
+"""A split is read in pieces: its bytes do not depend on their number, and an interrupted call is resumed."""
 
 import json
 import os

@@ -14,10 +14,11 @@ import pytest
 
 from cores_core.data.store import Store
 from cores_core.errors import DataError
-from cores_core.evaluate.benchmarks import BENCHMARKS, list_targets
+from cores_core.evaluate.benchmarks import BENCHMARKS
 from cores_core.evaluate.items import Item, load_items
 from cores_core.evaluate.results import Evaluation, load_evaluation, save_evaluation
 from cores_core.evaluate.run import EvalJob, evaluate, list_all_targets, run_evaluation
+from cores_core.evaluate.targets import list_targets
 from cores_core.journal import Journal
 from cores_core.masks import decode_rle
 from cores_core.metrics import measure_overlap

@@ -1,10 +1,10 @@
-"""Have a language model write ReasonPart questions: ask, check, ask again, and keep what is done.
+"""Generate ReasonPart questions with a language model: request, check, request again, append to a file.
 
-One row of JSON a topic: `{"topic", "questions", "refused": {reason: count}, "model"}`, appended as soon as the topic is
-done, so that a call that was cut off goes on where it was. Of two rows for one topic the later counts.
+One JSON row for each topic, `{"topic", "questions", "refused": {reason: count}, "model"}`, is appended as soon as the
+topic is done, so that an interrupted call can be resumed. Of two rows for one topic the later counts.
 
 Source: CoReS (arXiv:2404.05673), appendix C: in-context learning with ChatGPT to generate questions about categories.
-Deviation: its prompt was never published, this one is ours, for any model; what names its answer is refused.
+Deviation: its prompt was never published; this one is ours, and questions that name their answer are refused.
 """
 
 import json
@@ -25,13 +25,13 @@ from cores_core.errors import ConfigError, DataError
 from cores_core.files import save_text, writing_hint
 
 ROUNDS = 8
-"""How often a topic is asked for before it is left short."""
-FEWEST_ASKED = 5
-"""A model that is asked for a single question gives the same one each time."""
-MOST_WORDS = 40
+"""Maximum number of requests for a topic."""
+MIN_REQUESTED = 5
+"""Questions of one request; asked for a single one, a model repeats itself."""
+MAX_WORDS = 40
 
 Progress = Callable[[str, int], None]
-"""Called with the key of a topic and how many questions more it has, those of earlier calls included."""
+"""Called with the key of a topic and its number of further questions, those of earlier calls included."""
 
 _Row = dict[str, Any]
 _MARKUP = re.compile(r"[<>\[\]{}|\\*`_#]")
@@ -43,7 +43,7 @@ _ODD_PLURALS = {"foot": "feet", "tooth": "teeth"}
 
 @dataclass(frozen=True)
 class Topic:
-    """What questions are to ask for.
+    """The answer that questions are to have.
 
     Attributes:
         key: its name in the file, such as "partimagenet: Fish Tail".
@@ -63,10 +63,10 @@ class Topic:
 
 @dataclass(frozen=True)
 class Assignment:
-    """How many questions each topic gets, after which examples.
+    """Number of questions for each topic, and the examples in the prompt.
 
     Attributes:
-        per_topic: questions to be accepted. examples: good questions for other topics. seed: of all luck.
+        per_topic: questions to be accepted. examples: good questions for other topics. seed: random seed.
     """
 
     per_topic: int
@@ -80,10 +80,10 @@ class Assignment:
 
 @dataclass(frozen=True)
 class GenerationReport:
-    """What the file holds for the topics that were asked for.
+    """Counts over the requested topics, as the file holds them.
 
     Attributes:
-        accepted: questions. refused: texts, for each reason. short: keys of topics with too few questions.
+        accepted: number of questions. refused: number of texts by reason. short: keys of topics with too few questions.
     """
 
     accepted: int
@@ -110,26 +110,26 @@ def build_messages(topic: Topic, examples: Mapping[Topic, Sequence[str]], count:
 
 
 def parse_questions(text: str) -> list[str]:
-    """Find the questions in an answer: JSON, or one a line; without thoughts, numbers, bullets and quotes.
+    """Extract questions from JSON or lines, without reasoning (<think>), numbers, bullets and quotes.
 
-    Lines that are no questions are given as well, for `check_question` to refuse.
+    Other lines are returned as well, for `check_question` to refuse.
     """
     text = text.rpartition("</think>")[2].partition("<think>")[0]
     fenced = _FENCED.search(text)
     body = (fenced[1] if fenced else text).strip()
     lines = body.splitlines()
     if body.startswith(("[", "{")):
-        with suppress(ValueError, RecursionError):  # cut off, or no JSON after all: its lines may still be questions
+        with suppress(ValueError, RecursionError):  # truncated or no JSON: its lines may still be questions
             lines = list(_strings(json.loads(body)))
     bare = (_NUMBERING.sub("", " ".join(line.split()).strip(_WRAPPING), count=1) for line in lines)
     return [line.strip(_WRAPPING) for line in bare if any(character.isalnum() for character in line)]
 
 
 def check_question(text: str, topic: Topic, known: Collection[str]) -> str | None:
-    """Tell why a question is refused, in words that repeat, or None.
+    """Reason to refuse a question, from a fixed set of texts, or None.
 
     Args:
-        known: questions that are there already, which it must not repeat, whatever its case and punctuation.
+        known: questions that it must not repeat, compared without case and punctuation.
     """
     wording = _wording(text)
     reasons = {
@@ -137,7 +137,7 @@ def check_question(text: str, topic: Topic, known: Collection[str]) -> str | Non
         "unprintable characters": not text.isprintable(),
         "markup": _MARKUP.search(text) is not None,
         "not a question": not text.endswith("?"),
-        f"longer than {MOST_WORDS} words": len(text.split()) > MOST_WORDS,
+        f"longer than {MAX_WORDS} words": len(text.split()) > MAX_WORDS,
         "names its answer": _answer_pattern(topic).search(text) is not None,
         "asked already": any(_wording(other) == wording for other in known),
     }
@@ -147,10 +147,10 @@ def check_question(text: str, topic: Topic, known: Collection[str]) -> str | Non
 def generate_questions(
     topics: Sequence[Topic], writer: Writer, path: Path, assignment: Assignment, progress: Progress
 ) -> GenerationReport:
-    """Ask for questions until each topic has enough or `ROUNDS` are used up.
+    """Request questions until each topic has enough or `ROUNDS` are used up.
 
-    Topics that `path` has enough for are not asked for again; those that came short are, with other luck. No question
-    serves two topics, nor is an example taken for one.
+    Topics that have enough in `path` are skipped; incomplete ones are requested again with other seeds. A question
+    counts for one topic only, and examples do not count.
 
     Raises:
         DataError: the writer fails, or the file is damaged or cannot be written. What it holds stays.
@@ -189,12 +189,12 @@ def _request(topic: Topic, count: int) -> str:
     words = ", ".join(dict.fromkeys((topic.thing, *topic.words)))
     return (
         f"Write {count} different questions whose answer is {_answer(topic)}. Never use these words: {words}.\n"
-        f"One question a line, of at most {MOST_WORDS} words, with a question mark at its end."
+        f"One question a line, of at most {MAX_WORDS} words, with a question mark at its end."
     )
 
 
 def _strings(tree: object) -> Iterator[str]:
-    """All texts in a tree of JSON, in its order; keys of mappings are none."""
+    """All strings in a JSON value, in order, without the keys of objects."""
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, list | dict):
@@ -222,16 +222,16 @@ def _forms(word: str) -> Iterator[str]:
 
 
 def _ask(topic: Topic, writer: Writer, assignment: Assignment, row: _Row, known: set[str], progress: Progress) -> _Row:
-    """Fill the row of one topic; its questions join those that are known."""
+    """Complete the row of one topic and add its questions to `known`."""
     questions: list[str] = list(row["questions"])
     refused: Counter[str] = Counter(row["refused"])
     for number in range(ROUNDS):
         missing = assignment.per_topic - len(questions)
         if missing == 0:
             break
-        count = max(missing, FEWEST_ASKED)
-        luck = f"{assignment.seed} {topic.key} {len(questions) + refused.total()} {number}"
-        text = writer.write(build_messages(topic, assignment.examples, count), count, zlib.crc32(luck.encode()) >> 1)
+        count = max(missing, MIN_REQUESTED)
+        seed = f"{assignment.seed} {topic.key} {len(questions) + refused.total()} {number}"
+        text = writer.write(build_messages(topic, assignment.examples, count), count, zlib.crc32(seed.encode()) >> 1)
         for found in parse_questions(text):
             reason = check_question(found, topic, known)
             if reason is not None:
@@ -245,10 +245,10 @@ def _ask(topic: Topic, writer: Writer, assignment: Assignment, row: _Row, known:
 
 
 def _recover(path: Path) -> dict[str, _Row]:
-    """Read what is done; make the file where there is none, and drop a last line that was cut off."""
+    """Read finished rows, creating the file if it is missing and dropping an incomplete last line."""
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()  # what cannot be written is told before anything is asked for
+        path.open("ab").close()  # fails before the first request if the file cannot be written
         rows = _read_rows(path)
         if not path.read_bytes().endswith(b"\n"):
             save_text("".join(map(_line, rows.values())), path)
@@ -266,7 +266,7 @@ def _read_rows(path: Path) -> dict[str, _Row]:
         if row is not None:
             rows[row["topic"]] = row
         elif line.strip() and number < len(lines):
-            raise DataError(f"not a row of questions: {path}, line {number}", hint="mend this line or remove it")
+            raise DataError(f"not a row of questions: {path}, line {number}", hint="correct or remove this line")
     return rows
 
 

@@ -1,28 +1,27 @@
-"""Language models that write: one behind an OpenAI-compatible endpoint, or one that runs here.
+"""Language models that write text: behind an OpenAI-compatible endpoint, or in this process.
 
-Source: OpenAI's chat completions, as vLLM, llama.cpp, Ollama and others serve them.
+Source: OpenAI's chat completions, as vLLM, llama.cpp, Ollama and others serve them, through the `openai` client (extra
+`questions`), which retries what is busy, overloaded or out of reach. Its answers are read as JSON here, because it
+does not validate them.
 """
 
-import http.client
 import json
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from cores_core.errors import DataError
+import httpx2
+
+from cores_core.data.web import build_client
+from cores_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
 
-ATTEMPTS = 5
-LONGEST_PAUSE = 60.0
-"""Seconds between two attempts, whatever the server wishes."""
+ATTEMPTS = 6
+"""Requests before an endpoint counts as out of reach; without `Retry-After` their pauses sum up to 15 s."""
 TOKENS_A_LINE = 64
-"""How long a local model may write for each line that is asked for."""
+"""Maximum length of a local model's answer, for each line that is asked for."""
 
 Message = Mapping[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
@@ -33,13 +32,13 @@ class Writer(Protocol):
 
     @property
     def model(self) -> str:
-        """Its name, kept beside what it wrote."""
+        """Name of the model, kept beside what it wrote."""
 
     def write(self, messages: Sequence[Message], count: int, seed: int) -> str:
         """Answer a chat.
 
         Args:
-            count: how many lines it asks for, by which a writer may bound its answer. seed: of all luck.
+            count: number of lines asked for, by which a writer may bound its answer. seed: random seed.
         """
 
 
@@ -47,22 +46,38 @@ class EndpointWriter:
     """A model behind an OpenAI-compatible `/v1/chat/completions`."""
 
     def __init__(
-        self, url: str, model: str, api_key: str | None = None, timeout: float = 300.0, pause: float = 1.0
+        self, url: str, model: str, api_key: str | None = None, timeout: float = 300.0, attempts: int = ATTEMPTS
     ) -> None:
         """Take an address with or without `/v1` or `/chat/completions`; nothing is sent yet.
 
         Args:
-            timeout: seconds to wait for an answer. pause: seconds before the second attempt, then twice as long each.
+            timeout: seconds to wait for an answer. attempts: requests before an error.
 
         Raises:
-            DataError: this is no address, or no key.
+            ConfigError: the package `openai` is missing.
+            DataError: the URL, the key or a proxy of the environment cannot be used.
         """
+        try:
+            import openai  # takes a second
+        except ImportError as error:
+            hint = "pip install 'cores[questions]'"
+            raise ConfigError("an endpoint needs the package openai", hint=hint) from error
+
         self.model = model
-        self.url = _completions_url(url)
+        base = _base_url(url)
+        self.url = str(base.copy_with(path=f"{base.path}/chat/completions"))
         self._key = (api_key or "").strip()
         if not self._key.isascii() or not self._key.isprintable():
             raise DataError("the API key holds characters that no key has", hint="copy it again, as one line")
-        self._timeout, self._pause = timeout, pause
+        self._attempts = attempts
+        self._client = openai.OpenAI(
+            base_url=str(base.copy_with(query=None)),
+            default_query=dict(base.params),
+            api_key=self._key or "none",
+            timeout=timeout,
+            max_retries=attempts - 1,
+            http_client=build_client(timeout, follow_redirects=False),  # a redirect would carry the key elsewhere
+        )
 
     def write(self, messages: Sequence[Message], count: int, seed: int) -> str:
         """Answer a chat; the length is left to the server, because some models think before they write.
@@ -70,49 +85,32 @@ class EndpointWriter:
         Raises:
             DataError: the server refuses, stays busy or out of reach, or gives no chat completion.
         """
-        body = {"model": self.model, "messages": [dict(message) for message in messages], "seed": seed}
-        answer = self._send(json.dumps(body).encode())
+        answer = self._send({"model": self.model, "messages": [dict(message) for message in messages], "seed": seed})
         try:
-            content = json.loads(answer)["choices"][0]["message"]["content"]
+            content = json.loads(answer.content)["choices"][0]["message"]["content"]
             if not isinstance(content, str | None):
                 raise TypeError
         except (ValueError, RecursionError, LookupError, TypeError) as error:
             hint = "the server must speak OpenAI's /v1/chat/completions"
-            raise DataError(f"no chat completion from {self.url}: {self._excerpt(answer)}", hint=hint) from error
+            raise DataError(f"no chat completion from {self.url}: {self._excerpt(answer.text)}", hint=hint) from error
         return content or ""
 
-    def _send(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self.url, body, headers)
-        opener = urllib.request.build_opener(_NoRedirects)
-        hint = "see that the server runs and has this model; what is written already is kept"
-        for attempt in range(ATTEMPTS):
-            pause = self._pause * 2**attempt
-            try:
-                with opener.open(request, timeout=self._timeout) as response:
-                    answer: bytes = response.read()
-                    return answer
-            except urllib.error.HTTPError as error:
-                problem = f"status {error.code}: {self._read_excerpt(error)}"
-                if error.code != HTTPStatus.TOO_MANY_REQUESTS and error.code < 500:
-                    raise DataError(f"{self.url} refuses with {problem}", hint=hint) from error
-                pause = max(pause, _seconds(error.headers.get("Retry-After")))
-            except (OSError, http.client.HTTPException) as error:
-                problem = str(error) or type(error).__name__
-            if attempt < ATTEMPTS - 1:
-                time.sleep(min(pause, LONGEST_PAUSE))
-        raise DataError(f"no answer from {self.url} in {ATTEMPTS} attempts: {problem}", hint=hint)
+    def _send(self, body: dict[str, Any]) -> httpx2.Response:
+        from openai import APIConnectionError, APIStatusError, Omit
 
-    def _read_excerpt(self, error: urllib.error.HTTPError) -> str:
+        headers = {} if self._key else {"Authorization": Omit()}
+        hint = "check that the server runs and has this model; what is written already is kept"
         try:
-            return self._excerpt(error.read())
-        except (OSError, http.client.HTTPException):
-            return "(its text was cut off)"
+            return self._client.chat.completions.with_raw_response.create(**body, extra_headers=headers).http_response
+        except APIStatusError as error:
+            reason = f"status {error.status_code}: {self._excerpt(error.response.text)}"
+            raise DataError(f"{self.url} refuses with {reason}", hint=hint) from error
+        except APIConnectionError as error:
+            reason = str(error.__cause__) or str(error)
+            raise DataError(f"no answer from {self.url} in {self._attempts} attempts: {reason}", hint=hint) from error
 
-    def _excerpt(self, body: bytes) -> str:
-        text = " ".join(body.decode(errors="replace").split())
+    def _excerpt(self, text: str) -> str:
+        text = " ".join(text.split())
         return (text.replace(self._key, "(key)") if self._key else text)[:200] or "(nothing)"
 
 
@@ -133,7 +131,7 @@ class LocalWriter:
         self._tokenizer, self._llm = _load(model, self._device)
 
     def write(self, messages: Sequence[Message], count: int, seed: int) -> str:
-        """Answer a chat by sampling; the global random state is afterwards as it was.
+        """Answer a chat by sampling; the global random state is restored.
 
         Raises:
             DataError: the chat is longer than the model's context.
@@ -166,25 +164,18 @@ class LocalWriter:
         from jinja2 import TemplateError
 
         settings = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
-        settings["enable_thinking"] = False  # a switch of some templates: thoughts would use up the length
+        settings["enable_thinking"] = False  # an option of some templates; reasoning would use up the length
         chat = [dict(message) for message in messages]
         try:
             return self._tokenizer.apply_chat_template(chat, **settings)
-        except TemplateError:  # some know no system text
+        except TemplateError:  # some templates refuse a system text
             system, first, *others = chat
             merged = first | {"content": f"{system['content']}\n\n{first['content']}"}
             return self._tokenizer.apply_chat_template([merged, *others], **settings)
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would become a GET without its chat, and would carry the key to another server."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
 def _load(model: str, device: "torch.device") -> tuple[Any, Any]:
-    """Tokenizer and model, without a word on the terminal."""
+    """Tokenizer and model, loaded without progress bars."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -205,29 +196,21 @@ def _load(model: str, device: "torch.device") -> tuple[Any, Any]:
     return tokenizer, llm.to(device).eval()
 
 
-def _completions_url(url: str) -> str:
-    """The address to post to.
+def _base_url(url: str) -> httpx2.URL:
+    """The address without `/chat/completions`, with its query.
 
     Raises:
         DataError: this is no address of a web server.
     """
     try:
-        parts = urlsplit(url.strip())
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-        usable = usable and (parts.port or 1) > 0  # reading a port that is no number raises
-    except ValueError:
+        base = httpx2.URL(url.strip())
+        usable = base.scheme in ("http", "https") and base.host and not base.userinfo and len(url.split()) == 1
+        _ = urlsplit(url).port, base.host.encode("idna")  # checks the port and brackets, and what DNS can look up
+    except (ValueError, httpx2.InvalidURL):
         usable = False
-    if not usable or not url.isascii() or len(url.split()) != 1:
+    if not usable:
         raise DataError(f"not the address of an endpoint: {url}", hint="give one such as http://localhost:8000/v1")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    if path == parts.path.rstrip("/") and not path.endswith("/v1"):
+    path = base.path.rstrip("/")
+    if not path.endswith(("/v1", "/chat/completions")):
         path += "/v1"
-    return parts._replace(path=f"{path}/chat/completions", fragment="").geturl()
-
-
-def _seconds(retry_after: str | None) -> float:
-    """What a server asks to wait; some give a date, which counts as nothing."""
-    try:
-        return float(retry_after or 0)
-    except ValueError:
-        return 0.0
+    return base.copy_with(path=path.removesuffix("/chat/completions"), fragment=None)

@@ -24,6 +24,7 @@ from cores_core.model.refiner import TokenRefiner
 from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.model.sams.table import find_sam, read_sam, sam_weight_files
 from cores_core.model.tokenizer import Tokenizer
+from cores_core.model.weights.delta import delta_command
 from cores_core.model.weights.hub import fetch_model, is_hub_id
 from cores_core.model.weights.stand_in import SOURCE, find_absent, published_mllm, published_sam
 from cores_core.model.weights.tensors import Tensors, weight_files
@@ -94,12 +95,19 @@ def find_mllm(source: str) -> Path:
     Raises:
         CheckpointError: there is none, or its family is not supported.
     """
-    folder = fetch_model(source) if is_hub_id(source) else Path(source)
+    command = delta_command(source)
+    how = "" if command is None else f"it is published as a difference from LLaMA; make it with: {command}"
+    try:
+        folder = fetch_model(source) if is_hub_id(source) else Path(source)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, hint=f"{how}; or {error.hint}" if how else error.hint) from error
     found = model_type(folder)
     if not is_llava(folder) and found not in FAMILIES:
         known = f"is of the model type `{found}`, which is not supported" if found else "is not a multimodal LLM"
         hint = f"give a folder or a hub id of LLaVA 1 or 1.5, or of one of these model types: {', '.join(FAMILIES)}"
-        raise CheckpointError(f"base.mllm {known if folder.is_dir() else 'does not exist'}: {source}", hint=hint)
+        if not folder.is_dir():
+            raise CheckpointError(f"base.mllm does not exist: {source}", hint=how or hint)
+        raise CheckpointError(f"base.mllm {known}: {source}", hint=hint)
     return folder
 
 

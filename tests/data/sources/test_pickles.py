@@ -1,4 +1,4 @@
-"""Pickles of plain data are read by a machine that can call nothing; whatever else a file holds, one error names it."""
+"""Pickles of plain data are read without calling anything; one clear error for whatever else a file holds."""
 
 import pickle
 import random
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cores_core.data.sources.pickles import load_plain_pickle
+from cores_core.data.sources.pickles import MAX_BYTES, load_plain_pickle
 from cores_core.errors import DataError
 
 PLAIN = [
@@ -160,10 +160,24 @@ def test_a_huge_memo_number_costs_nothing(tmp_path: Path) -> None:
     assert _load(tmp_path, b"Nr\xff\xff\xff\xffp9999999999999\n.") is None
 
 
-def test_a_tuple_of_tuples_is_no_key_that_hashes_for_ever(tmp_path: Path) -> None:
-    doubled = b")" + b"2\x86" * 60  # 2**60 leaves when hashed
+DOUBLED = b")" + b"2\x86" * 60
+"""A tuple of 2**60 leaves, which would take for ever to hash."""
+DEEP = b")" + b"\x85" * 200_000
+"""A tuple nested so deeply that hashing it crashes the interpreter."""
+
+
+@pytest.mark.parametrize("key", [DOUBLED, DEEP], ids=["doubled", "deep"])
+@pytest.mark.parametrize("form", [b"}%bNs.", b"}(K\x01N%bNu.", b"(%bNd."], ids=["SETITEM", "SETITEMS", "DICT"])
+def test_a_tuple_is_refused_as_a_key_and_never_hashed(tmp_path: Path, form: bytes, key: bytes) -> None:
     with pytest.raises(DataError, match="a tuple is the key of a dict"):
-        _load(tmp_path, b"}" + doubled + b"Ns.")
+        _load(tmp_path, form % key)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.p").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DataError, match=r"too large for a pickle of annotations: .*x\.p"):
+        load_plain_pickle(tmp_path / "x.p")
 
 
 def test_deep_nesting_is_no_recursion(tmp_path: Path) -> None:
