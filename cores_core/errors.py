@@ -1,11 +1,11 @@
-"""Mistakes that a user can mend: a message that names the value, and a hint that says what to do next."""
+"""Errors that a user can fix: a message with the offending value, and a hint for the next step."""
 
 
 class CoresError(Exception):
-    """Base of all errors that are shown without a traceback."""
+    """Base class of errors that the command line shows without a traceback."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message, hint)  # both, so that it survives the way from another process
+        super().__init__(message, hint)  # both arguments, so that it can be pickled by worker processes
         self.message = message
         self.hint = hint
 
@@ -14,7 +14,7 @@ class CoresError(Exception):
 
 
 class ConfigError(CoresError):
-    """A setting has a value that makes no sense, or a name that does not exist."""
+    """A setting has an invalid value or an unknown name."""
 
 
 class DataError(CoresError):
@@ -22,7 +22,7 @@ class DataError(CoresError):
 
 
 class MissingDataError(DataError):
-    """A data set, a part of it, or what a training needs is not there."""
+    """A data set, a part of it, or another requirement of a training is missing."""
 
 
 class LossError(CoresError):
@@ -30,16 +30,16 @@ class LossError(CoresError):
 
 
 class LaunchError(CoresError):
-    """A process that trains or scores cannot be started, or has died."""
+    """A training or evaluation process cannot be started, or has died."""
 
 
 class LockError(CoresError):
-    """Another process is writing to the same place."""
+    """Another process is writing to the same folder or file."""
 
 
 class CoresWarning(UserWarning):
-    """Something was read by an assumption that may be wrong; the text says which."""
+    """An input was read with an assumption that may be wrong; the text names it."""
 
 
 class CheckpointError(CoresError):
-    """A checkpoint is missing, incomplete or does not fit."""
+    """A checkpoint or pretrained model is missing, incomplete or incompatible."""

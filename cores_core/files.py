@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write under a temporary name beside the goal, then rename."""
+"""Atomic writing of files and folders: write to a temporary name in the same folder, then rename."""
 
 import errno
 import os
@@ -8,15 +8,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk, or of a user's share of it, that has no room left."""
+"""Error numbers of a full disk or an exhausted quota."""
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; rename it to `path` on success, remove it on any failure.
+    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on any exception.
 
-    Works for a file and for a folder. An existing folder at `path` is replaced.
+    Works for files and folders. An existing file or folder at `path` is replaced.
     """
     with replacing_all([path]) as (temporary,):
         yield temporary
@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """The same for files that belong together: on any failure none is replaced, and older ones are kept."""
+    """Like `replacing` for several paths together: on any exception none is replaced, and older files are kept."""
     temporaries = [_beside(path, "tmp") for path in paths]
     for temporary in temporaries:
         _remove(temporary)
@@ -38,18 +38,18 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def save_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all; see `write_text`."""
+    """Write a text file atomically, encoded as in `write_text`."""
     with replacing(path) as temporary:
         write_text(text, temporary)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write UTF-8. Bytes of a file name that are not UTF-8 (surrogates) become \\udcXX."""
+    """Write UTF-8. Surrogates, from file names that are not UTF-8, are written as \\udcXX."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Rename one after another. All but the last can be undone, so that a failure at any restores what was there."""
+    """Rename one by one; on a failure, renames already done are undone and the older files restored."""
     for temporary, path in zip(temporaries, paths, strict=True):
         if path.is_dir() and not temporary.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -77,12 +77,12 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def writing_hint(error: OSError) -> str:
-    """What a user can do about a file that could not be written."""
+    """Hint for an error while writing a file: free space, check permissions, or just retry."""
     if error.errno in DISK_FULL:
-        return "free some space, then call this again"
+        return "free some disk space, then run the command again"
     if error.errno in _NOT_ALLOWED:
-        return "check that you may write there, then call this again"
-    return "call this again; what is finished is kept"
+        return "check write permission, then run the command again"
+    return "run the command again; finished work is kept"
 
 
 def _remove(path: Path) -> None:

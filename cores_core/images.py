@@ -1,4 +1,4 @@
-"""Read any still image as upright 8-bit RGB, or say in one sentence why not; and fit sizes to a square."""
+"""Load images as upright 8-bit RGB, with one clear error for files that cannot be used; resizing and normalisation."""
 
 import re
 import struct
@@ -16,9 +16,9 @@ from cores_core.errors import CoresWarning, DataError
 from cores_core.sample import RgbImage
 
 MAX_PIXELS = 200_000_000
-"""Larger images are refused: they would need more than 600 MB uncompressed."""
+"""Maximum number of pixels; larger images would need more than 600 MB uncompressed."""
 MAX_SIDE = 65_535
-"""Images with a longer side, in pixels, are refused. It is the limit of JPEG; a longer one is likely damaged."""
+"""Maximum length of a side in pixels, as in JPEG; a file with a longer side is likely damaged."""
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -28,14 +28,14 @@ DECODE_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-"""All exceptions that Pillow raises for a file that it cannot decode."""
+"""All exceptions that Pillow raises for files it cannot decode."""
 _BIT_DEPTHS = (8, 10, 12, 14)
-"""Of the values that sensors store in 16 bits."""
+"""Bit depths of sensors whose values are stored in 16 bits."""
 _CERTAIN_BITS = 16
 _ROWS_AT_ONCE = 256
-"""Bounds the memory in which an image of more than 8 bits is scaled."""
+"""Rows per block when an image of more than 8 bits is scaled, to bound memory."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-"""How a URL begins. A Windows drive has one letter. `Path` turns `//` into `/`, so a URL should be given as text."""
+"""Start of a URL; a Windows drive has a single letter. One slash suffices, because `Path` collapses `//`."""
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's limit is lower than MAX_PIXELS
 
@@ -46,14 +46,14 @@ def is_url(source: str | Path) -> bool:
 
 
 def load_image(source: str | Path) -> RgbImage:
-    """Read a file as (H, W, 3) uint8 RGB, EXIF rotation applied, transparency on white, scaled to 8 bits.
+    """Load a file as (H, W, 3) uint8 RGB, with EXIF rotation applied, transparency on white, scaled to 8 bits.
 
-    Floats in 0 to 1 and 16-bit values that use more than 14 bits are scaled by their type. Others are scaled by their
-    own range, with a `CoresWarning`: integers by the smallest of 8, 10, 12 and 14 bits that holds them, or else from
-    0 (or a negative minimum) to the maximum.
+    Floats in 0 to 1, and 16-bit values that use more than 14 bits, are scaled by the range of their type. Others are
+    scaled by an assumed range with a `CoresWarning`: integers by the smallest of 8, 10, 12 and 14 bits that contains
+    them, otherwise from 0 (or a negative minimum) to the maximum.
 
     Raises:
-        DataError: missing, a URL, a folder, no image, truncated, too large, or with values that are not finite.
+        DataError: missing, a URL, a folder, not an image, truncated, too large, or with values that are not finite.
     """
     path = Path(source)
     if is_url(source):
@@ -71,38 +71,42 @@ def load_image(source: str | Path) -> RgbImage:
     except Image.DecompressionBombError as error:
         raise DataError(f"image too large: {path} ({error})") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"not an image that can be read: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
+        raise DataError(f"not an image, or unknown format: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
     except DECODE_ERRORS as error:
         raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises DataError if an image of this size, in pixels, is too large to be worked on."""
+    """Check the size of an image in pixels.
+
+    Raises:
+        DataError: it exceeds `MAX_PIXELS` or `MAX_SIDE`.
+    """
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        hint = f"make it smaller: at most {MAX_PIXELS:,} pixels in all and {MAX_SIDE:,} a side"
+        hint = f"make it smaller: at most {MAX_PIXELS:,} pixels in total and {MAX_SIDE:,} per side"
         raise DataError(f"image too large: {width} x {height} pixels", hint=hint)
 
 
 def fit_hw(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
-    """The height and width with the longer side at `longest` and the proportions kept, rounded, at least 1 pixel."""
+    """Height and width scaled so that the longer side is `longest`, rounded, at least 1 pixel."""
     scale = longest / max(size_hw)
     height, width = (max(int(side * scale + 0.5), 1) for side in size_hw)
     return height, width
 
 
 def normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """(H, W, 3) pixels to (3, H, W), less the mean of each channel and in its standard deviations."""
+    """Normalise (H, W, 3) pixels per channel, (x - mean) / std, and transpose to (3, H, W)."""
     scaled = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
 def resize_image(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
-    """Bring an image to another size, antialiased bilinear."""
+    """Resize a (H, W, 3) image to `size_hw` (height, width), antialiased bilinear."""
     return np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
 def to_rgb(image: Image.Image) -> RgbImage:
-    """Turn any PIL image upright and into 8-bit RGB; see `load_image`.
+    """Convert any PIL image to upright (H, W, 3) uint8 RGB, scaled as in `load_image`.
 
     Raises:
         DataError: it has values that are not finite.
@@ -118,7 +122,7 @@ def to_rgb(image: Image.Image) -> RgbImage:
 
 
 def _read_deep_colours(image: Image.Image, path: Path) -> Image.Image:
-    """The same image, or where its colours use less than 14 of 16 bits, of which Pillow keeps the upper 8, scaled."""
+    """Rescale 16-bit colour images that use at most 14 bits (Pillow keeps the upper 8); return others unchanged."""
     if image.mode.startswith("I") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return image
     upper = np.asarray(image.convert("RGB"))
@@ -126,7 +130,7 @@ def _read_deep_colours(image: Image.Image, path: Path) -> Image.Image:
         return image
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
-        raise DataError("image of 16 bits that is nearly black", hint="save it with 8 bits")
+        raise DataError("16-bit image that is nearly black", hint="save it with 8 bits")
     scaled = Image.fromarray(_scale_to_8_bits(values[..., 2::-1]))  # OpenCV's order is blue, green, red, alpha
     if values.shape[2] == 4:
         scaled.putalpha(Image.fromarray((values[..., 3] >> 8).astype(np.uint8)))
@@ -147,13 +151,13 @@ def _scale_to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _find_range(low: float, high: float, is_float: bool) -> tuple[float, float]:
-    """The values that become 0 and 255, with a warning where they are assumed from the data."""
+    """The values to map to 0 and 255, with a warning if they are inferred from the data."""
     if is_float and low >= 0 and high <= 1:
         return 0.0, 1.0
     if not is_float and low >= 0 and high < 1 << _CERTAIN_BITS:
         bits = next((depth for depth in _BIT_DEPTHS if high < 1 << depth), _CERTAIN_BITS)
         if bits < _CERTAIN_BITS and high:
-            _warn(f"the values of an image of 16 or 32 bits fit in {bits} bits: it was scaled by that range")
+            _warn(f"the values of a 16- or 32-bit image fit in {bits} bits: it was scaled by that range")
         return 0.0, float((1 << bits) - 1)
     _warn(f"the values of {'a float' if is_float else 'a 32-bit'} image were scaled by their own range")
     bottom = min(low, 0.0)

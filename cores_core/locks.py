@@ -1,8 +1,8 @@
-"""One process at a time writes to a place.
+"""File locks, so that only one process at a time writes to a folder.
 
-The locks are flock's, through filelock: a lock ends with its process, however that ends, and the processes that it
-starts or forks do not hold it. While it is held the lock file names its holder; a file that a killed process left
-behind locks nothing.
+Uses flock through filelock: the operating system releases a lock when its process ends for any reason, and child
+processes do not inherit it. The lock file contains the holder's process id and host; a stale file after a kill does not
+lock anything.
 """
 
 import errno
@@ -19,22 +19,23 @@ from filelock import FileLock, Timeout
 from cores_core.errors import CoresWarning, LockError
 
 _PATIENCE = 0.2
-"""Seconds to try: a holder that is just ending removes its file, and the next try takes a new one."""
+"""Timeout in seconds: a holder that is exiting removes its file, and a retry creates a new one."""
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
-"""Errors of the place itself, which the command that writes there reports."""
+"""Error numbers of an unwritable folder; ignored here, because writing to it raises a clearer error."""
 
 
 @contextmanager
 def locked(path: Path, beside: bool = False) -> Iterator[None]:
-    """Keep other processes from writing to a place while the block runs.
+    """Hold an exclusive lock on a path while the block runs.
+
+    On file systems without locks, the block runs unlocked with a `CoresWarning`.
 
     Args:
-        path: a folder; it is made if missing, and removed again if it is still empty at the end.
-        beside: `path` is a file, or a folder that appears as a whole: the lock file lies next to it.
+        path: a folder; created if missing, and removed if it is still empty at the end.
+        beside: put the lock file next to `path`, for a file or a folder that is written atomically.
 
     Raises:
-        LockError: another process holds it; the message names the process. Where the file system has no locks, the
-            block runs without one and a `CoresWarning` says so.
+        LockError: another process holds the lock; the message contains its id and host.
     """
     folder = path.parent if beside else path
     file = folder / (f".{path.name}.lock" if beside else ".lock")
@@ -44,11 +45,11 @@ def locked(path: Path, beside: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        hint = "wait until it has ended, end it, or choose another place"
+        hint = "wait until it has finished, stop it, or choose another folder"
         raise LockError(f"another process{_read_holder(file)} is writing to: {path}", hint=hint) from error
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
-            advice = "start no second command that writes there"
+            advice = "do not run a second command that writes there"
             warnings.warn(f"{folder} cannot be locked ({error.strerror}): {advice}", CoresWarning, stacklevel=3)
     try:
         yield
@@ -63,7 +64,7 @@ def locked(path: Path, beside: bool = False) -> Iterator[None]:
 
 
 def _write_holder(descriptor: int) -> None:
-    """Write this process into its lock file; without room for that, the lock holds all the same."""
+    """Write process id and host to the lock file. Errors are ignored; the lock is valid without them."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"process": os.getpid(), "host": platform.node()}).encode(), 0)

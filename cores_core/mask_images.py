@@ -1,15 +1,13 @@
-"""Read a mask image: which of its pixels are inside, outside, or ignored.
+"""Read mask images: which pixels are inside, outside or ignored.
 
-- Values 0, 1 and 255 only, with a 1: 1 is inside, 255 is ignored, 0 is outside.
-- Two values, one of them 0 (black): 0 is outside, the other value or colour is inside. A palette means its colours.
+- Only values 0, 1 and 255, including 1: 1 is inside, 255 is ignored, 0 is outside.
+- Two values, one of them 0 (black): 0 is outside, the other value or colour is inside. Palettes count by their colours.
 - One value: black is an empty mask, anything else covers the whole image.
-- An alpha channel of several values: it is the mask, by the rules of grey values, if what is inside has one colour.
-- Greyscale with blended edges or JPEG noise, at most 5 % of it between near black and near white: values above half
-  are inside.
+- An alpha channel with several values is the mask, by the rules for grey values, if the inside has a single colour.
+- Greyscale with blended edges or JPEG noise, at most 5 % of the pixels between near black and near white: values above
+  half are inside, and the result has a note.
 
-A mask with blended values has a note that says so.
-
-Everything else is refused, because it does not say where the target ends.
+Everything else is rejected as ambiguous.
 """
 
 from collections.abc import Callable
@@ -28,20 +26,20 @@ from cores_core.sample import BoolMask
 
 _DEEP_WHITE = 65535
 _NEAR = 32
-"""Distance from black or white, of 255, within which blended greyscale values count as near."""
+"""Maximum difference from black or white, on a scale of 255, of near black and near white values."""
 _BLENDED_SHARE = 0.05
 _GREY_SPREAD = 16
-"""Difference, of 255, up to which the channels of a JPEG count as one grey."""
+"""Maximum difference, on a scale of 255, between the channels of a JPEG that is treated as greyscale."""
 _BLENDED = "its mask has blended edges: values above half are inside"
 
 
 @dataclass(frozen=True)
 class MaskImage:
-    """What a mask image says.
+    """Content of a mask image.
 
     Attributes:
-        target: (H, W) bool. ignore: (H, W) bool, disjoint with the target; None if no pixel is ignored.
-        note: what was assumed to read it, None for nothing.
+        target: (H, W) bool. ignore: (H, W) bool, disjoint from the target; None if no pixel is ignored.
+        note: an assumption made in reading it; None if there was none.
     """
 
     target: BoolMask
@@ -51,10 +49,10 @@ class MaskImage:
 
 @dataclass(frozen=True)
 class RowMask:
-    """The mask of a row of JSONL.
+    """The mask of a JSONL row.
 
     Attributes:
-        mask: what is inside. ignore: what counts nowhere, None for nothing. note: as of `MaskImage`.
+        mask: pixels inside. ignore: ignored pixels, or None. note: as in `MaskImage`.
     """
 
     mask: Rle
@@ -63,11 +61,11 @@ class RowMask:
 
 
 def read_row_mask(given: Any, locate: Callable[[str], Path], size_hw: tuple[int, int]) -> RowMask:
-    """Read the mask of a row.
+    """Read the mask of a JSONL row.
 
     Args:
-        given: `[]` for nothing, the path of a mask image, a list of polygons, or a COCO RLE.
-        locate: finds the file of a path. size_hw: height and width of the upright image.
+        given: `[]` for an empty mask, the path of a mask image, a list of polygons, or a COCO RLE.
+        locate: resolves a path. size_hw: height and width of the upright image.
 
     Raises:
         DataError: it is none of these, or cannot be read.
@@ -81,11 +79,11 @@ def read_row_mask(given: Any, locate: Callable[[str], Path], size_hw: tuple[int,
 
 
 def load_mask_image(path: Path, size_hw: tuple[int, int]) -> MaskImage:
-    """Read a mask image of `size_hw` (height, width); see the rules above.
+    """Read a mask image of `size_hw` (height, width) by the rules in the module's docstring.
 
     Raises:
-        DataError: it is missing, damaged, of another size, or its values are ambiguous. The message is a reason that
-            repeats, without the path.
+        DataError: it is missing, damaged, of another size, or ambiguous. The message does not contain the path, so that
+            equal errors can be counted.
     """
     try:
         with Image.open(path) as image:
@@ -105,7 +103,7 @@ def _interpret(image: Image.Image) -> MaskImage:
         if alpha.min() < alpha.max():
             shape = _split(alpha.astype(np.int64), np.unique(alpha))
             if len(np.unique(rgba[..., :3][shape.target], axis=0)) > 1:
-                raise DataError("its mask is partly transparent and of several colours, so where it ends is not clear")
+                raise DataError("its mask is ambiguous: partly transparent, with several colours inside")
             return shape
     values = _values(image)
     shown = np.unique(values)
@@ -116,26 +114,26 @@ def _interpret(image: Image.Image) -> MaskImage:
 
 
 def _split(values: NDArray[np.int64], shown: NDArray[Any]) -> MaskImage:
-    """The mask of two values, or of blended ones; `shown` are the different values in ascending order."""
+    """Threshold an image of two values or of blended ones; `shown` are its unique values in ascending order."""
     if len(shown) == 1 or (len(shown) == 2 and shown[0] == 0):
         return MaskImage(values != 0)
     top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _DEEP_WHITE
     is_grey = shown[0] >= 0 and shown[-1] <= top
     dark, bright = values * IGNORE_VALUE <= _NEAR * top, values * IGNORE_VALUE >= (IGNORE_VALUE - _NEAR) * top
-    between = 1 - dark.mean() - bright.mean()  # none in a map of class numbers
+    between = 1 - dark.mean() - bright.mean()  # 0 for a map of class ids
     if is_grey and dark.any() and bright.any() and 0 < between <= _BLENDED_SHARE:
         return MaskImage(values > top // 2, note=_BLENDED)
-    raise DataError("its mask has more than two values, so where it ends is not clear")
+    raise DataError("its mask is ambiguous: it has more than two values")
 
 
 def _values(image: Image.Image) -> NDArray[np.int64]:
-    """(H, W) the value of each pixel: a grey value, or for other colours a number above 65535. Black is 0."""
+    """(H, W) value of each pixel: the grey value, or for other colours a code above 65535. Black is 0."""
     if image.mode in ("1", "L") or image.mode.startswith("I"):
         return np.asarray(image.convert("L") if image.mode == "1" else image).astype(np.int64)
     if image.mode == "F":
         fractions = np.asarray(image)
         if not (np.isfinite(fractions).all() and (fractions == np.rint(fractions)).all()):
-            raise DataError("its mask holds fractions, and whole numbers are needed")
+            raise DataError("its mask has values that are not integers")
         return fractions.astype(np.int64)
     colours = np.asarray(image.convert("RGB")).astype(np.int64)
     spread = np.ptp(colours, axis=2).max()

@@ -1,6 +1,6 @@
-"""Boolean masks: run-length coding, boxes, thresholds. The home of the pixel-ignore rule.
+"""Boolean masks: COCO run-length encoding (RLE), polygons, boxes, thresholds, and the value of ignored pixels.
 
-RLE is COCO's, `{"size": [H, W], "counts": str}`, as pycocotools reads and writes it.
+An RLE is `{"size": [H, W], "counts": str}`, as read and written by pycocotools.
 """
 
 from typing import Any, TypedDict
@@ -14,44 +14,45 @@ from cores_core.errors import DataError
 from cores_core.sample import BoolMask
 
 POLYGON_REACH = 10
-"""A polygon with a point further outside than so many image sides is a mistake, and a trap for memory."""
+"""Polygons that extend beyond the image by more than this multiple of its longer side are rejected: they are annotation
+errors, and could exhaust memory."""
 IGNORE_VALUE = 255
-"""Pixels of this value in a label file count nowhere. In memory they are a bool map."""
+"""Value of ignored pixels in label files, excluded from losses and scores. In memory they are a bool mask."""
 
 
 class Rle(TypedDict):
-    """COCO run-length encoding; `size` is (height, width), `counts` its compressed text."""
+    """COCO run-length encoding; `size` is [height, width], `counts` the compressed text."""
 
     size: list[int]
     counts: str
 
 
 def encode_rle(mask: BoolMask) -> Rle:
-    """Encode a (H, W) mask."""
+    """Encode a (H, W) bool mask."""
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     return Rle(size=[int(n) for n in rle["size"]], counts=rle["counts"].decode("ascii"))
 
 
 def decode_rle(rle: Rle) -> BoolMask:
-    """Decode into a (H, W) mask."""
+    """Decode to a (H, W) bool mask."""
     decoded: BoolMask = coco.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).astype(bool)
     return decoded
 
 
 def merge_rles(rles: list[Rle]) -> Rle:
-    """The union of masks of one size."""
+    """Union of masks of the same size."""
     merged = coco.merge([{"size": r["size"], "counts": r["counts"].encode("ascii")} for r in rles])
     return Rle(size=[int(n) for n in merged["size"]], counts=merged["counts"].decode("ascii"))
 
 
 def segmentation_rle(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
-    """The mask of a COCO `segmentation`: polygons, an uncompressed RLE or a compressed one.
+    """Convert a COCO `segmentation` to an RLE of `size_hw` (height, width).
 
-    Polygons are filled as pycocotools fills them; those of fewer than three points are left out. All is checked before
-    pycocotools sees it, for its C code takes what it is given.
+    Accepts polygons, an uncompressed or a compressed RLE. Polygons are filled like in pycocotools; those of fewer than
+    three points are skipped. The input is validated first, because pycocotools' C code does not check it.
 
     Raises:
-        DataError: it is none of these, of another size, or without a polygon.
+        DataError: it is none of these, has another size, or has no valid polygon.
     """
     height, width = size_hw
     if not isinstance(segmentation, dict | list | tuple):
@@ -100,12 +101,12 @@ def _is_list_of_points(value: Any) -> bool:
 
 
 def _read_runs(text: str | bytes) -> NDArray[np.int64]:
-    """The lengths of runs from COCO's compressed text: 5 bits a character, differences from the last but one run."""
+    """Decode run lengths from COCO's compressed text: 5 bits per character, deltas to the run two positions before."""
     values = (
         np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
     )
     if len(values) == 0 or values.min() < 0 or values.max() > 63 or values[-1] & 32:
-        raise ValueError("counts are not in COCO's form")
+        raise ValueError("counts are not in COCO's format")
     ends = np.flatnonzero(values & 32 == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     if (ends - starts).max() > 11:
@@ -119,24 +120,24 @@ def _read_runs(text: str | bytes) -> NDArray[np.int64]:
 
 
 def rle_area(rle: Rle) -> int:
-    """Number of pixels inside."""
+    """Number of pixels inside the mask."""
     return int(coco.area({"size": rle["size"], "counts": rle["counts"].encode("ascii")}))
 
 
 def resize_mask(mask: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Bring a (H, W) map of coverage, 0-255, to another size; each pixel is the mean of what it covers."""
+    """Resize a (H, W) coverage map, 0-255, by area averaging."""
     if mask.shape == size_hw:
         return mask
     return np.asarray(cv2.resize(mask, size_hw[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def binarize(logits: NDArray[np.float32]) -> BoolMask:
-    """Threshold logits at 0, that is at probability one half."""
+    """Threshold logits at 0, i.e. at probability 0.5."""
     return logits > 0
 
 
 def bounding_box(mask: BoolMask) -> tuple[int, int, int, int]:
-    """Smallest x, y, width, height around a mask, in pixels; all 0 for an empty one."""
+    """Bounding box x, y, width, height of a mask in pixels; all 0 if it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
         return 0, 0, 0, 0

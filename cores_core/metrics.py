@@ -1,9 +1,10 @@
-"""gIoU, cIoU, cIoU by target size, mIoU by category, precision, N-acc and T-acc. The only home of these rules.
+"""Definitions of all scores: gIoU, cIoU, cIoU by target size, mIoU by category, precision, N-acc and T-acc.
 
-gIoU is the mean of per-item IoU; cIoU is summed intersection over summed union. Ignored pixels count nowhere; empty on
-empty is IoU 1. Size bands are by target area over image area, as in the CoReS release: small below 0.028, large above
-0.115, the edges medium, an empty target small. Pr@X is the share of items with an IoU above X; N-acc the share of items
-without a target whose prediction is empty, T-acc of those with one whose prediction is not (GRES, arXiv:2306.00968).
+gIoU is the mean IoU of items; cIoU is total intersection over total union. Ignored pixels are excluded. If prediction
+and target are both empty, IoU is 1. Size bands are fractions of the image area, as in the CoReS release: small < 0.028,
+large > 0.115, otherwise medium; an empty target is small. Pr@X is the fraction of items with IoU > X; N-acc that of
+items without a target whose prediction is empty, T-acc that of items with a target whose prediction is not empty (GRES,
+arXiv:2306.00968).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class Overlap:
-    """How one predicted mask meets its target, in pixels that count; `share` is target area over image area."""
+    """Pixel counts of a predicted mask and its target without ignored pixels; `share` is target area / image area."""
 
     intersection: int
     predicted: int
@@ -35,19 +36,19 @@ class Overlap:
 
     @property
     def iou(self) -> float:
-        """Intersection over union; 1 where both are empty."""
+        """Intersection over union; 1 if both are empty."""
         return self.intersection / self.union if self.union else 1.0
 
     @property
     def band(self) -> str:
-        """The size band of the target."""
+        """Size band of the target, one of `BANDS`."""
         if self.share < SMALL_BELOW:
             return "small"
         return "large" if self.share > LARGE_ABOVE else "medium"
 
 
 def measure_overlap(predicted: BoolMask, target: BoolMask, ignore: BoolMask | None = None) -> Overlap:
-    """Compare two masks. All (H, W); `ignore` marks pixels that count nowhere."""
+    """Compare two masks, all (H, W) bool; pixels in `ignore` are excluded."""
     share = float(target.mean()) if target.size else 0.0
     if ignore is not None:
         predicted, target = predicted & ~ignore, target & ~ignore
@@ -55,7 +56,7 @@ def measure_overlap(predicted: BoolMask, target: BoolMask, ignore: BoolMask | No
 
 
 def overlap_ratios(overlaps: Sequence[Overlap]) -> Mapping[str, Ratio]:
-    """All scores of N items that need nothing but their overlaps, by name; integer sums are exact up to 2**53."""
+    """All scores of N items that depend on their overlaps only, by name. Integer sums are exact up to 2**53."""
     ious = np.array([overlap.iou for overlap in overlaps], dtype=np.float64)
     sums = np.array([(o.intersection, o.union) for o in overlaps], dtype=np.float64).reshape(-1, 2).T
     bands = np.array([overlap.band for overlap in overlaps], dtype=str)
@@ -72,7 +73,7 @@ def overlap_ratios(overlaps: Sequence[Overlap]) -> Mapping[str, Ratio]:
 
 
 def category_ratio(overlaps: Sequence[Overlap], categories: Sequence[str]) -> Ratio:
-    """mIoU: the mean over categories of the mean IoU of their items."""
+    """mIoU: mean over categories of the mean IoU of their items."""
     names = sorted(set(categories))
     belongs = (np.asarray(names, dtype=str)[:, None] == np.asarray(categories, dtype=str)[None]).astype(np.float64)
     ious = np.array([overlap.iou for overlap in overlaps], dtype=np.float64)
@@ -81,38 +82,38 @@ def category_ratio(overlaps: Sequence[Overlap], categories: Sequence[str]) -> Ra
 
 @dataclass
 class MaskIoU:
-    """Collects overlaps and sums them up."""
+    """Accumulates the overlaps of items and computes their scores."""
 
     overlaps: list[Overlap] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
 
     def update(self, predicted: BoolMask, target: BoolMask, ignore: BoolMask | None = None) -> None:
-        """Add one query. All (H, W); `ignore` marks pixels that count nowhere."""
+        """Add one item, all masks (H, W) bool; pixels in `ignore` are excluded."""
         self.add(measure_overlap(predicted, target, ignore))
 
     def add(self, overlap: Overlap, category: str = "") -> None:
-        """Add one query that is measured already."""
+        """Add one item by its measured overlap."""
         self.overlaps.append(overlap)
         self.categories.append(category)
 
     @property
     def count(self) -> int:
-        """Queries so far."""
+        """Number of items."""
         return len(self.overlaps)
 
     @property
     def giou(self) -> float | None:
-        """Mean IoU over queries; None where there are none."""
+        """Mean IoU over items; None if there are none."""
         return overlap_ratios(self.overlaps)["giou"].value
 
     @property
     def ciou(self) -> float | None:
-        """Summed intersection over summed union; None where the union is empty."""
+        """Total intersection over total union; None if the union is empty."""
         return overlap_ratios(self.overlaps)["ciou"].value
 
     @property
     def ciou_by_band(self) -> Mapping[str, float | None]:
-        """cIoU of small, medium and large targets."""
+        """cIoU of small, medium and large targets; None for bands without items."""
         ratios = overlap_ratios(self.overlaps)
         return {band: ratios[f"ciou_{band}"].value for band in BANDS}
 
@@ -126,5 +127,5 @@ class MaskIoU:
 
     @property
     def miou(self) -> float | None:
-        """Mean over categories of their mean IoU; None where there are none."""
+        """Mean over categories of their mean IoU; None if there are no items."""
         return category_ratio(self.overlaps, self.categories).value

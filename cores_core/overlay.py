@@ -1,9 +1,9 @@
-"""Draw one answer as a picture for people: the target in colour, the rest stepping back, the question underneath.
+"""Draw the answer to one question as a picture: the target in colour, the rest dimmed, question and answer below.
 
-The mask file keeps the image's own size; the overlay is shown at a size that a screen can show and a caption can be
-read at. Shape carries every meaning a second time (filled and solid, empty and dashed), since not all eyes see colour.
+The overlay is scaled to a size suitable for screens with a legible caption; mask files keep the size of the image. The
+masks also differ in shape, for colour-blind readers: C2 is filled with a solid edge, C1 is a dashed outline.
 
-Known limit: Pillow's built-in font has ASCII and a few signs. Accents are left out, other scripts become boxes.
+Known limit: Pillow's built-in font has ASCII and a few symbols. Accents are removed, other scripts appear as boxes.
 """
 
 import math
@@ -24,10 +24,10 @@ Colour = tuple[int, int, int]
 
 MIN_LONGER_SIDE, MAX_LONGER_SIDE = 640, 1600
 MIN_WIDTH_SHARE = 0.55
-"""The caption is at least this share of the longer side wide; a narrower image stands in the middle."""
+"""Minimum width of the caption as a fraction of the longer side; narrower images are centred."""
 REFINED_COLOUR: Colour = (255, 45, 135)
 COARSE_COLOUR: Colour = (255, 214, 10)
-"""Pink and yellow: rare in photographs, and far apart in brightness for eyes that see less colour."""
+"""Pink and yellow are rare in photographs, and differ in brightness for colour-blind readers."""
 SHADOW_COLOUR: Colour = (12, 14, 18)
 BAND_COLOUR: Colour = (20, 23, 28)
 QUESTION_COLOUR: Colour = (246, 247, 249)
@@ -36,32 +36,32 @@ ABSENT_COLOUR: Colour = (96, 103, 114)
 FILL_SHARE = 0.45
 GAP_REACH = 20  # pixels; holes and gaps of up to twice this are not outlined
 GREY_SHARE, DIMMED_TO = 0.65, 0.66
-"""How much of its colour the rest of the image loses, and how much of its light it keeps."""
+"""Outside the target: fraction of the colour that is replaced by grey, and factor on the brightness."""
 QUESTION_LINES, ANSWER_LINES = 4, 3
 MAX_BLUR = 8.0  # pixels; an image of one pixel is enlarged 640 times
-MAX_DASHED_CONTOURS = 2000  # a mask of noise has 100,000; the longest are enough
-SUPERSAMPLING = 2  # the caption is drawn larger and shrunk: small letters keep their distances
-MAX_LINE_CHARACTERS, MAX_CHARACTERS = 400, 4000  # more than one line can hold, more than all lines can
+MAX_DASHED_CONTOURS = 2000  # the longest ones; a noisy mask may have 100,000
+SUPERSAMPLING = 2  # the caption is drawn larger and downscaled, for accurate letter spacing
+MAX_LINE_CHARACTERS, MAX_CHARACTERS = 400, 4000  # upper bounds of what fits one line and all lines
 DASHES = str.maketrans("\u2010\u2011\u2012\u2013\u2014\u2212", "------")
 
 
 def render_overlay(image: RgbImage, question: str, answer: str, coarse: BoolMask | None, refined: BoolMask) -> RgbImage:
-    """Draw the two masks of a question on its image, with a caption below.
+    """Draw both masks of a question on its image, with a caption below.
 
     Args:
-        image: (H, W, 3), of any size; shown with its longer side between 640 and 1600 pixels.
-        question, answer: any text; cut with an ellipsis after 4 and 3 lines.
-        coarse: (H, W) the first mask of the chain, C1: a dashed outline. None for a mask of no chain, without a legend.
-        refined: (H, W) the second, C2: a fill with a solid edge. If empty, the image is not dimmed either.
+        image: (H, W, 3) uint8 of any size; scaled to a longer side between 640 and 1600 pixels.
+        question, answer: any text; truncated with an ellipsis after 4 and 3 lines.
+        coarse: (H, W) bool, C1, drawn as a dashed outline. None if there is only one mask; then there is no legend.
+        refined: (H, W) bool, C2, filled with a solid edge. If it is empty, the image is not dimmed.
 
     Returns:
-        A new picture: the image, in the middle if it is very narrow, above the caption band.
+        (H', W', 3) uint8: the image, centred if it is very narrow, above the caption.
     """
     assert refined.shape == image.shape[:2], (image.shape, refined.shape)
     height, width = image.shape[:2]
     shown_longer = min(max(height, width, MIN_LONGER_SIDE), MAX_LONGER_SIDE)
     scale = shown_longer / max(height, width)
-    unit = shown_longer / MIN_LONGER_SIDE  # all sizes below are meant for a longer side of 640
+    unit = shown_longer / MIN_LONGER_SIDE  # all lengths below are for a longer side of 640 pixels
     picture = _resize(image, scale)
     picture = _paint_target(picture, _resize_mask(refined, scale), unit)
     if coarse is not None:
@@ -74,20 +74,20 @@ def render_overlay(image: RgbImage, question: str, answer: str, coarse: BoolMask
 
 
 def paint_mask(image: RgbImage, mask: BoolMask, longest: int) -> RgbImage:
-    """A (H, W, 3) image as an overlay shows it with a (H, W) mask, but without a caption; `longest` pixels a side."""
+    """Overlay of a (H, W) mask on a (H, W, 3) image without a caption, with a longer side of `longest` pixels."""
     scale = longest / max(image.shape[:2])
     return _paint_target(_resize(image, scale), _resize_mask(mask, scale), longest / MIN_LONGER_SIDE)
 
 
 def _resize(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Scale (H, W) or (H, W, 3); at least one pixel stays each way."""
+    """Scale (H, W) or (H, W, 3) pixels, to at least one pixel per side."""
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC if pixels.ndim == 3 else cv2.INTER_LINEAR
     return cast(RgbImage, cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=method))
 
 
 def _resize_mask(mask: BoolMask, scale: float) -> BoolMask:
-    """Scale a mask such that its stairs become slopes and nothing in it disappears, however small."""
+    """Scale a mask with smooth edges, keeping even single pixels visible."""
     binary = mask.astype(np.uint8) * 255
     coverage = _resize(binary, scale)
     if scale <= 1:
@@ -95,13 +95,13 @@ def _resize_mask(mask: BoolMask, scale: float) -> BoolMask:
     smooth = cv2.GaussianBlur(coverage, (0, 0), min(0.3 * scale, MAX_BLUR), borderType=cv2.BORDER_REPLICATE)
     square = np.ones((2, 2), dtype=np.uint8)
     solid = cv2.dilate(cv2.erode(binary, square, anchor=(1, 1)), square, anchor=(0, 0))
-    thin = cv2.subtract(binary, solid)  # what lies in no square of four pixels may be smoothed away: it stays as it is
+    thin = cv2.subtract(binary, solid)  # parts narrower than 2 pixels could be smoothed away: they are kept unsmoothed
     size_wh = (coverage.shape[1], coverage.shape[0])
     return cast(BoolMask, (smooth > 127) | (cv2.resize(thin, size_wh, interpolation=cv2.INTER_NEAREST) > 0))
 
 
 def _paint_target(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
-    """Colour the target, dim the rest, and draw the edge between them with a soft shadow outside."""
+    """Colour the target, dim the rest, and draw the edge with a soft shadow outside."""
     if not mask.any():
         return picture
     depth = _signed_distance(mask)
@@ -117,18 +117,18 @@ def _paint_target(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
 
 
 def _full(picture: RgbImage, colour: Colour) -> RgbImage:
-    """One colour in a picture's size."""
+    """A picture of the same size in one colour."""
     return np.full_like(picture, colour)
 
 
 def _blend(below: MatLike, above: MatLike, share: NDArray[np.floating]) -> RgbImage:
-    """Lay one picture over another; `share`: (H, W), 0 to 1, how much the one above covers."""
+    """Alpha-blend two pictures; `share` is the (H, W) opacity, 0 to 1, of `above`."""
     share = share.astype(np.float32)
     return cast(RgbImage, cv2.blendLinear(below, above, 1 - share, share))
 
 
 def _signed_distance(mask: BoolMask) -> NDArray[np.float32]:
-    """(H, W) distance to the mask's edge in pixels, positive inside; what lies beyond the image counts as outside."""
+    """(H, W) signed distance to the mask's edge in pixels, positive inside; beyond the image is outside."""
     inside = np.pad(mask, 1).astype(np.uint8)
     within = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     distance = within - cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -137,10 +137,10 @@ def _signed_distance(mask: BoolMask) -> NDArray[np.float32]:
 
 
 def _dash_outline(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
-    """Draw the mask's outline in dashes, on a dark line that makes them visible on any ground.
+    """Draw the mask's outline in dashes on a dark line, which makes them visible on any background.
 
-    It runs 3 pixels outside the mask, so that the refined edge stays in view where the two agree. Gaps are closed
-    first: C1 has no supervision of its own and is often a lattice, whose outline would hide the picture.
+    The outline runs 3 pixels outside the mask, so that it does not cover the refined edge where both agree. Gaps are
+    closed first: C1 is not supervised and often a lattice, whose full outline would hide the image.
     """
     if not mask.any():
         return picture
@@ -160,8 +160,8 @@ def _dash_outline(picture: RgbImage, mask: BoolMask, unit: float) -> RgbImage:
 
 
 def _dashes(contour: NDArray[np.float64], unit: float) -> list[NDArray[np.int32]]:
-    """Cut a closed (N, 2) outline into equal dashes of 8 points each, in sixteenths of a pixel; a tiny one is whole."""
-    reach = min(_pixels(2, unit), len(contour) // 4)  # smooth the stairs, but not a mask of few pixels
+    """Split a closed (N, 2) outline into equal dashes of 8 points, in 1/16 pixels; a tiny one is a single dash."""
+    reach = min(_pixels(2, unit), len(contour) // 4)  # smooths pixel steps, less so for small masks
     wrapped = np.pad(contour, ((reach, reach + 1), (0, 0)), mode="wrap")
     kernel = np.full(2 * reach + 1, 1 / (2 * reach + 1))
     smooth = np.stack([np.convolve(axis, kernel, mode="valid") for axis in wrapped.T])  # (2, N + 1), closed
@@ -175,10 +175,10 @@ def _dashes(contour: NDArray[np.float64], unit: float) -> list[NDArray[np.int32]
 
 
 def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool] | None, width: int, unit: float) -> RgbImage:
-    """Draw the band below the image, `width` pixels wide and as high as its text: question, answer, legend if any."""
+    """Draw the caption below the image, `width` pixels wide, as high as its text: question, answer, optional legend."""
     unit *= SUPERSAMPLING
     margin, top = _pixels(16, unit), _pixels(13, unit)
-    band = Image.new("RGB", (width * SUPERSAMPLING, _pixels(280, unit)), BAND_COLOUR)  # high enough for all lines
+    band = Image.new("RGB", (width * SUPERSAMPLING, _pixels(280, unit)), BAND_COLOUR)  # enough for all lines
     draw = ImageDraw.Draw(band)
     question_look = (question, 21, QUESTION_COLOUR, 0.6, QUESTION_LINES)
     answer_look = (answer, 16, ANSWER_COLOUR, 0.0, ANSWER_LINES)
@@ -196,7 +196,7 @@ def _draw_caption(question: str, answer: str, has_masks: tuple[bool, bool] | Non
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], has_masks: tuple[bool, bool], unit: float) -> None:
-    """Draw one row from `corner` to the right: swatch and name of the coarse and of the refined mask."""
+    """Draw the legend from `corner` (left, top) to the right: swatch and name of the coarse and the refined mask."""
     (left, top), side, font = corner, _pixels(14, unit), load_font(_pixels(13, unit))
     middle = top + side // 2
     rows = zip(("C1 coarse", "C2 refined"), (COARSE_COLOUR, REFINED_COLOUR), has_masks, strict=True)
@@ -216,25 +216,25 @@ def _draw_legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], has_masks: 
 
 
 def _pixels(size: float, unit: float) -> int:
-    """A length in pixels, at least one."""
+    """A length scaled to pixels, at least 1."""
     return max(1, round(size * unit))
 
 
 @lru_cache(maxsize=16)
 def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's built-in font."""
+    """Pillow's built-in font; `size` in pixels."""
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
 def make_printable(text: str) -> str:
-    """One paragraph without control characters; a letter with an accent gives way to the letter alone."""
+    """Normalise text to one line without control characters and accents."""
     decomposed = unicodedata.normalize("NFD", " ".join(text[:MAX_CHARACTERS].split()).translate(DASHES))
     plain = (c for c in decomposed if unicodedata.category(c)[0] not in "CM")
     return unicodedata.normalize("NFC", "".join(plain))
 
 
 def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
-    """Break into at most so many lines, between words where there are any; cut the rest with an ellipsis."""
+    """Break text into at most `most` lines of `width` pixels, at spaces if possible; truncate with an ellipsis."""
     lines: list[str] = []
     while text and len(lines) < most:
         fitting = _fitting(text, font, width)
@@ -249,13 +249,13 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) ->
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many leading characters fit into a width, at least 1."""
+    """Number of leading characters that fit into a width in pixels, at least 1."""
     counts = range(1, min(len(text), MAX_LINE_CHARACTERS) + 1)
     return max(1, bisect_right(counts, width, key=lambda count: math.ceil(font.getlength(text[:count]))))
 
 
 def _centre(picture: RgbImage, width: int) -> RgbImage:
-    """Put a picture in the middle of a band of that width."""
+    """Centre a picture horizontally on a background of the given width in pixels."""
     wide = np.full((picture.shape[0], width, 3), BAND_COLOUR, dtype=np.uint8)
     left = (width - picture.shape[1]) // 2
     wide[:, left : left + picture.shape[1]] = picture

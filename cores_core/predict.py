@@ -1,4 +1,4 @@
-"""Ask an image a question, get the mask of the answer: the Python API that the command line uses itself.
+"""Predict masks for questions about an image: the Python API, also used by the command line.
 
 from cores_core.predict import Predictor
 
@@ -45,22 +45,22 @@ class Prediction:
 
     @property
     def answer(self) -> str:
-        """What the model wrote."""
+        """The answer text of the model."""
         return self.segmentation.answer
 
     @property
     def logits(self) -> FloatMap:
-        """(H, W) float32, unthresholded: C2, the answer."""
+        """(H, W) float32 unthresholded logits of C2, the final mask."""
         return self.segmentation.refined
 
     @property
     def coarse_logits(self) -> FloatMap:
-        """(H, W) float32, unthresholded: C1, the step before."""
+        """(H, W) float32 unthresholded logits of C1, the coarse mask."""
         return self.segmentation.coarse
 
     @property
     def mask(self) -> BoolMask:
-        """(H, W) bool: the answer, post-processed by `cleaning`."""
+        """(H, W) bool, the final mask, post-processed by `cleaning`."""
         mask = binarize(self.logits)
         return clean_mask(mask, self.logits, self.cleaning) if self.cleaning.changes else mask
 
@@ -71,7 +71,7 @@ class Prediction:
 
     @property
     def coarse_mask(self) -> BoolMask:
-        """(H, W) bool: the coarse step."""
+        """(H, W) bool, the coarse mask."""
         return binarize(self.coarse_logits)
 
     @property
@@ -80,7 +80,7 @@ class Prediction:
         return mask_score(self.mask, self.logits)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values as in docs/format.md; masks as COCO RLE, boxes as (x, y, width, height)."""
+        """JSON values as in docs/format.md; masks as COCO RLE, boxes as (x, y, width, height)."""
         values = {
             "question": self.question,
             "answer": self.answer,
@@ -135,19 +135,19 @@ class Predictor:
         """Load a checkpoint folder, released weights, a hub id, or `tiny`, the model that ships with the package.
 
         Args:
-            device: auto, cpu, cuda or mps; `spread` divides the MLLM among all CUDA devices.
-            dtype: float32, bfloat16, float16, or auto (bfloat16 on CUDA, else float32). Mask head: float32.
-            load_in: hold the language model in 4bit or 8bit (bitsandbytes, CUDA).
-            conversation: how turns are set apart, where a release was trained on another way than llava_v1.
+            device: auto, cpu, cuda or mps; `spread` distributes the MLLM over all CUDA devices.
+            dtype: float32, bfloat16, float16, or auto (bfloat16 on CUDA, else float32). The mask decoder is float32.
+            load_in: quantise the language model to 4bit or 8bit (bitsandbytes, CUDA).
+            conversation: chat template, for releases that were not trained with llava_v1.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is damaged.
-            ConfigError: no such device or dtype.
+            ConfigError: unknown or unavailable device, dtype or quantisation.
         """
         return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
 
     def set_image(self, image: ImageInput, cleaning: MaskCleaning = NO_CLEANING) -> "ImagePredictor":
-        """Prepare an image to ask it questions one after another; SAM's encoder runs once, at the first.
+        """Prepare an image for several calls of `ask`; SAM's encoder runs once, at the first.
 
         Args:
             cleaning: post-processing of the masks; none by default.
@@ -158,7 +158,7 @@ class Predictor:
         return ImagePredictor(ImageSession(self.checkpoint, _load_pixels(image)), cleaning)
 
     def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generated") -> Prediction:
-        """Answer one question; see `predict_many`."""
+        """Answer one question; arguments and errors as for `predict_many`."""
         return self.predict_many(image, [question], protocol)[0]
 
     def predict_many(
@@ -168,7 +168,7 @@ class Predictor:
 
         Args:
             image: a path, a PIL image, or (H, W, 3) uint8 RGB.
-            questions: sentences, or `Query(text, is_sentence=False)` for a bare phrase such as "tail of the fish".
+            questions: sentences, or `Query(text, is_sentence=False)` for a noun phrase such as "tail of the fish".
             protocol: `generated` decodes the model's own answer; `given` is teacher-forced with the answer template.
 
         Raises:
@@ -178,7 +178,7 @@ class Predictor:
 
 
 class ImagePredictor:
-    """An image to which questions are asked, made by `Predictor.set_image`."""
+    """A predictor with a fixed image, see `Predictor.set_image`."""
 
     def __init__(self, session: ImageSession, cleaning: MaskCleaning) -> None:
         self._session = session
@@ -198,7 +198,7 @@ class ImagePredictor:
 
 @dataclass(frozen=True)
 class SavedFiles:
-    """Where one prediction was written."""
+    """Paths of the files of one prediction."""
 
     mask: Path
     overlay: Path
@@ -210,12 +210,12 @@ def save_prediction(
 ) -> SavedFiles:
     """Write `<base>.mask.png` (8 bit, 0 or 255, the image's size), `<base>.overlay.png` and `<base>.json`.
 
-    All three appear together; if one cannot be written, none is, and older ones are kept.
+    All three are replaced together; if one cannot be written, older ones are kept.
 
     Args:
-        image: (H, W, 3) the image that was asked about.
-        base: folder and name without ending; the folder is made if missing.
-        description: what the JSON file holds; None for `prediction.to_json()`.
+        image: (H, W, 3) uint8, the image of the prediction.
+        base: path without suffix; the folder is created if missing.
+        description: content of the JSON file; None for `prediction.to_json()`.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -250,7 +250,7 @@ def _check_query(question: str | Query) -> Query:
     try:
         query.text.encode()
     except UnicodeEncodeError as error:
-        raise DataError("the question is not Unicode text", hint="type it in UTF-8") from error
+        raise DataError("the question is not Unicode text", hint="enter it in UTF-8") from error
     return query
 
 

@@ -1,4 +1,4 @@
-"""Every string the MLLM reads or writes: special tokens, templates, in-context example, conversation.
+"""All text of prompts and answers: special tokens, templates, in-context examples, conversation format.
 
 Source: the CoReS and LISA research releases (system text, templates and example word for word), arXiv:2404.05673.
 Deviation: the location token is spelled `[LOC]` as in the paper; the release's spelling is `REFERENCE_SPELLING`.
@@ -18,7 +18,7 @@ LOC = "[LOC]"
 OBJ = "[OBJ]"
 SEG = "[SEG]"
 REFERENCE_SPELLING = {LOC: "[SEG_SEMA]", SEG: "[SEG]"}
-"""How the released checkpoints spell our tokens."""
+"""Spelling of the chain tokens in the released checkpoints."""
 
 IMAGE = "<image>"
 IMAGE_START = "<im_start>"
@@ -29,12 +29,12 @@ UNKNOWN = "<unk>"
 SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, IMAGE, IMAGE_START, IMAGE_END, LOC, SEG, OBJ)
 
 Context = Literal["none", "fixed", "random"]
-"""In-context input: none (LISA), the release's first example, or in training any of ours, another for each image."""
+"""In-context example: none (LISA), the release's example, or in training a random one of `EXAMPLES` per image."""
 Wording = Literal["cores", "released"]
-"""How tokens are spelled and answers are worded: as in the paper, or as in the released weights' evaluation."""
+"""Spelling of tokens and answers: as in the paper, or as in the evaluation code of the released weights."""
 
 Conversation = Literal[ReleasedConversation, "template"]
-"""How turns are set apart, as the releases name it, the first being their default; or by the model's chat template."""
+"""Chat template: one of the releases (default: llava_v1), or `template` for the model's own."""
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -85,7 +85,7 @@ EXAMPLES = (
         "It is usually found on an instrument of wood. It is a row of thin, taut wires along the neck.",
     ),
 )
-"""Questions with answers in words; the first is the release's."""
+"""In-context examples: questions with text answers. The first is that of the release."""
 
 
 PHRASE_QUESTIONS = (
@@ -108,22 +108,22 @@ ANSWERS = {
     2: f"It appears on {LOC}. It is {SEG}.",
     3: f"It appears on {LOC}. It belongs to {OBJ}. It is {SEG}.",
 }
-"""The answer of a chain with so many steps: one (LISA), two (CoReS) or, for the ablation of its depth, three."""
+"""Answer template by number of steps of the chain: one (LISA), two (CoReS), or three (ablation of the depth)."""
 REASONED = "{reason} {answer}"
-"""The answer of a chain of text alone (LISACoT, Table S1): it reasons in words before it answers."""
+"""Answer template with chain-of-thought text before the answer (LISACoT, Table S1)."""
 RELEASED_ANSWERS = {
     1: f"{REFERENCE_SPELLING[SEG]}.",
     2: f"It usually appears on {REFERENCE_SPELLING[LOC]}. It is {REFERENCE_SPELLING[SEG]}.",
 }
-"""What the releases put into their models' mouths to score them."""
+"""Answer templates that the releases supply in their evaluation."""
 
 CHAINS = {1: (SEG,), 2: (LOC, SEG), 3: (LOC, OBJ, SEG)}
-"""The tokens of a chain in the order in which they prompt the segmenter."""
+"""Chain tokens by number of steps, in the order in which they prompt the segmenter."""
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What stands around a conversation's system text, its first question, an answer, and a later question."""
+    """Format strings of a conversation: system text, first question, answer, later questions."""
 
     system: str
     question: str
@@ -149,9 +149,9 @@ _FRAMES: Mapping[Conversation, _Frame] = MappingProxyType(
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a conversation is worded.
+    """Prompt and answer format of a model.
 
-    `steps` is the length of the chain, `context` the in-context input; with `reasons`, answers reason in words first.
+    `steps` is the length of the chain, `context` the in-context example; `reasons` adds reasoning text to answers.
     """
 
     steps: int = 2
@@ -161,10 +161,10 @@ class PromptFormat:
     reasons: bool = False
 
     def system(self, example: str | None = None) -> str:
-        """The system text, with its sentence about the chain and the in-context example where they belong.
+        """The system text, with the sentence about the chain and the in-context example where the format has them.
 
         Args:
-            example: the in-context example, None for that of the format, "" for none.
+            example: the in-context example; None for that of the format, "" for none.
         """
         llama_2 = self.conversation == "llava_llama_2"
         text = LLAMA_2_SYSTEM if llama_2 else SYSTEM
@@ -176,24 +176,24 @@ class PromptFormat:
 
     @property
     def answer(self) -> str:
-        """The answer template, as given in training and under protocol `given`."""
+        """The answer template, used in training and with protocol `given` (teacher-forced)."""
         return (RELEASED_ANSWERS if self.wording == "released" else ANSWERS)[self.steps]
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The special tokens of the answer, in order."""
+        """The chain tokens of the answer, in order."""
         chain = CHAINS[self.steps]
         return tuple(REFERENCE_SPELLING[token] for token in chain) if self.wording == "released" else chain
 
 
 def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | None = None, reason: str = "") -> Turn:
-    """Word a query as a question with its answer.
+    """Render a query as a question and its answer template.
 
     Args:
-        query: what is asked; special tokens in its text are defused, so they stay plain text.
+        query: special tokens in its text are escaped.
         prompt: the format.
-        rng: draws one of the release's wordings; None takes the last, which its evaluation uses.
-        reason: what an answer that reasons in words says first.
+        rng: draws one of the release's question templates; None takes the last, as its evaluation does.
+        reason: chain-of-thought text of the answer, if the format has it.
     """
     templates = SENTENCE_QUESTIONS if query.is_sentence else PHRASE_QUESTIONS
     template = templates[-1] if rng is None else templates[int(rng.integers(len(templates)))]
@@ -204,25 +204,25 @@ def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | N
 
 
 def render_explained(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:
-    """Word a query with an answer in words: the chain, and then the words that explain it."""
+    """Render a query with an explanatory answer: the answer template followed by `query.answer`."""
     assert query.answer is not None
     template = EXPLANATORY_QUESTIONS[int(rng.integers(len(EXPLANATORY_QUESTIONS)))]
     return Turn(template.format(text=defuse(query.text)), f"{prompt.answer} {defuse(query.answer)}")
 
 
 def render_dialogue(dialogue: Sequence[Turn], number: int) -> Turn:
-    """The answer in words to one question of a conversation, counted from 0, with all that was said before it."""
+    """One turn of a text conversation by its index from 0, with the earlier turns as its history."""
     said = tuple(Turn(defuse(turn.question), defuse(turn.answer), segments=False) for turn in dialogue[: number + 1])
     return replace(said[-1], history=said[:-1])
 
 
 def render_prefix(prompt: PromptFormat, example: str | None = None) -> str:
-    """All that stands before the image: system text, in-context example (as for `PromptFormat.system`), user's role."""
+    """Text before the image: system text, in-context example (as for `PromptFormat.system`), user's role."""
     return _FRAMES[prompt.conversation].system.format(system=prompt.system(example))
 
 
 def render_question(turn: Turn, prompt: PromptFormat) -> str:
-    """All that stands between the image and the answer, with what was said before."""
+    """Text between the image and the answer: earlier turns, the question, the assistant's role."""
     frame, text = _FRAMES[prompt.conversation], ""
     for number, said in enumerate((*turn.history, turn)):
         text += (frame.again if number else frame.question).format(question=said.question)
@@ -232,26 +232,26 @@ def render_question(turn: Turn, prompt: PromptFormat) -> str:
 
 
 def render_answer(turn: Turn, prompt: PromptFormat) -> str:
-    """The answer as it follows `render_question`, without the end token."""
+    """The answer in the conversation's format, to follow `render_question`, without the end token."""
     return _FRAMES[prompt.conversation].answer.format(answer=turn.answer)
 
 
 def render_example(question: str, answer: str) -> str:
-    """Word an in-context example, a question and what one can say to it in words, as the release words its own."""
+    """Render a question and its text answer as an in-context example, in the release's format."""
     return f"USER: {defuse(question)} Please output segmentation mask. ASSISTANT: {defuse(answer)} "
 
 
 def defuse(text: str) -> str:
-    """Break up special tokens in a user's text, so that no tokenizer takes them for real ones."""
+    """Escape special tokens in a user's text, so that it is tokenised as plain text; collapses whitespace."""
     return break_up(" ".join(text.split()), (*SPECIAL_TOKENS, *REFERENCE_SPELLING.values()))
 
 
 def break_up(text: str, tokens: Iterable[str]) -> str:
-    """Put a blank behind the first character of each of these tokens that a text holds."""
+    """Escape tokens in a text by inserting a space after their first character."""
     for token in tokens:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 
 
 EXAMPLE = render_example(*EXAMPLES[0])
-"""The in-context example that models are trained with."""
+"""The in-context example of `context="fixed"`."""

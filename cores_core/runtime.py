@@ -1,4 +1,4 @@
-"""Where and in what precision code runs. The one place that asks the machine."""
+"""Detection of devices, dtypes and ranks; seeds; asynchronous work. No other file inspects the machine."""
 
 import os
 import random
@@ -20,41 +20,41 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, and which of them this is; rank 0 speaks and saves for all."""
+    """Process group of a training or evaluation: the rank of this process and the world size."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process logs, scores and saves."""
+        """Whether this is rank 0, which logs, scores and saves."""
         return self.rank == 0
 
 
 def group_from_environment() -> Group | None:
-    """The group that a launcher (torchrun, DeepSpeed's, a cluster's) has started this process in, or None."""
+    """Rank and world size set by a launcher (torchrun, DeepSpeed, a cluster); None if there is none."""
     rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     return Group(int(rank), int(size)) if rank is not None and size is not None else None
 
 
 def own_device(device: torch.device, group: Group) -> torch.device:
-    """The device of this process: each of a machine's processes has a GPU of its own."""
+    """Device of this rank: on CUDA, the GPU with the index LOCAL_RANK."""
     if device.type != "cuda" or group.size == 1:
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", group.rank)))
 
 
 def share_cores(group: Group) -> None:
-    """Give each process of a group its share of the machine's cores."""
+    """Set torch's number of threads to this rank's fraction of the machine's cores."""
     if group.size > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // group.size))
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Turn a wish into a device: `auto` takes CUDA, then MPS, then the CPU.
+    """Resolve a device name: `auto` selects CUDA if available, then MPS, then the CPU.
 
     Raises:
-        ConfigError: the device is not there, or the name is unknown.
+        ConfigError: the device is not available, or the name is unknown.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -73,7 +73,7 @@ def count_gpus() -> int:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn `float32`, `bfloat16`, `float16` or `auto` into a torch dtype: `auto` takes bfloat16 on CUDA, else float32.
+    """Resolve a dtype name: `float32`, `bfloat16`, `float16` or `auto` (bfloat16 on CUDA, else float32).
 
     Raises:
         ConfigError: the name is unknown.
@@ -86,10 +86,10 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def read_ahead(items: Iterable[T], load: Callable[[T], R], count: int) -> Iterator[tuple[T, R]]:
-    """Each item with what it loads, in order; a thread loads up to `count` items ahead.
+    """Yield `(item, load(item))` in order; a thread loads up to `count` items ahead.
 
     Raises:
-        what `load` raises, when its item's turn comes.
+        Any exception of `load`, when its item is yielded.
     """
     with ThreadPoolExecutor(1) as reader:
         waiting: deque[tuple[T, Future[R]]] = deque()
@@ -103,10 +103,10 @@ def read_ahead(items: Iterable[T], load: Callable[[T], R], count: int) -> Iterat
 
 
 def run_beside(device: torch.device, work: Callable[[], tuple[Tensor, ...]]) -> Callable[[], tuple[Tensor, ...]]:
-    """Start work on a GPU's second stream, to go on with other work meanwhile; for inference.
+    """Run work asynchronously on a second CUDA stream, without gradients across streams (inference only).
 
     Returns:
-        What gives the result. Elsewhere than on a GPU, the work is done only then.
+        A function that waits for the result. On other devices the work runs when it is called.
     """
     if device.type != "cuda":
         return work
@@ -119,19 +119,19 @@ def run_beside(device: torch.device, work: Callable[[], tuple[Tensor, ...]]) -> 
         here = torch.cuda.current_stream(device)
         here.wait_stream(side)
         for tensor in result:
-            tensor.record_stream(here)  # its memory is not given away before this stream is done with it
+            tensor.record_stream(here)  # keeps its memory allocated until this stream has used it
         return result
 
     return join
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that libraries reach for: initial weights and dropout. Our own code takes an rng."""
+    """Seed the global generators of random, numpy and torch, which libraries use. Our own code takes an `rng`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Seed torch, on every device, for one step of one process, so that a run that is resumed anyhow draws the same."""
+    """Seed torch on all devices for one training step of one rank, so that dropout is reproducible after a resume."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))

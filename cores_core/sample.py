@@ -1,4 +1,4 @@
-"""What a data set gives and what a processor takes."""
+"""Types passed from data sets to processors: queries, turns and samples."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ RgbImage = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of an image: a full sentence, or a bare phrase (`is_sentence=False`), worded differently.
+    """A question about an image: a full sentence, or a noun phrase (`is_sentence=False`) with other question templates.
 
-    `answer` is what one can say to it in words, for training; None where nothing is known.
+    `answer` is a text answer for training; None if there is none.
     """
 
     text: str
@@ -25,11 +25,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer as the MLLM reads them, without the conversation around them.
+    """One question and its answer as rendered for the MLLM, without the conversation format.
 
     Attributes:
-        segments: whether the answer holds the tokens of the chain; if not, it is words alone and has no mask.
-        history: what was said before, oldest first; nobody learns to say that.
+        segments: whether the answer contains the chain tokens and has a mask; False for text answers.
+        history: earlier turns, oldest first; their answers are not part of the text loss.
     """
 
     question: str
@@ -40,7 +40,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that an image shows: its category, its kind ("part" or "object") and its (H, W) bool mask."""
+    """An annotated region: its category, its kind ("part" or "object") and its (H, W) bool mask."""
 
     category: str
     kind: str
@@ -49,7 +49,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Height and width of an image, before and after it was resized for SAM (before padding)."""
+    """Height and width of an image before and after resizing for SAM, without padding."""
 
     original_hw: tuple[int, int]
     resized_hw: tuple[int, int]
@@ -57,17 +57,17 @@ class ImageSize:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its turns, N of which segment.
+    """One image with its turns, N of which have a mask.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
         turns: questions with their answers.
-        masks: N target masks, each (H, W) bool; empty where there is no target (prediction).
-        ignores: N masks of pixels that count nowhere, or None for none.
-        categories: what each of the N masks shows.
-        scene: all that the image is known to show, asked about or not.
-        example: the in-context example that is read before, None for that of the prompt format, "" for none.
-        key: which pixels these are, the same for the same pixels only; "" where nobody asks.
+        masks: N target masks, each (H, W) bool; an empty tuple in prediction.
+        ignores: N masks of pixels excluded from losses and scores, each (H, W) bool or None.
+        categories: category of each of the N masks.
+        scene: all annotated regions of the image, including those without a question.
+        example: in-context example; None for that of the prompt format, "" for none.
+        key: identifies the pixels, for the feature cache; "" if unused.
     """
 
     image: RgbImage

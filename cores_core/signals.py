@@ -1,4 +1,4 @@
-"""Signals in the processes that a command starts: SIGINT and SIGTERM reach all of them, and only the first one acts."""
+"""SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them."""
 
 import signal
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ def ignore_stop_signals() -> None:
 
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
-    """Block SIGINT and SIGTERM in this thread; one that comes is delivered when the block ends.
+    """Block SIGINT and SIGTERM in this thread; pending ones are delivered when the `with` block ends.
 
-    Processes that are started within the block inherit this and never receive them, also while they begin.
+    Processes started within the block inherit the signal mask and never receive them, not even during startup.
     """
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # else the first process that is started runs it, which unblocks the signals
+    resource_tracker.ensure_running()  # otherwise starting the first process starts it, which unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

@@ -1,6 +1,6 @@
-"""Scores as quotients of sums over items, and how sure one can be of them: the bootstrap over images.
+"""Scores as ratios of sums over items, and their confidence intervals by a bootstrap over images.
 
-Items of one image (several questions) rise and fall together, so images are drawn, not items. Source: Efron, "Better
+Items of the same image (several questions) are correlated, so images are resampled, not items. Source: Efron, "Better
 Bootstrap Confidence Intervals" (1987).
 """
 
@@ -19,10 +19,11 @@ _DRAWS_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class Ratio:
-    """A score: sum of `over` by sum of `under` for each of R rows, and the mean of the rows that have something under.
+    """A score: for each of R rows sum(over) / sum(under), averaged over the rows with a nonzero denominator.
 
     Attributes:
-        over, under: (R, N), a column for each item. A mean has ones under; a mean over categories has a row for each.
+        over, under: (R, N) numerators and denominators, a column per item. A mean has R = 1 and denominators of one; a
+            mean over categories has a row per category.
     """
 
     over: Floats
@@ -30,28 +31,28 @@ class Ratio:
 
     @property
     def value(self) -> float | None:
-        """The score of all items; None where there is nothing under."""
+        """The score of all items; None if all denominators are zero."""
         value = float(quotient(self.over.sum(axis=1)[None], self.under.sum(axis=1)[None])[0])
         return None if np.isnan(value) else value
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score lies with the confidence `LEVEL`, if other images of the same kind had been drawn."""
+    """Confidence interval of a score at `LEVEL`."""
 
     low: float
     high: float
 
 
 def mean_of(values: Sequence[float] | Floats, counted: NDArray[np.bool_] | None = None) -> Ratio:
-    """The mean of N values, or of those that are counted."""
+    """The mean of N values, restricted to those where `counted` is True."""
     over = np.asarray(values, dtype=np.float64)
     under = np.ones(len(over)) if counted is None else counted.astype(np.float64)
     return Ratio((over * under)[None], under[None])
 
 
 def quotient(over: Floats, under: Floats) -> Floats:
-    """(S,) scores of S samples from their (S, R) sums; not a number where there is nothing under in any row."""
+    """(S,) scores of S resamples from their (S, R) sums; NaN where all denominators are zero."""
     filled = under > 0
     rows = np.divide(over, under, out=np.zeros_like(over), where=filled)
     count = filled.sum(axis=1)
@@ -62,13 +63,13 @@ def quotient(over: Floats, under: Floats) -> Floats:
 def bootstrap(
     ratios: Mapping[str, Ratio], images: Sequence[str], draws: int = 2000, seed: int = 0
 ) -> Mapping[str, Floats]:
-    """Score `draws` samples of as many images as there are, drawn with replacement.
+    """Compute scores of `draws` bootstrap resamples of the images (same number, with replacement).
 
     Args:
         ratios: scores over the same N items. images: the image of each of the N items.
 
     Returns:
-        For each score its (draws,) values, paired: value `i` of all scores comes from the same images.
+        For each score its (draws,) values, paired: entry `i` of all scores comes from the same resample.
     """
     units = np.unique(np.asarray(images, dtype=str), return_inverse=True)[1] if len(images) else np.zeros(0, dtype=int)
     count = int(units.max()) + 1 if len(units) else 0
@@ -85,14 +86,14 @@ def bootstrap(
 
 
 def interval_of(samples: Floats, images: int) -> Interval | None:
-    """The middle of bootstrap values, of which those that are no number are left out; None if there is none.
+    """Percentile interval of bootstrap values, ignoring NaN; None if all are NaN.
 
-    A little more than the middle `LEVEL`: plain percentiles are too narrow for few images, by as much as the normal
-    distribution is narrower than Student's. Source: Hesterberg, "What Teachers Should Know About the Bootstrap" (2015).
+    The percentiles are expanded for small samples: plain ones are too narrow by the ratio of the normal to Student's t
+    distribution. Source: Hesterberg, "What Teachers Should Know About the Bootstrap" (2015).
 
     Args:
         samples: values of one score from `bootstrap`.
-        images: how many different ones there are.
+        images: number of distinct images.
     """
     known = samples[~np.isnan(samples)]
     if not len(known):
@@ -106,7 +107,7 @@ def interval_of(samples: Floats, images: int) -> Interval | None:
 
 
 def _by_unit(values: Floats, units: NDArray[np.intp], count: int) -> Floats:
-    """(R, N) values of items to (count, R) sums of images."""
+    """Sum (R, N) values of items per image, (count, R)."""
     sums = np.zeros((count, len(values)))
     np.add.at(sums, units, values.T)
     return sums

@@ -1,6 +1,6 @@
-"""What training sees, in which order: a pure function of (seed, position).
+"""The stream of training samples over all data sets: a pure function of (seed, position).
 
-`(seed, epoch, index)` decides everything, so a resumed run sees the samples that the uninterrupted one would have seen.
+All random choices are seeded by (seed, epoch, index), so a resumed run sees the same samples as an uninterrupted one.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from cores_core.sample import BoolMask, Query, RgbImage, Sample, Thing, Turn
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How images become samples.
+    """Options for turning images into samples.
 
     Attributes:
-        queries: the most that are asked of one image.
-        longest_side: images whose longer side is longer are shrunk to it, with their masks; None for never.
-        mirror: whether every other image is shown mirrored. Not for data that speaks of left and right.
-        explanatory: how likely a question with a known answer in words is answered by these alone; of the others, half
-            are answered by the chain and then these words (as LISA, arXiv:2308.00692, does).
-        word_dropout: how likely each word of a query is left out, so that no single word is relied on.
-        keep: whether images stay in memory once they are read.
-        with_scene: whether samples also hold all that their image shows, asked about or not.
-        with_key: whether samples name their pixels, for which each image file is hashed when it is read.
+        queries: maximum number of queries per image.
+        longest_side: downscale images and masks to this length of the longer side, in pixels; None for no limit.
+        mirror: flip images horizontally with probability 0.5. Not for data with questions about left and right.
+        explanatory: probability that a query with a text answer is answered by that text only; half of the others get
+            the answer template followed by the text (as in LISA, arXiv:2308.00692).
+        word_dropout: probability of dropping each word of a query.
+        keep: cache loaded images in memory.
+        with_scene: include all annotated regions of an image in its samples.
+        with_key: include a key of the pixels in samples, for which each image file is hashed on loading.
     """
 
     queries: int
@@ -48,7 +48,7 @@ class SampleOptions:
 
 
 class Mixture:
-    """An endless stream of training samples; `mixture[position]` is always the same sample."""
+    """An infinite stream of training samples; `mixture[position]` always returns the same sample."""
 
     def __init__(
         self,
@@ -58,11 +58,14 @@ class Mixture:
         seed: int,
         weights: Sequence[float] | None = None,
     ) -> None:
-        """Mix the images of stores.
+        """Combine stores.
 
         Args:
-            weights: how often each store is drawn from, in proportion; its images are then drawn at random, as the
-                releases do. None shows every image of all stores once an epoch.
+            weights: sampling weights of the stores; images are then drawn with replacement, as in the releases. None
+                iterates over all images of all stores once per epoch.
+
+        Raises:
+            DataError: there are no images, or a weighted store is empty.
         """
         self._stores = stores
         self._prompt = prompt
@@ -72,19 +75,19 @@ class Mixture:
         self._epoch = (-1, np.zeros(0, dtype=np.int64))
         self._kept: dict[int, _Shown] = {}
         if self._starts[-1] == 0 or (weights is not None and not all(map(len, stores))):
-            raise DataError("the training data is empty", hint="prepare it again, or take the empty set out of `data`")
+            raise DataError("the training data is empty", hint="prepare it again, or remove the empty set from `data`")
         self._shares = None if weights is None else np.asarray(weights) / np.sum(weights)
 
     @property
     def images(self) -> int:
-        """Images in one epoch."""
+        """Number of images per epoch."""
         return int(self._starts[-1])
 
     def __getitem__(self, position: int) -> Sample:
         return self.draw(position, self._options.queries)
 
     def draw(self, position: int, queries: int) -> Sample:
-        """The sample at a position with at most so many queries."""
+        """The sample at a position with at most `queries` queries."""
         index, rng = self._place(position)
         shown = self._kept.get(index) or self._read(index)
         asked = draw_queries(shown.record, queries, rng)
@@ -122,7 +125,7 @@ class Mixture:
         return render_explained(query, self._prompt, rng) if explained else render_turn(query, self._prompt, rng)
 
     def _place(self, position: int) -> tuple[int, np.random.Generator]:
-        """Which image a position shows, counted over all stores, and the luck that goes with it."""
+        """Map a position to an image index (over all stores) and the random generator of its sample."""
         if self._shares is not None:
             rng = np.random.default_rng((self._seed, position))
             which = int(rng.choice(len(self._shares), p=self._shares))
@@ -156,29 +159,29 @@ class Mixture:
 
 
 def share_out(groups: Sequence[str], config: MixtureConfig) -> list[float] | None:
-    """The weight of each data set from the group that it is of; None where every image is shown once an epoch.
+    """Sampling weight of each data set from the weight of its group; None to iterate over every image once per epoch.
 
     Raises:
-        DataError: no set has a weight.
+        DataError: all weights are 0.
     """
     if len(groups) == 1 or config.even:
         return None
     named = ["semantic" if group == "parts" else group for group in groups]
     weights = [getattr(config, group) / named.count(group) for group in named]
     if not any(weights):
-        raise DataError("no data set has a weight in `mixture`", hint="set mixture.even=true, or a weight above 0")
+        raise DataError("all data sets have weight 0 in `mixture`", hint="set mixture.even=true, or a weight above 0")
     return weights
 
 
 def draw_queries(record: Record, count: int, rng: np.random.Generator) -> list[tuple[int, Query]]:
-    """Up to `count` different regions of an image, by number, each with one of its queries."""
+    """Draw up to `count` different regions of an image; returns pairs of region index and one of its queries."""
     chosen = [int(i) for i in rng.permutation(len(record.regions))[:count]]
     return [(i, record.regions[i].queries[int(rng.integers(len(record.regions[i].queries)))]) for i in chosen]
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """An image as it is shown, and its regions' masks, eight pixels a byte."""
+    """A loaded image and the masks of its regions, packed to one bit per pixel."""
 
     record: Record
     image: RgbImage
@@ -215,7 +218,7 @@ def _drop_words(query: Query, share: float, rng: np.random.Generator) -> Query:
 
 
 def _name_pixels(path: Path, size_hw: tuple[int, int]) -> str:
-    """The key of an image: what its file holds, because the same path may be another image tomorrow; and its size."""
+    """Key of an image: the hash of the file's content (a path may be overwritten with another image) and its size."""
     with path.open("rb") as file:
         return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {size_hw[0]}x{size_hw[1]}"
 

@@ -1,7 +1,7 @@
-"""Images that an evaluation asks about and that a training would see too.
+"""Exclude images of evaluation splits from training data (`exclude_val` in the releases).
 
-RefCOCO, its sisters and COCO-Stuff share the images of COCO: one in RefCOCO's val may be in RefCOCOg's train, and in
-COCO's. The releases call it `exclude_val` to leave them out.
+RefCOCO, RefCOCO+, RefCOCOg and COCO-Stuff share the images of COCO: an image in RefCOCO's val may also be in RefCOCOg's
+train.
 """
 
 import re
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cores_core.data.store import Record, Store, find_stores
 
 _COCO_ID = re.compile(r"(?:^|/|_)(\d{12})\.jpe?g$", re.IGNORECASE)
-"""The end of the name of an image of COCO: `COCO_train2014_000000000009.jpg`, `train2017/000000000009.jpg`."""
+"""File names of COCO images: `COCO_train2014_000000000009.jpg`, `train2017/000000000009.jpg`."""
 
 
 class StoreView:
-    """Some of the images of a store."""
+    """A subset of a store's images, given by row indices (N,)."""
 
     def __init__(self, store: Store, rows: NDArray[np.int64]) -> None:
         self.name, self.split, self.data_root = store.name, store.split, store.data_root
@@ -35,7 +35,7 @@ class StoreView:
         return self._store[int(self._rows[index])]
 
     def image_path(self, record: Record) -> Path:
-        """Where a record's image lies."""
+        """Path of a record's image."""
         return self._store.image_path(record)
 
     def categories(self) -> dict[str, str]:
@@ -44,7 +44,7 @@ class StoreView:
 
 
 def without_held_out(stores: Sequence[Store]) -> list[StoreView]:
-    """The stores without the images that any prepared split but "train" under the same data root asks about."""
+    """Remove the images of all prepared splits other than "train", under the same data root, from stores."""
     held_out: set[str] = set()
     for root in {store.data_root for store in stores}:
         for store in find_stores(root):
@@ -54,7 +54,7 @@ def without_held_out(stores: Sequence[Store]) -> list[StoreView]:
 
 
 def image_key(name: str) -> str:
-    """What two names of the same image have in common: COCO's number, or else the name itself."""
+    """A key that is equal for all names of an image: the COCO id, or the name itself."""
     found = _COCO_ID.search(name)
     return f"coco {found[1]}" if found else name
 

@@ -52,7 +52,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Job:
-    """A split to read.
+    """A split to read in pieces.
 
     Attributes:
         name, split, data_root: as in `DATASETS`.
@@ -72,14 +72,14 @@ class Job:
         return self.path(0).parent
 
     def path(self, index: int) -> Path:
-        """The store of a piece; its JSON lies beside it."""
+        """Path of a piece's records; its counts are in a JSON file with the same stem."""
         return store_path(self.data_root, self._store_name, self._stem(index))
 
     def open(self, index: int) -> Store:
         """Open a finished piece.
 
         Raises:
-            DataError: it is missing, damaged, or of another version's form.
+            DataError: it is missing, damaged, or written by another version.
         """
         return Store(self.data_root, self._store_name, self._stem(index))
 
@@ -116,7 +116,7 @@ def read_in_pieces(job: Job, workers: int, progress: Callable[[int], None]) -> T
     except BaseException:
         with suppress(OSError):
             _clear(job)
-            job.folder.rmdir()  # unless a piece is kept
+            job.folder.rmdir()  # fails if there are finished pieces
         raise
     shutil.rmtree(job.folder)
     ordered = [tallies[index] for index in range(job.count)]
@@ -193,7 +193,7 @@ def _read_at_once(job: Job, waiting: list[int], workers: int, progress: Callable
         pool.shutdown()
     except BrokenProcessPool as error:
         raise DataError(
-            f"a process that read {job.name} {job.split} has died",
+            f"a worker process died while reading {job.name} {job.split}",
             hint="run the command again to resume; if memory was short, with fewer --workers",
         ) from error
     finally:

@@ -1,9 +1,9 @@
-"""Prepare data sets: read the raw form once, check it, write a store for each split and a report beside them.
+"""Prepare data sets: read and validate the raw annotations once, write a store per split and a report.
 
     <data root>/prepared/<name>/<split>.arrow
-    <data root>/prepared/<name>/report.json    counts against the official ones, what was left out and why, hashes
+    <data root>/prepared/<name>/report.json    counts and official counts, skipped items with reasons, hashes
 
-A split whose annotations have not changed since is not read again, nor is a piece of one that was cut off.
+Splits with unchanged annotations are skipped; an interrupted split resumes with its finished pieces.
 """
 
 import hashlib
@@ -30,20 +30,20 @@ from cores_core.files import save_text, writing_hint
 from cores_core.locks import locked
 
 READING = 4
-"""Raise this when readers begin to give other records for the same files."""
+"""Version of the readers; increase it when they return other records for the same files."""
 Progress = Callable[[str, int], None]
-"""Called with what is being done and how many images more are done."""
+"""Called with the name of the current task and the number of newly finished images."""
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a prepared split holds, and what was left out and why.
+    """Counts of a prepared split, and its skipped items.
 
     Attributes:
-        images, regions: how many there are. expected: the official number of images, or None.
-        left_out: for each item its name and the reason.
-        notes: for each item that was read by an assumption its name and the assumption.
-        fingerprint: of the annotations that were read.
+        images, regions: their numbers. expected: official number of images, or None.
+        left_out: pairs of skipped item and reason.
+        notes: pairs of item and the assumption with which it was read.
+        fingerprint: hash of the annotations.
     """
 
     images: int
@@ -55,7 +55,7 @@ class SplitReport:
 
     @property
     def reasons(self) -> Mapping[str, int]:
-        """How many were left out for each reason."""
+        """Number of skipped items by reason."""
         return Rejections(list(self.left_out)).counts
 
 
@@ -65,11 +65,11 @@ def prepare_partworld(
     """Render PartWorld under `<data_root>/partworld` and prepare it.
 
     Args:
-        images: how many for each split. seed: splits of one seed never share a scene.
-        workers: processes that render and read; the files do not depend on it.
+        images: number of images by split. seed: splits of the same seed have no scene in common.
+        workers: number of processes; the files do not depend on it.
 
     Raises:
-        LockError: another process prepares it.
+        LockError: another process is preparing it.
     """
     with _locked("partworld", data_root):
         write_partworld(data_root / "partworld", images, seed, workers, lambda done: progress("rendering", done))
@@ -84,17 +84,17 @@ def prepare_partworld(
 def prepare_dataset(
     name: str, data_root: Path, workers: int, progress: Progress
 ) -> Mapping[str, SplitReport | DataError]:
-    """Prepare all splits of a data set that are there, one after another; what is wrong with one stops no other.
+    """Prepare all available splits of a data set one by one; an error in one does not stop the others.
 
     Args:
-        workers: processes that read a split; the files do not depend on it.
-        progress: is told the split and how many images more are done.
+        workers: number of processes that read a split; the files do not depend on it.
+        progress: called with the split and the number of newly finished images.
 
     Returns:
-        For each official split its report, or what kept it from being prepared.
+        For each official split its report, or the error that prevented its preparation.
 
     Raises:
-        LockError: another process prepares it.
+        LockError: another process is preparing it.
     """
     spec = find_dataset(name, data_root)
     outcomes: dict[str, SplitReport | DataError] = {}
@@ -103,7 +103,7 @@ def prepare_dataset(
         for split in spec.splits:
             missing = spec.missing(data_root, split)
             if missing:
-                outcomes[split] = MissingDataError(f"not there: {missing[0]}", hint=f"get it from {spec.homepage}")
+                outcomes[split] = MissingDataError(f"not found: {missing[0]}", hint=f"get it from {spec.homepage}")
             elif _is_current(name, split, data_root, known):
                 outcomes[split] = known[split]
             else:
@@ -122,7 +122,7 @@ def _locked(name: str, data_root: Path) -> AbstractContextManager[None]:
 
 
 def check_split(name: str, split: str, data_root: Path, progress: Callable[[int], None]) -> SplitReport | DataError:
-    """Read a split as `prepare_split` does, in this process, and write nothing."""
+    """Read and validate a split like `prepare_split`, in this process, without writing anything."""
     spec, rejected, images, regions = find_dataset(name, data_root), Rejections(), 0, 0
     try:
         for record in spec.read(data_root, spec.disk_name(split), rejected, WHOLE):
@@ -161,7 +161,7 @@ def prepare_split(name: str, split: str, data_root: Path, workers: int, progress
 
 
 def load_reports(name: str, data_root: Path) -> Mapping[str, SplitReport]:
-    """What `save_report` wrote, by split; empty if nothing is prepared, or by older readers."""
+    """Read the reports written by `save_report`, by split; empty if there are none, or they are of older readers."""
     path = report_path(data_root, name)
     if not path.is_file():
         return {}
@@ -177,7 +177,7 @@ def load_reports(name: str, data_root: Path) -> Mapping[str, SplitReport]:
 
 
 def save_report(name: str, data_root: Path, reports: Mapping[str, SplitReport], seed: int | None = None) -> None:
-    """Write the reports of splits into the data set's report, beside those that are there."""
+    """Add or replace the reports of splits in the data set's report file."""
     merged = {**load_reports(name, data_root), **reports}
     about: dict[str, Any] = {"name": name, "reading": READING} | ({} if seed is None else {"seed": seed})
     about["splits"] = {split: asdict(report) | {"reasons": dict(report.reasons)} for split, report in merged.items()}
@@ -186,7 +186,7 @@ def save_report(name: str, data_root: Path, reports: Mapping[str, SplitReport], 
 
 
 def fingerprint(spec: DatasetSpec, data_root: Path, split: str) -> str:
-    """A digest of the annotations of a split: of a file's bytes, of a folder's names, sizes, and bytes of its JSON."""
+    """SHA-256 of the annotations of a split: content of files; for folders names, sizes and the content of JSON."""
     digest = hashlib.sha256()
     besides = [data_root / name for name in spec.besides if (data_root / name).is_file()]
     for path in (*spec.annotation_paths(data_root, split), *besides):

@@ -1,4 +1,4 @@
-"""A contact sheet of a prepared data set: random images with a target and how it is asked for, to look at first."""
+"""Contact sheet of a prepared data set: random images, each with one target and its query."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ COLUMNS, TILE_WIDTH, GAP = 4, 440, 12
 
 
 def render_preview(store: Store, count: int, seed: int) -> RgbImage:
-    """Draw `count` random images of a store in rows of four, each with one of its targets and its text.
+    """Render `count` random images of a store in rows of four, each with the overlay of one target and its text.
 
     Raises:
-        DataError: the store is empty, or none of the drawn images can be read.
+        DataError: the store is empty, or an image cannot be read or does not fit its mask.
     """
     rng = np.random.default_rng(seed)
     tiles = []
@@ -31,11 +31,11 @@ def render_preview(store: Store, count: int, seed: int) -> RgbImage:
             region = record.regions[number]
             mask = decode_rle(region.mask)
             if mask.shape != image.shape[:2]:
-                raise DataError(f"{record.image} is {image.shape[:2]}, its mask {mask.shape}: prepare it again")
+                raise DataError(f"{record.image} has size {image.shape[:2]}, its mask {mask.shape}: prepare it again")
             what = ", ".join(part for part in (region.category, region.kind, Path(record.image).name) if part)
             tiles.append(_tile(render_overlay(image, query.text, what, None, mask)))
     if not tiles:
-        raise DataError(f"there is nothing to show in: {store.name} {store.split}")
+        raise DataError(f"no regions to show in: {store.name} {store.split}")
     return np.vstack([_row(tiles[start : start + COLUMNS]) for start in range(0, len(tiles), COLUMNS)])
 
 
@@ -45,7 +45,7 @@ def _tile(picture: RgbImage) -> RgbImage:
 
 
 def _row(tiles: list[RgbImage]) -> RgbImage:
-    """Tiles side by side, level at the top, with room around them."""
+    """Tiles side by side, aligned at the top, with gaps."""
     height = max(tile.shape[0] for tile in tiles) + GAP
     row = np.full((height, COLUMNS * (TILE_WIDTH + GAP), 3), BAND_COLOUR, dtype=np.uint8)
     for number, tile in enumerate(tiles):

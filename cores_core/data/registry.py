@@ -1,7 +1,7 @@
-"""DATASETS: the one table of data sets. How each is read, what it should hold, and how one comes by it.
+"""The table of all data sets: reader, splits with official sizes, paths, licence and homepage.
 
-Paths are those of LISA's tree, which users of such models have already. `{split}` stands for a split's name on disk.
-Counts are images, from the papers and pages of the data sets; None where none is published.
+Paths follow LISA's folder layout, which users of such models already have. `{split}` is the split's name on disk.
+Counts are numbers of images, from papers and websites of the data sets; None if none is published.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,14 +25,14 @@ from cores_core.errors import DataError
 
 Group = Literal["semantic", "parts", "referring", "reasoning", "rendered", "text", "custom"]
 Reader = Callable[[Path, str, Rejections, Share], Iterator[Record]]
-"""From the data root and a split to the records of one share of it."""
+"""Reads one shard of a split: arguments are data root, split on disk, rejections, shard."""
 
 SMALLEST_RENDERED = 0.004
-"""Share of its image that a part of PartWorld must have to be asked about; photographs have no such rule."""
+"""Minimum area of a PartWorld part as a fraction of the image; there is no minimum for photographs."""
 CUSTOM = "custom/"
-"""Beginning of the names of people's own data sets."""
+"""Name prefix of users' own data sets."""
 LABEL_MAP_PIECES = 32
-"""In how many pieces a folder of label maps is read: they take long, and finding them again takes a moment."""
+"""Number of pieces of a folder of label maps: reading them is slow, listing them is fast."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class DatasetSpec:
     """One data set.
 
     Attributes:
-        group: its kind, by which a mixture is weighted.
-        splits: the official number of images of each split.
-        annotations: files or folders that tell what is in a split; a change in them means to prepare it anew.
-        images: the folders of its images.
+        group: task type, by which mixtures are weighted.
+        splits: official number of images by split.
+        annotations: annotation files or folders; if they change, a split is prepared again.
+        images: folders of its images.
         licence, homepage: its terms, and where to get it.
         read: its reader, called with the split's name on disk.
-        on_disk: those names where they are not the split's own.
-        besides: files that are read, too, if they are there.
-        pieces: how many a split is read in, each kept when a call is cut off; None: one for each worker, because each
-            reads the annotation file anew.
+        on_disk: split names on disk, where they differ.
+        besides: optional files that are also read if they exist.
+        pieces: number of resumable pieces per split; None: one per worker, because each piece parses the whole
+            annotation file.
     """
 
     group: Group
@@ -64,18 +64,18 @@ class DatasetSpec:
     pieces: int | None = None
 
     def disk_name(self, split: str) -> str:
-        """The name of a split in the raw data set."""
+        """Name of a split in the raw data set."""
         return self.on_disk.get(split, split)
 
     @property
     def layout(self) -> tuple[str, ...]:
-        """All paths below the data root, as one would write them in a shell."""
+        """All paths below the data root, with splits in shell syntax ({train,val})."""
         names = ",".join(map(self.disk_name, self.splits))
         names = f"{{{names}}}" if len(self.splits) > 1 else names
         return tuple(path.replace("{split}", names) for path in (*self.annotations, *self.images))
 
     def annotation_paths(self, data_root: Path, split: str) -> list[Path]:
-        """The files and folders that tell what is in a split."""
+        """Annotation files and folders of a split."""
         return [data_root / path.format(split=self.disk_name(split)) for path in self.annotations]
 
     def paths(self, split: str) -> list[str]:
@@ -83,12 +83,12 @@ class DatasetSpec:
         return [path.format(split=self.disk_name(split)) for path in (*self.annotations, *self.images)]
 
     def missing(self, data_root: Path, split: str) -> list[Path]:
-        """What of a split is not there."""
+        """Paths of a split that do not exist."""
         return [data_root / path for path in self.paths(split) if not (data_root / path).exists()]
 
 
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:
-    """The data set of that name; `custom/<name>` is anyone's own, with a file or folder for each split.
+    """Find a data set by name; `custom/<name>` is a user's own, with a file or folder per split.
 
     Raises:
         DataError: there is none.

@@ -1,6 +1,6 @@
-"""The prepared store: one Arrow file for each data set and split, opened by memory map.
+"""Prepared stores: one memory-mapped Arrow file per data set and split.
 
-A row is one image with its regions. Opening is instant, processes share the pages, and row `i` is read in O(1).
+A row is one image with its regions. Opening takes no time, processes share memory pages, and row `i` is read in O(1).
 """
 
 import json
@@ -42,13 +42,13 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Region:
-    """One target in an image and the ways to ask for it.
+    """One target in an image with its queries.
 
     Attributes:
-        category: what it is, e.g. "Fish Tail".
+        category: e.g. "Fish Tail".
         kind: "part" or "object".
-        mask: its pixels. ignore: pixels that count nowhere, or None.
-        queries: the first is the one an evaluation asks.
+        mask: its pixels. ignore: pixels excluded from losses and scores, or None.
+        queries: at least one; evaluation uses the first unless it asks all.
         source: ids in the raw data set.
     """
 
@@ -62,7 +62,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Record:
-    """One image: its path relative to the data root, its size, its regions; or a conversation about it in words."""
+    """One image: its path relative to the data root, its (height, width), its regions; or a text conversation."""
 
     image: str
     size_hw: tuple[int, int]
@@ -74,10 +74,10 @@ class Store:
     """A prepared data set and split, read row by row from a memory map."""
 
     def __init__(self, data_root: Path, name: str, split: str) -> None:
-        """Open it.
+        """Open a prepared split.
 
         Raises:
-            DataError: it is not prepared, or the file is damaged.
+            DataError: it is not prepared, prepared by another version, or the file is damaged.
         """
         self.data_root = data_root
         self.name = name
@@ -96,7 +96,7 @@ class Store:
         self._length: int = sum(batch.num_rows for batch in self._batches)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path, str, str]]:
-        return Store, (self.data_root, self.name, self.split)  # another process maps the file anew
+        return Store, (self.data_root, self.name, self.split)  # unpickling maps the file again
 
     def __len__(self) -> int:
         return self._length
@@ -109,7 +109,7 @@ class Store:
         return [name for batch in self._batches for name in batch.column("image").to_pylist()]
 
     def categories(self) -> dict[str, str]:
-        """Name and kind of every category in it, in alphabetical order; read from their columns alone."""
+        """Kind of every category by name, in alphabetical order; reads only these two columns."""
         found: dict[str, str] = {}
         for batch in self._batches:
             regions = batch.column("regions").flatten()
@@ -126,35 +126,35 @@ class Store:
 
     @property
     def seed(self) -> int | None:
-        """The seed of a rendered data set, None for one of photographs."""
+        """The seed of a rendered data set; None for photographs."""
         report = report_path(self.data_root, self.name)
         seed: int | None = json.loads(report.read_text(encoding="utf-8")).get("seed") if report.is_file() else None
         return seed
 
     def image_path(self, record: Record) -> Path:
-        """Where a record's image lies."""
+        """Path of a record's image."""
         return self.data_root / record.image
 
 
 def find_stores(data_root: Path) -> list[Store]:
-    """All that is prepared under a data root, in alphabetical order."""
+    """All prepared stores under a data root, in alphabetical order."""
     folder = data_root / "prepared"
     paths = sorted(path for path in folder.rglob("*.arrow") if not any(p.startswith(".") for p in path.parts))
     return [Store(data_root, path.parent.relative_to(folder).as_posix(), path.stem) for path in paths]
 
 
 def store_path(data_root: Path, name: str, split: str) -> Path:
-    """The one place that knows where a prepared store lies."""
+    """Path of a prepared store."""
     return data_root / "prepared" / name / f"{split}.arrow"
 
 
 def report_path(data_root: Path, name: str) -> Path:
-    """Where the report of a prepared data set lies."""
+    """Path of the report of a prepared data set."""
     return data_root / "prepared" / name / "report.json"
 
 
 def save_store(records: Iterable[Record], path: Path) -> int:
-    """Write records; the file appears under its name only when it is whole. Returns how many there were."""
+    """Write records to a store, atomically. Returns their number."""
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with (

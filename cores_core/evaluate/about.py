@@ -1,4 +1,4 @@
-"""How an evaluation came about, and what a reader of its scores must be warned of."""
+"""Provenance of an evaluation: settings, data, versions, and warnings about its scores."""
 
 import re
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from cores_core.model.source import ModelSource
 
 _PACKAGES = ("cores", "torch", "transformers", "segment-anything", "numpy", "pycocotools")
 _TRAINED_ON_VAL = re.compile(r"lisa.*-v1\b(?!-)|lisa.*-v1-explanatory", re.IGNORECASE)
-"""Names of LISA's released weights that were trained on ReasonSeg's train and val, as its page says."""
+"""Names of LISA's released weights that were trained on ReasonSeg train and val, according to its web page."""
 
 
 def describe_evaluation(source: ModelSource, job: EvalJob, context: str, command: str) -> dict[str, Any]:
-    """What `results.json` says beside the scores, all plain values; for `Evaluation.about`."""
+    """Entries of `results.json` besides the scores, as JSON values; for `Evaluation.about`."""
     warnings = [*_warn_of_model(source, job), *_warn_of_data(job)]
     about = {"protocol": job.protocol, "context": context, "model": source.name, "dtype": source.dtype}
     return {**_describe_data(job, command), **about, "warnings": warnings}
 
 
 def describe_predictions(name: str, job: EvalJob, problems: Sequence[str], command: str) -> dict[str, Any]:
-    """The same for masks from elsewhere."""
+    """Like `describe_evaluation`, for predictions of another system (`evaluate/foreign.py`)."""
     warnings = [*problems, *_warn_of_data(job)]
     return {**_describe_data(job, command), "protocol": "from elsewhere", "model": name, "warnings": warnings}
 
@@ -58,7 +58,7 @@ def _warn_of_data(job: EvalJob) -> list[str]:
     found = []
     for name, split in job.data:
         if _is_outdated(name, split, job):
-            found.append(f"{name} {split} was prepared from other annotations than those there now: prepare it again.")
+            found.append(f"The annotations of {name} {split} have changed since it was prepared: prepare it again.")
     for store in job.stores():
         if job.plan.asked != "all" and (empty := _count_empty(store, job.plan.kinds)):
             found.append(f"{store.name} {store.split}: {empty} images have no target; there an empty mask is right.")
@@ -72,7 +72,7 @@ def _is_outdated(name: str, split: str, job: EvalJob) -> bool:
     try:
         spec = find_dataset(name, job.data_root)
     except DataError:
-        return False  # its raw form is not here any more
+        return False  # the raw data are no longer available
     if report is None or spec.missing(job.data_root, split):
         return False
     return report.fingerprint != fingerprint(spec, job.data_root, split)

@@ -1,8 +1,8 @@
-"""BENCHMARKS: what each asks of which prepared data, and which scores it is known by.
+"""The table of benchmarks: data sets, which queries are asked, and which scores are reported.
 
-ReasonSeg asks the first text of each image (as the releases do), ReasonPart the fixed question of each part category,
-the part sets their first phrase, and the referring sets every expression. Imports nothing heavy: the command line reads
-it for its help.
+ReasonSeg asks the first text of each image (as in the releases), ReasonPart the fixed question of each part category,
+part data sets their first phrase, and referring data sets all expressions. Must not import slow libraries: the command
+line reads this file for its help.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Asked = Literal["first", "phrase", "all"]
-"""Which queries of a region are asked: its first, its first phrase, or each."""
+"""Which queries of a region are asked: its first one, its first phrase, or all."""
 
 _SIZES = ("ciou_small", "ciou_medium", "ciou_large")
 _PRECISION = ("precision_0.5", "precision_0.6", "precision_0.7", "precision_0.8", "precision_0.9")
@@ -23,11 +23,11 @@ class Benchmark:
 
     Attributes:
         title: its name in tables and reports.
-        summary: what it asks and how it is scored, in one line for the command's help.
-        data: the data sets that it is run on, each with its splits; the first is the default. Empty for any other set.
-        kinds: which kinds of regions are asked about.
+        summary: its task and scores, in one line for the command's help.
+        data: splits by data set; the first data set is the default. Empty: all other data sets.
+        kinds: kinds of regions that are asked about ("part", "object").
         asked: which of their queries.
-        scores: names of the scores it is known by, in the order in which they are shown.
+        scores: names of the scores to display, in order.
     """
 
     title: str
@@ -98,5 +98,5 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
 
 
 def benchmark_of(data: str) -> str:
-    """The first benchmark that is run on a data set; "custom" where none is."""
+    """Name of the first benchmark for a data set; "custom" if there is none."""
     return next((name for name, benchmark in BENCHMARKS.items() if data in benchmark.data), "custom")

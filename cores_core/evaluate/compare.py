@@ -1,7 +1,7 @@
-"""Hold evaluations of the same data against each other: differences with their intervals, and pictures side by side.
+"""Compare evaluations of the same data: score differences with confidence intervals, and a sheet of example images.
 
-Two systems fail at the same images, so the interval of their difference comes from paired draws of the bootstrap and is
-narrower than what two single intervals suggest. The sheet is laid out as Fig. S1 and S2 of CoReS (arXiv:2404.05673).
+Errors of two systems are correlated, so the interval of a difference comes from a paired bootstrap and is narrower than
+two separate intervals suggest. The sheet has the layout of Fig. S1 and S2 of CoReS (arXiv:2404.05673).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,19 +30,19 @@ from cores_core.sample import BoolMask, RgbImage
 from cores_core.statistics import Floats, Interval, bootstrap, interval_of
 
 CELL, GAP = 320, 14
-"""Pixels: the width of a cell, whose image is at most as high, and the room between cells."""
+"""In pixels: width and maximum height of a cell's image, and the gap between cells."""
 _HEAD_SIZE, _QUESTION_SIZE, _NOTE_SIZE = 18, 19, 15
 _SUPERSAMPLING = 2
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a score is from that of the first evaluation.
+    """Difference of a score from that of the first evaluation.
 
     Attributes:
         value: the score minus that of the first.
-        interval: where it lies with 95 % confidence, from paired draws of images; None without draws.
-        better: the share of draws in which the score is above that of the first; None without draws.
+        interval: its 95 % confidence interval, from the paired bootstrap over images; None without resamples.
+        better: fraction of resamples in which the score is above that of the first; None without resamples.
     """
 
     value: float
@@ -52,15 +52,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations over the items that all of them have.
+    """Comparison of evaluations over their common items.
 
     Attributes:
-        names: of the evaluations; the differences are against the first.
-        count: items that all have. images: different images of these.
-        left_out: for each evaluation, how many of its items some other has not.
-        values: by score and evaluation, 0-1; None where there is nothing to score.
-        differences: by score and evaluation, without the first; None where one of both has nothing to score.
-        warnings: sentences about what makes a comparison mean less than it seems to.
+        names: of the evaluations; differences are relative to the first.
+        count: number of common items. images: number of their distinct images.
+        left_out: by evaluation, the number of its items that are not common.
+        values: by score and evaluation, 0-1; None if there are no items to score.
+        differences: by score and evaluation, without the first; None if either score is None.
+        warnings: sentences about limitations of the comparison.
     """
 
     names: tuple[str, ...]
@@ -72,26 +72,26 @@ class Comparison:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An item to show: why, and the result of each evaluation."""
+    """An item to show: the reason for its selection, and the result of each evaluation."""
 
     why: Literal["largest gain", "largest loss", "random"]
     items: tuple[Item, ...]
 
 
 def compare(evaluations: Mapping[str, Evaluation], draws: int = 2000, seed: int = 0) -> Comparison:
-    """Compare evaluations by name with the first of them, over the items that all have.
+    """Compare evaluations, given by name, with the first of them, over their common items.
 
     Args:
-        draws: samples of the bootstrap over images; 0 for no intervals. seed: of these samples.
+        draws: number of bootstrap resamples of images; 0 for no intervals. seed: of the bootstrap.
 
     Raises:
-        DataError: fewer than two evaluations, none of their items in common, or different targets under one id.
+        DataError: there are fewer than two evaluations, no common items, or different targets for the same id.
     """
     rows = _match(evaluations)
     images = [row[0].image for row in rows]
@@ -116,15 +116,15 @@ def compare(evaluations: Mapping[str, Evaluation], draws: int = 2000, seed: int 
 
 
 def choose_items(evaluations: Mapping[str, Evaluation], count: int, seed: int = 0) -> list[Choice]:
-    """Choose among the items that all have: those that gain or lose most IoU on the first evaluation, and random ones.
+    """Choose common items: those with the largest gains and losses of IoU over the first evaluation, and random ones.
 
-    About a third each; an item that neither gains nor loses is only among the random ones.
+    About a third each; items without a difference are chosen only at random.
 
     Args:
-        seed: of the random ones. The order of items has no influence.
+        count: number of items. seed: of the random choice. The order of items does not matter.
 
     Raises:
-        DataError: as `compare`.
+        DataError: as for `compare`.
     """
     rows = _match(evaluations)
     gains = np.array([[item.overlap.iou - row[0].overlap.iou for item in row[1:]] for row in rows])
@@ -145,13 +145,14 @@ def choose_items(evaluations: Mapping[str, Evaluation], count: int, seed: int = 
 def render_sheet(
     evaluations: Mapping[str, Evaluation], pictures: Callable[[str], RgbImage | None], count: int, seed: int = 0
 ) -> RgbImage:
-    """Draw a row for each chosen item: its question, and below it the image, the truth and the mask of each evaluation.
+    """Render a row per chosen item: its question, and below it the image, the ground truth and each predicted mask.
 
     Args:
-        pictures: reads the image of an item by `Item.image`; None where it is gone, which leaves its cells grey.
+        pictures: loads an image, (H, W, 3), by `Item.image`; returns None if it is missing, then its cells are grey.
+        count, seed: as for `choose_items`.
 
     Raises:
-        DataError: as `compare`.
+        DataError: as for `compare`.
     """
     names, chosen = list(evaluations), choose_items(evaluations, count, seed)
     heads = _side_by_side([_draw_text(name, CELL, _HEAD_SIZE, is_bright=True) for name in ("image", "truth", *names)])
@@ -160,18 +161,18 @@ def render_sheet(
 
 
 def _match(evaluations: Mapping[str, Evaluation]) -> list[tuple[Item, ...]]:
-    """The items that all have, in the order of their ids, each as the evaluations have it."""
+    """The common items sorted by id, each as a tuple over the evaluations."""
     if len(evaluations) < 2:
-        raise DataError("there is nothing to compare with", hint="name the folders of two evaluations or more")
+        raise DataError("a comparison needs two evaluations", hint="give the folders of two evaluations or more")
     by_id = [{item.id: item for item in evaluation.items} for evaluation in evaluations.values()]
     common = sorted(set.intersection(*(set(items) for items in by_id)))
     names = ", ".join(evaluations)
     if not common:
-        raise DataError(f"no item is in all of: {names}", hint="compare evaluations of one benchmark and split")
+        raise DataError(f"no common items in: {names}", hint="compare evaluations of the same benchmark and split")
     rows = [tuple(items[key] for items in by_id) for key in common]
     for row in rows:
         if any((item.target, item.ignore) != (row[0].target, row[0].ignore) for item in row):
-            hint = "evaluate all of them on one data root"
+            hint = "evaluate all of them with the same data root"
             raise DataError(f"not the same data: {row[0].id} has different targets in {names}", hint=hint)
     return rows
 
@@ -185,11 +186,9 @@ def _difference(value: float | None, first: float | None, samples: Floats, image
 
 
 def _warn_of_items(left_out: Mapping[str, int], rows: Sequence[tuple[Item, ...]]) -> list[str]:
-    found = [
-        f"{number} items of {name} are not in all others: left out." for name, number in left_out.items() if number
-    ]
+    found = [f"{number} items of {name} are not in all others: skipped." for name, number in left_out.items() if number]
     asked = sum(len({item.question for item in row}) > 1 for row in rows)
-    return [*found, f"{asked} items were asked in other words."] if asked else found
+    return [*found, f"{asked} items were asked with different texts."] if asked else found
 
 
 def _warn_of_settings(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -208,11 +207,11 @@ def _warn_of_settings(evaluations: Mapping[str, Evaluation]) -> list[str]:
 
 
 def _draw_row(names: Sequence[str], choice: Choice, image: RgbImage | None) -> RgbImage:
-    """The caption of an item, its cells, and what is to say of each below it."""
+    """The caption of an item, its cells, and a note below each cell."""
     first, note = choice.items[0], ""
     truth = decode_rle(first.target)
     if image is None or image.shape[:2] != truth.shape:
-        note = "the image is gone" if image is None else "the image has another size than the truth"
+        note = "the image is missing" if image is None else "the image has another size than the ground truth"
         image = np.full((*truth.shape, 3), ABSENT_COLOUR, dtype=np.uint8)
     masks = (truth & False, truth, *(decode_rle(item.mask) for item in choice.items))
     notes = [(note, False), ("" if truth.any() else "no target", False), *_name_ious(names, choice.items)]
@@ -226,7 +225,7 @@ def _draw_row(names: Sequence[str], choice: Choice, image: RgbImage | None) -> R
 
 
 def _name_ious(names: Sequence[str], items: Sequence[Item]) -> list[tuple[str, bool]]:
-    """What is said of each evaluation, and whether it is the best where they differ."""
+    """The note of each evaluation (IoU and name), and whether to highlight it as the best."""
     ious = [item.overlap.iou for item in items]
     return [
         (
@@ -238,7 +237,7 @@ def _name_ious(names: Sequence[str], items: Sequence[Item]) -> list[tuple[str, b
 
 
 def _draw_cell(image: RgbImage, mask: BoolMask) -> RgbImage:
-    """An image with its mask as an overlay shows it, `CELL` wide and at most as high."""
+    """The overlay of a mask on an image, `CELL` pixels wide and at most as high."""
     painted = paint_mask(image, mask, CELL)
     height, width = painted.shape[:2]
     cell, left = _room(height, CELL), (CELL - width) // 2
@@ -247,7 +246,7 @@ def _draw_cell(image: RgbImage, mask: BoolMask) -> RgbImage:
 
 
 def _draw_text(text: str, width: int, size: int, is_bright: bool = False) -> RgbImage:
-    """At most two lines of text, cut with an ellipsis."""
+    """At most two lines of text, truncated with an ellipsis."""
     font, line_height = load_font(_SUPERSAMPLING * size), round(1.35 * size)
     lines = wrap_text(make_printable(text), font, _SUPERSAMPLING * width, most=2)
     band = Image.new("RGB", (_SUPERSAMPLING * width, _SUPERSAMPLING * line_height * max(1, len(lines))), BAND_COLOUR)
@@ -259,7 +258,7 @@ def _draw_text(text: str, width: int, size: int, is_bright: bool = False) -> Rgb
 
 
 def _side_by_side(parts: Sequence[RgbImage]) -> RgbImage:
-    """Pictures level at the top, with room around each."""
+    """Pictures in a row, aligned at the top, with gaps."""
     height = max(part.shape[0] for part in parts)
     row = [_room(height, GAP)]
     for part in parts:

@@ -1,11 +1,11 @@
-"""Which in-context example each question is asked with, where it is not the one that the model was trained with.
+"""In-context examples per question in evaluation, replacing the one the model was trained with.
 
-"Query-specific" examples (Table S1, "relevant", of CoReS, arXiv:2404.05673) come from a file, a row for each question:
+Query-specific examples (Table S1, "relevant", of CoReS, arXiv:2404.05673) come from a file with a row per question:
 
     {"id": "reasonseg/val/12.0.0", "example": {"question": "What is ...?", "answer": "It is usually found on ..."}}
-    {"image": "reason_seg/.../a.jpg", "question": "the question that is asked", "example": {...}}
+    {"image": "reason_seg/.../a.jpg", "question": "the question of the benchmark", "example": {...}}
 
-A language model can write them, as GPT did for the paper.
+A language model can write them, as in the paper (GPT).
 """
 
 import json
@@ -22,7 +22,7 @@ from cores_core.prompts import EXAMPLES, render_example
 
 NAMED = ("fixed", "random", "none")
 ATTEMPTS = 5
-"""How often a language model is asked for one example."""
+"""Maximum number of requests to a language model per example."""
 _REQUEST = (
     "You help a model that finds things in images. You are given a question about an image that you do not see. Write "
     "one example of how to think about such a question: ask for something else that is found in a similar place or is "
@@ -32,10 +32,10 @@ _REQUEST = (
 
 
 def name_examples(context: str, targets: Sequence[Target], seed: int) -> Mapping[str, str]:
-    """The example of each question by its id: `fixed` the first of ours, `random` any for each image, `none` "".
+    """The example of each question by target id: `fixed` the first of `EXAMPLES`, `random` one per image, `none` "".
 
     Args:
-        seed: decides, with the image, which one is random.
+        seed: of the random choice, together with the image's path.
     """
     examples = {}
     for target in targets:
@@ -45,10 +45,10 @@ def name_examples(context: str, targets: Sequence[Target], seed: int) -> Mapping
 
 
 def load_examples(path: Path, targets: Sequence[Target]) -> Mapping[str, str]:
-    """The example of each question by its id, from a file.
+    """Read the example of each question, by target id, from a file.
 
     Raises:
-        DataError: the file is missing or damaged, or has none for a question.
+        DataError: the file is missing or malformed, or has no example for a question.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -65,21 +65,21 @@ def load_examples(path: Path, targets: Sequence[Target]) -> Mapping[str, str]:
             found[key] = render_example(row["example"]["question"], row["example"]["answer"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise DataError(f"not an example of this form: {path}:{number} ({reason})") from error
+            raise DataError(f"malformed example: {path}:{number} ({reason})") from error
     examples = {target.id: found.get(target.id, found.get((target.image, target.question))) for target in targets}
     missing = [target for target in targets if examples[target.id] is None]
     if missing:
         raise DataError(
-            f"no example for {len(missing)} questions in: {path}", hint=f"the first is that of id {missing[0].id}"
+            f"no example for {len(missing)} questions in: {path}", hint=f"the first has the id {missing[0].id}"
         )
     return {key: example for key, example in examples.items() if example is not None}
 
 
 def write_examples(path: Path, targets: Sequence[Target], writer: Writer, progress: Callable[[int], None]) -> None:
-    """Have a language model write an example for each question that `path` has none for; a row is kept at once.
+    """Let a language model write the examples missing in `path`, appending each row immediately.
 
     Raises:
-        DataError: the writer fails, or does not reply in the form that is asked for.
+        DataError: the writer fails, or its replies cannot be parsed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _written(path)
@@ -94,7 +94,7 @@ def write_examples(path: Path, targets: Sequence[Target], writer: Writer, progre
 
 
 def _written(path: Path) -> set[str]:
-    """Ids of the rows that are there; a last one that was cut off is removed."""
+    """Ids of the existing rows; a truncated last row is removed."""
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
     if lines[-1]:
         save_text("".join(f"{line}\n" for line in lines[:-1]), path)
@@ -112,4 +112,4 @@ def _write_example(question: str, writer: Writer) -> dict[str, str]:
             continue
         if all(example.values()):
             return example
-    raise DataError(f"{writer.model} writes no example for: {question}", hint="try another model, or --context FILE")
+    raise DataError(f"no valid example by {writer.model} for: {question}", hint="try another model, or --context FILE")

@@ -1,17 +1,17 @@
-"""Score the masks of any other system: a JSONL file with a row for each query, in any order, or a COCO JSON.
+"""Score predictions of other systems: a JSONL file with a row per query, in any order, or a COCO JSON.
 
     {"id": "reasonseg/val/12.0.0", "mask": {"size": [480, 640], "counts": "..."}, "answer": "the tail", "seconds": 0.4}
     {"image": "reason_seg/ReasonSeg/val/a.jpg", "question": "what steers the fish?", "mask": [[10, 10, 60, 10, 60, 40]]}
     {"image": "a.jpg", "question": "what steers the fish?", "mask": "masks/a.png"}
 
-A row names its query by id, or by image and question; an image by its path in the data root, or by its file name where
-no other has it. A mask is a COCO RLE, a list of polygons (`[]` for nothing), or the path of a mask image (see
+A row identifies its query by id, or by image and question; an image by its path in the data root, or by its file name
+if that is unique. A mask is a COCO RLE, a list of polygons (`[]` for an empty mask), or the path of a mask image (see
 `mask_images.py` for its values). `answer` and `seconds` are optional.
 
-In a COCO JSON the name of a category is the question. All annotations of one category in an image are one mask,
-whatever their scores, and one row, the number of which is that of its first annotation.
+In a COCO JSON, category names are the questions. All annotations of a category in an image form one mask, whatever
+their scores, and one row, with the number of its first annotation.
 
-A query without a mask is scored as an empty one and listed.
+A query without a prediction is scored as an empty mask and listed in the report.
 """
 
 import json
@@ -38,13 +38,13 @@ from cores_core.metrics import measure_overlap
 
 _Parse = Callable[[], "Prediction"]
 Progress = Callable[[int], None]
-"""Called with how many queries more are scored."""
-_MOST_CHARACTERS = 200  # of a reason, which may repeat what a row says
+"""Called with the number of newly scored queries."""
+_MOST_CHARACTERS = 200  # maximum length of a reason, which may quote a row
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a row, or was assumed to read it; its line in the file, or its number, counts from 1."""
+    """An error in a row, or an assumption made in reading it; `line` is its line or entry number from 1."""
 
     line: int
     reason: str
@@ -52,11 +52,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class ForeignReport:
-    """What became of a file of predictions.
+    """Report on a file of predictions.
 
     Attributes:
-        count: queries. missing: ids of those without a mask that can be used; they are scored as an empty mask.
-        problems: rows that were left out. notes: rows that were read by an assumption.
+        count: number of queries. missing: ids of queries without a valid mask, which are scored as empty masks.
+        problems: skipped rows. notes: rows that were read with an assumption.
     """
 
     count: int
@@ -66,16 +66,16 @@ class ForeignReport:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences for a reader of the scores; none if all is well."""
+        """Warnings for readers of the scores, one sentence each."""
         found = []
         if self.missing:
             found.append(
                 f"{len(self.missing)} of {self.count} queries have no mask and were scored as empty ones: "
-                f"{self.missing[0]} is the first."
+                f"the first is {self.missing[0]}."
             )
         if self.problems:
             first = self.problems[0]
-            found.append(f"{len(self.problems)} rows were left out, line {first.line} first: {first.reason}.")
+            found.append(f"{len(self.problems)} rows were skipped, line {first.line} first: {first.reason}.")
         if self.notes:
             first = self.notes[0]
             found.append(f"{len(self.notes)} masks rest on an assumption, line {first.line} first: {first.reason}.")
@@ -83,22 +83,22 @@ class ForeignReport:
 
     @property
     def is_mostly_left_out(self) -> bool:
-        """Whether more rows were left out than scored, and queries have no mask for it."""
+        """Whether more rows were skipped than scored, and some queries have no mask."""
         return bool(self.missing) and len(self.problems) > self.count - len(self.missing)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row, its mask still as it was given.
+    """One parsed row; its mask is not decoded yet.
 
     Attributes:
-        id: of its query, or None; then image and question say which it is.
-        mask: as `read_row_mask` takes it, or what reads it for an image of (height, width).
-        answer: what the system said, "" for nothing. seconds: how long it took, 0 where it is not said.
+        id: of its query; None if it is identified by image and question.
+        mask: an argument for `read_row_mask`, or a function that decodes it for an image of (height, width).
+        answer: answer text of the system, or "". seconds: its time, 0 if unknown.
     """
 
     id: str | None
@@ -112,17 +112,18 @@ class Prediction:
 def score_predictions(
     targets: Iterable[Target], path: Path, progress: Progress | None = None, strict: bool = False
 ) -> tuple[list[Item], ForeignReport]:
-    """Score a file of predictions against all that was asked.
+    """Score a file of predictions.
 
     Args:
-        targets: every query that counts. path: the file; paths of masks in it are relative to its folder.
-        strict: refuse the file for the first row that cannot be used, and for a query without a mask.
+        targets: all queries of the benchmark. path: the file; mask paths in it are relative to its folder.
+        progress: called with the number of newly scored queries.
+        strict: raise an error for the first invalid row, and for queries without a mask.
 
     Returns:
-        An item for each target, in their order; and what was left out.
+        An item per target, in the same order; and a report on missing and skipped rows.
 
     Raises:
-        DataError: the file cannot be read, no row can be used, or `strict` says so.
+        DataError: the file cannot be read, has no valid row, or violates `strict`.
     """
     queries = _Queries(list(targets))
     items: dict[str, Item] = {}
@@ -143,7 +144,7 @@ def score_predictions(
         except DataError as error:
             reason = shorten(error.message, _MOST_CHARACTERS, placeholder=" ...")
             if strict:
-                raise DataError(f"{path}, line {number}: {reason}", hint="leave out --strict to go on") from error
+                raise DataError(f"{path}, line {number}: {reason}", hint="leave out --strict to skip it") from error
             problems.append(Problem(number, reason))
         else:
             if progress is not None:
@@ -157,17 +158,17 @@ def score_predictions(
 
 
 def parse_prediction(line: bytes) -> Prediction:
-    """Read a row.
+    """Parse a JSONL row.
 
     Raises:
-        DataError: it has not this form.
+        DataError: it is malformed.
     """
     try:
         row = json.loads(line.decode("utf-8"))
         if not isinstance(row, dict):
-            raise DataError("not a row of this form: no JSON object")
+            raise DataError("malformed row: not a JSON object")
         if "id" not in row and not {"image", "question"} <= row.keys():
-            raise DataError("it has no `id`, nor `image` and `question`")
+            raise DataError("it has neither `id` nor `image` and `question`")
         if "mask" not in row:
             raise DataError("it has no `mask`")
         texts = {name: row[name] for name in ("id", "image", "question", "answer") if name in row}
@@ -175,12 +176,12 @@ def parse_prediction(line: bytes) -> Prediction:
             raise DataError("`id`, `image`, `question` and `answer` must be texts")
         for text in (*texts.values(), row["mask"]):
             if isinstance(text, str):
-                text.encode("utf-8")  # half a character of UTF-16 is none, and could not be written or shown
+                text.encode("utf-8")  # unpaired surrogates could not be written or displayed
         seconds = float(row.get("seconds", 0.0))
     except (UnicodeDecodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DataError(f"not a row of this form ({type(error).__name__}: {error})") from error
+        raise DataError(f"malformed row ({type(error).__name__}: {error})") from error
     if not 0 <= seconds < math.inf:
-        raise DataError(f"`seconds` must be a length of time: {seconds}")
+        raise DataError(f"`seconds` must be finite and not negative: {seconds}")
     return Prediction(
         id=texts.get("id"),
         image=texts.get("image", ""),
@@ -192,7 +193,7 @@ def parse_prediction(line: bytes) -> Prediction:
 
 
 class _Queries:
-    """All targets, found by what a row says of them."""
+    """Index of all targets by id, and by image and question."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = targets
@@ -205,22 +206,26 @@ class _Queries:
         self._images: Mapping[str, str] = {target.image: target.image for target in targets}
 
     def find(self, prediction: Prediction) -> Target:
-        """The target of a row, or a DataError that says why there is none."""
+        """Find the target of a row.
+
+        Raises:
+            DataError: there is none, or it is ambiguous.
+        """
         if prediction.id is not None:
             if prediction.id not in self._by_id:
-                raise DataError(f"no such id here: {prediction.id}")
+                raise DataError(f"no such id in the benchmark: {prediction.id}")
             return self._by_id[prediction.id]
         image = self._images.get(prediction.image) or self._find_image(prediction.image)
         found = self._by_question.get((image, _plain(prediction.question)), [])
         if not found:
-            raise DataError(f"nobody asks this about {image}: {prediction.question}")
+            raise DataError(f"no such question for {image} in the benchmark: {prediction.question}")
         if len(found) > 1:
-            raise DataError(f"this is asked {len(found)} times about {image}, so its id is needed: {found[0].question}")
+            raise DataError(f"{len(found)} queries of {image} have this text, so an id is needed: {found[0].question}")
         return found[0]
 
     def _find_image(self, name: str) -> str:
         rest = name
-        while rest:  # the path may be absolute, or have that of the data root before it
+        while rest:  # the path may be absolute, or begin with that of the data root
             rest = rest.partition("/")[2]
             if rest in self._images:
                 return rest
@@ -228,12 +233,12 @@ class _Queries:
         if len(images) > 1:
             raise DataError(f"{len(images)} images have this file name, so its path is needed: {name}")
         if not images:
-            raise DataError(f"no such image here: {name}")
+            raise DataError(f"no such image in the benchmark: {name}")
         return next(iter(images))
 
 
 def _plain(question: str) -> str:
-    """A question with its blanks in order."""
+    """A question with whitespace collapsed."""
     return " ".join(question.split())
 
 
@@ -242,7 +247,7 @@ def _file_name(image: str) -> str:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, _Parse]]:
-    """What parses each row, with the row's number."""
+    """Yield each row's number and a function that parses it."""
     tree = _load_tree(path) if path.suffix.lower() == ".json" else None
     if not is_coco(tree):
         yield from ((number, partial(parse_prediction, line)) for number, line in _read_lines(path))
@@ -250,7 +255,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, _Parse]]:
     rows: list[tuple[int, _Parse]] = []
 
     def reject(key: str, index: int, reason: str) -> None:
-        if key == "annotations":  # what is wrong with others shows there
+        if key == "annotations":  # errors in images and categories also appear there
             rows.append((index + 1, partial(_refuse, reason)))
 
     for annotation in read_coco(tree, str(path), reject, allow_empty=True):
@@ -260,7 +265,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, _Parse]]:
 
 
 def _load_tree(path: Path) -> Any:
-    """A whole file of JSON, or None if it is none, as a JSONL by another name is not."""
+    """Load a file as one JSON value; None if it is not, e.g. a JSONL file with another suffix."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -276,7 +281,7 @@ def _convert(annotation: Annotation, question: str) -> Prediction:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their number; as bytes, so that one that is no text spoils no other."""
+    """Yield line numbers and non-blank lines, as bytes, so that a line with invalid UTF-8 does not affect others."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -284,12 +289,16 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if text.strip():
                     yield number, text
     except OSError as error:
-        hint = "name a JSONL file with a row for each query"
+        hint = "give a JSONL file with a row per query"
         raise DataError(f"cannot read: {path} ({error.strerror or error})", hint=hint) from error
 
 
 def _read_mask(given: Any, folder: Path, target: Target) -> RowMask:
-    """The mask of a row in the size of its target."""
+    """Read the mask of a row in the size of its target.
+
+    Raises:
+        DataError: it cannot be read, has another size, or marks ignored pixels.
+    """
     height, width = target.target["size"]
     try:
         size_hw = height, width
@@ -297,7 +306,7 @@ def _read_mask(given: Any, folder: Path, target: Target) -> RowMask:
     except DataError as error:
         raise DataError(f"{error.message}: {given}" if isinstance(given, str) else error.message) from error
     if found.ignore is not None:
-        raise DataError(f"its mask marks pixels as ignored, which a prediction cannot: {given}")
+        raise DataError(f"its mask has ignored pixels, which are not allowed in predictions: {given}")
     return found
 
 
@@ -322,7 +331,7 @@ def _score(target: Target, mask: Rle, prediction: Prediction) -> Item:
 
 
 def _score_nothing(target: Target) -> Item:
-    """A query that nobody answered."""
+    """Score a query without a prediction as an empty mask."""
     empty = encode_rle(np.zeros(target.target["size"], dtype=bool))
     return _score(target, empty, Prediction(target.id, target.image, target.question, empty, answer="", seconds=0.0))
 
@@ -330,8 +339,8 @@ def _score_nothing(target: Target) -> Item:
 def _check_use(report: ForeignReport, path: Path, strict: bool) -> None:
     if len(report.missing) == report.count:
         reason = f", line {report.problems[0].line}: {report.problems[0].reason}" if report.problems else ""
-        hint = f"the first id that is asked for: {report.missing[0]}" if report.missing else None
-        raise DataError(f"no row can be used of: {path}{reason}", hint=hint)
+        hint = f"the first id of the benchmark: {report.missing[0]}" if report.missing else None
+        raise DataError(f"no valid row in: {path}{reason}", hint=hint)
     if strict and report.missing:
         hint = "leave out --strict to score them as empty masks"
         raise DataError(f"no mask for {len(report.missing)} queries, {report.missing[0]} first, in: {path}", hint=hint)

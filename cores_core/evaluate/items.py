@@ -1,7 +1,7 @@
-"""One query's result, and the file that holds them: a row a query, from which every score can be made again.
+"""Result of one query, and the file of all results: a row per query, from which all scores can be recomputed.
 
-A row says how many pixels met (`intersection`, `predicted`, `target`), so parts of an evaluation are joined by their
-rows: sums, never averages of averages.
+Rows contain pixel counts (`intersection`, `predicted`, `target`), so parts of an evaluation are merged by concatenating
+rows, without averaging averages.
 """
 
 import json
@@ -20,18 +20,18 @@ ITEMS_FILE = "items.jsonl"
 
 @dataclass(frozen=True)
 class Item:
-    """One query's result. All masks are COCO RLEs of the image's own size.
+    """Result of one query. All masks are COCO RLEs of the size of the image.
 
     Attributes:
-        id: store, split, and the numbers of image, region and query there: "reasonseg/val/12.0.0".
+        id: store, split, and indices of image, region and query: "reasonseg/val/12.0.0".
         image: its path relative to the data root.
-        category: what the target is, if that is known.
-        question, is_sentence: what was asked; a sentence (long) or a phrase (short).
-        answer: the text chain. well_formed: whether it holds the chain's tokens once and in order.
-        overlap, coarse_overlap: how C2, the answer, and C1 meet the target.
-        mask, coarse_mask: C2 and C1. target, ignore: the truth, and pixels that count nowhere.
-        seconds: how long the image took, divided by its questions.
-        Of masks from elsewhere, coarse_overlap and coarse_mask are None.
+        category: category of the target, or "".
+        question, is_sentence: the query's text; a sentence (long) or a phrase (short).
+        answer: answer text. well_formed: whether it contains each chain token once and in order.
+        overlap, coarse_overlap: pixel counts of C2 (the final mask) and C1 against the target.
+        mask, coarse_mask: C2 and C1. target, ignore: ground truth and ignored pixels.
+        seconds: time for the image divided by its number of questions.
+        For predictions of other systems, coarse_overlap and coarse_mask are None.
     """
 
     id: str
@@ -51,21 +51,21 @@ class Item:
 
     @property
     def part(self) -> str:
-        """Store and split that it is from."""
+        """Store and split, e.g. "reasonseg/val"."""
         return self.id.rpartition("/")[0]
 
 
 def item_row(item: Item) -> dict[str, Any]:
-    """The row of an item, ready for JSON, with both IoUs for those who read the file."""
+    """The row of an item as JSON values, with both IoUs added for readers of the file."""
     coarse = item.coarse_overlap
     return asdict(item) | {"iou": item.overlap.iou, "coarse_iou": None if coarse is None else coarse.iou}
 
 
 def parse_item(row: dict[str, Any]) -> Item:
-    """Read a row.
+    """Parse a row written by `item_row`.
 
     Raises:
-        DataError: it has not this form.
+        DataError: it is malformed.
     """
     try:
         values = {name: value for name, value in row.items() if name not in ("iou", "coarse_iou")}
@@ -78,7 +78,7 @@ def parse_item(row: dict[str, Any]) -> Item:
 
 
 def save_items(items: Iterable[Item], folder: Path) -> None:
-    """Write `items.jsonl`, whole or not at all."""
+    """Write `items.jsonl`, atomically."""
     rows = (json.dumps(item_row(item), ensure_ascii=False) for item in items)
     save_text("".join(f"{row}\n" for row in rows), folder / ITEMS_FILE)
 
@@ -87,13 +87,13 @@ def load_items(folder: Path) -> list[Item]:
     """Read `items.jsonl` of an evaluation.
 
     Raises:
-        DataError: it is not there, or damaged.
+        DataError: it is missing or damaged.
     """
     path = folder / ITEMS_FILE
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # other breaks of lines may stand in a question
+        lines = path.read_text(encoding="utf-8").split("\n")  # questions may contain other line separators
     except OSError as error:
-        hint = "name the --output folder of `cores eval`"
+        hint = "give the --output folder of `cores eval`"
         raise DataError(f"no evaluation in: {folder} ({error.strerror or error})", hint=hint) from error
     try:
         return [parse_item(json.loads(line)) for line in lines if line]

@@ -1,7 +1,7 @@
-"""A finished evaluation: its items, their scores, and how they came about.
+"""A finished evaluation: items, scores and provenance.
 
 <folder>/results.json   scores and intervals, by part and category; protocol, model, seed, data, versions, command
-<folder>/items.jsonl    a row a query, from which all scores can be made again
+<folder>/items.jsonl    a row per query, from which all scores can be recomputed
 """
 
 import json
@@ -21,12 +21,12 @@ RESULTS_FILE = "results.json"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Items and what they are of.
+    """Items of an evaluation with their provenance.
 
     Attributes:
         items: in the order of the benchmark.
-        about: benchmark, protocol, model, seed, data_root, data (a mapping from each part to its fingerprint),
-            warnings (a list of sentences), versions, command; all plain values.
+        about: benchmark, protocol, model, seed, data_root, data (fingerprint by part), warnings (a list of sentences),
+            versions, command; all JSON values.
     """
 
     items: tuple[Item, ...]
@@ -39,14 +39,14 @@ class Evaluation:
 
     @cached_property
     def parts(self) -> Mapping[str, Scores]:
-        """The scores of each part (data set and split), by name; empty if there is only one."""
+        """Scores by part (data set and split); empty if there is only one part."""
         names = list(dict.fromkeys(item.part for item in self.items))
         if len(names) < 2:
             return {}
         return {name: score_items([item for item in self.items if item.part == name]) for name in names}
 
     def to_json(self) -> dict[str, Any]:
-        """What `results.json` holds: scores by name at the top, null where there is nothing to score."""
+        """Content of `results.json`: scores by name at the top level, null if there are no items to score."""
         tree = self.scores.to_json()
         parts = {name: scores.to_json() for name, scores in self.parts.items()}
         return {**tree.pop("values"), **tree, "parts": parts, **self.about}
@@ -60,10 +60,10 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def load_evaluation(folder: Path) -> Evaluation:
-    """Read what `save_evaluation` wrote.
+    """Read an evaluation written by `save_evaluation`.
 
     Raises:
-        DataError: it is not there, or damaged.
+        DataError: it is missing, unfinished or damaged.
     """
     items, path = load_items(folder), folder / RESULTS_FILE
     try:

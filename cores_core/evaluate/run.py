@@ -1,7 +1,7 @@
-"""Ask a model everything that a benchmark asks, one row a query; in several processes, and from where it was cut off.
+"""Run a model on a benchmark, with a row per query, in one or several processes; interrupted runs are resumed.
 
-A CPU process computes with one thread and asks the questions of an image in fixed groups, so that scores do not depend
-on how many processes there are, on where a run was cut off, or on how far it reads ahead.
+CPU processes use one thread and fixed groups of questions per image, so that scores do not depend on the number of
+processes, on interruptions or on prefetching.
 """
 
 import time
@@ -36,15 +36,15 @@ from cores_core.sample import Query, RgbImage
 
 @dataclass(frozen=True)
 class EvalJob:
-    """What to ask, of which data.
+    """What to evaluate.
 
     Attributes:
         benchmark: a name in `BENCHMARKS`.
         data_root: the folder of all data sets. data: data set and split of each part.
-        protocol: how the answer comes about.
-        limit: only the first so many images of each part; None for all.
-        examples: the in-context example of questions by their id, where it is not the model's own ("" for none).
-        read_ahead: images that are read while the model is busy; without influence on any score.
+        protocol: `generated` or `given` (teacher-forced).
+        limit: maximum number of images per part; None for all.
+        examples: in-context example by target id ("" for none); None or a missing id: the model's own.
+        read_ahead: number of prefetched images; scores do not depend on it.
     """
 
     benchmark: str
@@ -57,11 +57,11 @@ class EvalJob:
 
     @property
     def plan(self) -> Benchmark:
-        """The benchmark."""
+        """The entry of `BENCHMARKS`."""
         return BENCHMARKS[self.benchmark]
 
     def stores(self) -> list[Store]:
-        """The prepared data.
+        """Open the prepared data of all parts.
 
         Raises:
             DataError: a part is not prepared.
@@ -70,7 +70,7 @@ class EvalJob:
 
 
 _Place = tuple[int, int]
-"""An image: the number of its store, and its own."""
+"""An image: index of its store, and row index in it."""
 
 
 def list_places(job: EvalJob) -> list[_Place]:
@@ -80,7 +80,7 @@ def list_places(job: EvalJob) -> list[_Place]:
 
 
 def list_all_targets(job: EvalJob) -> list[Target]:
-    """All that a job asks, in order."""
+    """All queries of a job, in order."""
     stores = job.stores()
     return [target for place in list_places(job) for target in _targets_at(job, stores, place)]
 
@@ -88,10 +88,10 @@ def list_all_targets(job: EvalJob) -> list[Target]:
 def evaluate(
     checkpoint: Checkpoint, job: EvalJob, progress: Progress | None = None, group: Group | None = None
 ) -> Evaluation:
-    """Evaluate a loaded model and keep nothing on disk.
+    """Evaluate a loaded model without writing files.
 
     Args:
-        group: processes that share the images and all get the whole evaluation; None if this one is alone.
+        group: process group that shares the images; all ranks return the complete evaluation. None for one process.
     """
     places = list_places(job)
     mine = places if group is None else places[group.rank :: group.size]
@@ -107,13 +107,14 @@ def evaluate(
 def run_evaluation(
     source: ModelSource, job: EvalJob, folder: Path, devices: Sequence[str], progress: Progress
 ) -> tuple[Item, ...]:
-    """Evaluate a model in as many processes as devices are named, and keep every finished image in `folder`.
+    """Evaluate a model with one process per device, logging every finished image to a journal in `folder`.
 
     Args:
-        devices: one for each process; a CPU may be named several times.
+        devices: device of each process; `cpu` may be repeated.
+        progress: called with the number of newly answered queries.
 
     Raises:
-        CoresError: the model, the data or a device is not there, or a process died; what is done is kept.
+        CoresError: model, data or a device is not available, or a process died. Finished images are kept.
     """
     places, journal = list_places(job), Journal(folder)
     journal.begin(_identify(source, job))
@@ -134,7 +135,7 @@ def run_evaluation(
 
 
 def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
-    """All that rows depend on."""
+    """All settings that rows depend on."""
     model = {
         "model": source.name,
         "dtype": source.dtype,
@@ -146,7 +147,7 @@ def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
 
 
 def _read_items(journal: Journal) -> dict[str, Item]:
-    """The items of a journal by their id; damaged rows are left out."""
+    """The items of a journal by id; damaged rows are skipped."""
     found = {}
     for row in journal.read():
         with suppress(DataError):
@@ -172,7 +173,7 @@ def _no_progress(_: int) -> None:
 def _ask_all(
     checkpoint: Checkpoint, job: EvalJob, places: Sequence[_Place], progress: Progress | None
 ) -> Iterator[list[Item]]:
-    """The items of one image after another."""
+    """Yield the items of each image."""
     stores, was_training = job.stores(), checkpoint.model.training
     checkpoint.model.eval()
     asked = ((found, stores[place[0]].data_root) for place in places if (found := _targets_at(job, stores, place)))
@@ -195,7 +196,7 @@ def _targets_at(job: EvalJob, stores: list[Store], place: _Place) -> list[Target
 
 
 def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: RgbImage) -> list[Item]:
-    """Ask all questions about one image, those with the same in-context example together."""
+    """Ask all questions about one image, in one group per in-context example."""
     started = time.perf_counter()
     answers: dict[str, Segmentation] = {}
     by_example: dict[str | None, list[Target]] = {}
@@ -206,13 +207,14 @@ def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: Rgb
         found = segment_image(checkpoint, image, queries, job.protocol, example)
         answers |= {target.id: answer for target, answer in zip(group, found, strict=True)}
     seconds = (time.perf_counter() - started) / len(targets)
-    return [_score(target, answers.pop(target.id), seconds) for target in targets]  # each has full-size logits then
+    return [_score(target, answers.pop(target.id), seconds) for target in targets]  # pop frees full-size logits
 
 
 def _score(target: Target, answer: Segmentation, seconds: float) -> Item:
     truth = decode_rle(target.target)
     if truth.shape != answer.refined.shape:
-        raise DataError(f"{target.image} is {answer.refined.shape}, its mask {truth.shape}", hint="prepare it again")
+        found = answer.refined.shape
+        raise DataError(f"{target.image} has size {found}, its mask {truth.shape}", hint="prepare it again")
     ignore = None if target.ignore is None else decode_rle(target.ignore)
     refined, coarse = binarize(answer.refined), binarize(answer.coarse)
     return Item(

@@ -1,4 +1,4 @@
-"""From items to scores, each with its interval: all of them, by part of the benchmark, and by category."""
+"""Scores of items with confidence intervals, and scores by category."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,12 +31,12 @@ SCORE_NAMES: Mapping[str, str] = MappingProxyType(
         "well_formed": "well-formed answers",
     }
 )
-"""All scores by the names that people know."""
+"""Display names of all scores."""
 
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """gIoU and cIoU of one category, and how many items it has."""
+    """gIoU, cIoU and number of items of one category."""
 
     giou: float | None
     ciou: float | None
@@ -48,10 +48,10 @@ class Scores:
     """The scores of a set of items.
 
     Attributes:
-        count: items. images: different images.
-        values: score by name (see `score_ratios`), 0-1; None where there is nothing to score.
-        intervals: the 95 % interval of each, by the bootstrap over images; empty if it was not asked for.
-        categories: by name.
+        count: number of items. images: number of distinct images.
+        values: scores by name (see `score_ratios`), 0-1; None if there are no items to score.
+        intervals: 95 % interval of each score, from the bootstrap over images; empty if it was not computed.
+        categories: scores by category.
     """
 
     count: int
@@ -61,15 +61,15 @@ class Scores:
     categories: Mapping[str, CategoryScore]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """JSON values."""
         return asdict(self)
 
 
 def score_items(items: Sequence[Item], draws: int = 2000, seed: int = 0) -> Scores:
-    """Score items.
+    """Compute all scores of items.
 
     Args:
-        draws: samples of the bootstrap; 0 for no intervals. seed: of these samples.
+        draws: number of bootstrap resamples; 0 for no intervals. seed: of the bootstrap.
     """
     ratios, images = score_ratios(items), len({item.image for item in items})
     samples = bootstrap(ratios, [item.image for item in items], draws, seed) if draws else {}
@@ -83,11 +83,11 @@ def score_items(items: Sequence[Item], draws: int = 2000, seed: int = 0) -> Scor
 
 
 def score_ratios(items: Sequence[Item]) -> Mapping[str, Ratio]:
-    """Every score of items as a quotient of sums.
+    """All scores of items as ratios of sums.
 
     giou, ciou, ciou_small|medium|large, precision_0.5 ... 0.9, n_acc, t_acc, miou over categories; giou and ciou of
-    phrases (`_short`) and of sentences (`_long`); coarse_giou and coarse_ciou of C1; and well_formed, the share of
-    answers whose text chain is whole.
+    phrases (`_short`) and of sentences (`_long`); coarse_giou and coarse_ciou of C1; and well_formed, the fraction of
+    well-formed answers.
     """
     overlaps = [item.overlap for item in items]
     ratios = dict(overlap_ratios(overlaps))
@@ -107,7 +107,7 @@ def score_ratios(items: Sequence[Item]) -> Mapping[str, Ratio]:
 
 
 def _spread(ratio: Ratio, columns: list[int], count: int) -> Ratio:
-    """The same ratio with a column for every item; those that it does not speak of count nothing."""
+    """Expand a ratio over a subset of items, at index `columns`, to (R, count) columns; other items are excluded."""
     over, under = (np.zeros((len(part), count)) for part in (ratio.over, ratio.under))
     over[:, columns], under[:, columns] = ratio.over, ratio.under
     return Ratio(over, under)

@@ -1,4 +1,4 @@
-"""What a benchmark asks: one question about one image, and the mask that answers it."""
+"""Queries of benchmarks with their ground truth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from cores_core.sample import Query
 
 @dataclass(frozen=True)
 class Target:
-    """One query and its truth.
+    """One query with its ground truth.
 
     Attributes:
-        id: store, split, and the numbers of image, region and query there: "reasonseg/val/12.0.0".
+        id: store, split, and indices of image, region and query: "reasonseg/val/12.0.0".
         image: its path relative to the data root.
-        category: what the target is, if that is known.
-        question, is_sentence: what is asked; a sentence (long) or a phrase (short).
-        target, ignore: the truth, and pixels that count nowhere (None for none).
+        category: category of the target, or "".
+        question, is_sentence: the query's text; a sentence (long) or a phrase (short).
+        target, ignore: ground truth mask, and ignored pixels (None for none).
     """
 
     id: str
@@ -31,7 +31,7 @@ class Target:
 
 
 def list_targets(store: Store, index: int, benchmark: Benchmark) -> list[Target]:
-    """All that a benchmark asks of one image of a store, by the image's number."""
+    """All queries of a benchmark about one image of a store, given by its row index."""
     record = store[index]
     return [
         Target(

@@ -1,12 +1,11 @@
-"""COCO JSON: one file of many images, a category for each label, an annotation with box and score for each mask.
+"""COCO JSON: one file for all images, with a category per label and an annotation with box and score per mask.
 
-Written: masks as compressed RLE, exact; or as polygons along the edges of pixels, which pycocotools fills to the pixel
-at tolerance 0. An annotation may have several polygons, one for each component; holes are cut out by bridges. An empty
-mask is an RLE in both forms. `score` stands in the annotations, so that the list of them is a list of results, too.
+Writing: masks as compressed RLE (exact), or as polygons along pixel edges, which pycocotools fills exactly at tolerance
+0. An annotation has a polygon per component; holes are cut out by bridges. Empty masks are always RLE. Annotations have
+a `score`, so that their list is also a COCO results list.
 
-Read: all annotations of one category in an image are one target, asked for by the category's name; a name that ends as
-a sentence does is a question, any other a phrase. An annotation with `questions` or `phrases` of its own is a target of
-its own.
+Reading: all annotations of a category in an image form one target, whose text is the category's name: a question if it
+ends like a sentence, otherwise a phrase. An annotation with its own `questions` or `phrases` is a separate target.
 
 Source: the format of COCO (arXiv:1405.0312, https://cocodataset.org/#format-data).
 """
@@ -37,13 +36,13 @@ Form = Literal["rle", "polygon"]
 
 
 def save_coco(images: Iterable[LabelledImage], path: Path, form: Form = "rle", tolerance: float = 0.0) -> None:
-    """Write one file of all images; an image that comes more than once is listed once.
+    """Write one file for all images; repeated images are listed once.
 
     Args:
-        form: how masks are written. tolerance: of polygons, in pixels; see `trace_corners`.
+        form: encoding of masks. tolerance: of polygons, in pixels; see `trace_corners`.
 
     Raises:
-        DataError: an image comes in two sizes.
+        DataError: an image is given with two sizes.
     """
     numbers: dict[str, int] = {}
     categories: dict[str, int] = {}
@@ -67,14 +66,14 @@ def save_coco(images: Iterable[LabelledImage], path: Path, form: Form = "rle", t
 
 
 def read_coco(tree: Any, name: str, reject: Reject, allow_empty: bool = False) -> Iterator[Annotation]:
-    """The targets of a COCO JSON, images in the order of the file.
+    """Yield the targets of a COCO JSON, images in the order of the file.
 
     Args:
-        tree: the parsed file. name: of the file, for errors. reject: takes entries that cannot be used.
-        allow_empty: whether a mask may have no pixel, as the answer of a model may.
+        tree: the parsed file. name: of the file, for errors. reject: called for entries that cannot be used.
+        allow_empty: whether masks may be empty, as a model's predictions may.
 
     Raises:
-        DataError: it is not of this form as a whole.
+        DataError: the file as a whole is not COCO JSON.
     """
     images = sort_entries(tree, name, reject, anywhere=True)
     entries: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -118,7 +117,7 @@ def _has_texts(entry: dict[str, Any]) -> bool:
 
 
 def _group(annotations: Annotations, entries: Mapping[int, tuple[int, dict[str, Any]]]) -> list[Annotations]:
-    """The annotations of one category that are one target: each with texts of its own alone, the others together."""
+    """Group a category's annotations into targets: each with its own texts separately, all others together."""
     alone = [[annotation] for annotation in annotations if _has_texts(entries[annotation[0]][1])]
     together = [annotation for annotation in annotations if not _has_texts(entries[annotation[0]][1])]
     return [*alone, together] if together else alone

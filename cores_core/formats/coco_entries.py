@@ -1,4 +1,4 @@
-"""The entries of a COCO-style file, checked and sorted by image and category; masks are not looked at.
+"""Validate the entries of a COCO-style file and group them by image and category; masks are not decoded.
 
 Source: the format of COCO (arXiv:1405.0312, https://cocodataset.org/#format-data).
 """
@@ -12,9 +12,9 @@ from cores_core.formats.labelled import Reject
 
 LISTS = ("categories", "images", "annotations")
 Annotations = list[tuple[int, Any]]
-"""Ids and what stands in `segmentation`, unchecked."""
+"""Pairs of id and raw `segmentation`, not validated."""
 Labels = dict[str, Annotations]
-"""The annotations of each category by its raw name, all in the order of the file."""
+"""Annotations by category name, in the order of the file."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class AnnotatedImage:
     """One image of a COCO-style file.
 
     Attributes:
-        number: its id. file_name, told_hw: its path, and its height and width, as the file tells.
-        labels: its annotations.
+        number: its id. file_name, told_hw: its path, and its (height, width), according to the file.
+        labels: its annotations by category.
     """
 
     number: int
@@ -33,20 +33,20 @@ class AnnotatedImage:
 
 
 def is_coco(tree: Any) -> bool:
-    """Whether a JSON file looks as if it were meant to be one of COCO's."""
+    """Whether a parsed JSON file has the top-level lists of a COCO file (at least two of three)."""
     return isinstance(tree, dict) and sum(isinstance(tree.get(key), list) for key in LISTS) > 1
 
 
 def sort_entries(tree: Any, name: str, reject: Reject, anywhere: bool = False) -> list[AnnotatedImage]:
-    """The images of a COCO-style file in their order, each with its annotations by category.
+    """The images of a COCO-style file in order, each with its annotations by category.
 
     Args:
         tree: the parsed file. name: of the file, for the error.
-        reject: takes entries that cannot be used.
-        anywhere: whether a file name may be absolute or lead out of its folder; the caller checks it then.
+        reject: called for entries that cannot be used.
+        anywhere: allow absolute file names and `..`; the caller must check them.
 
     Raises:
-        DataError: it is not of this form as a whole.
+        DataError: the file as a whole is not COCO-style.
     """
     for key in LISTS:
         if not isinstance(tree, dict) or not isinstance(tree.get(key), list):
@@ -64,7 +64,7 @@ def sort_entries(tree: Any, name: str, reject: Reject, anywhere: bool = False) -
 
 
 class _Sorter:
-    """Sorts the entries of a COCO-style file; each method raises DataError for an entry that cannot be used."""
+    """Collects the entries of a COCO-style file; each method raises DataError for an entry that cannot be used."""
 
     def __init__(self, anywhere: bool) -> None:
         self._anywhere = anywhere
@@ -105,7 +105,7 @@ class _Sorter:
 
 
 def _take(entry: Any, **kinds: type) -> list[Any]:
-    """The values of these keys, each of its type; numbers must not be negative."""
+    """The values of the given keys. Raises DataError for missing keys, other types and negative numbers."""
     values = [entry.get(key) for key in kinds] if isinstance(entry, dict) else []
     if [type(value) for value in values] != list(kinds.values()):
         raise DataError("a value is missing or of another type")

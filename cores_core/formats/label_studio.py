@@ -1,12 +1,12 @@
-"""Label Studio: tasks with predictions to import, brush masks in its RLE, exact; and its export in the form "JSON".
+"""Label Studio: write tasks with predictions for import (exact brush masks); read its export of the format "JSON".
 
-Written: a task for each image, one prediction in it, a brush region with a score for each mask that is not empty. The
-labelling interface that shows them, with a label for each name, lies beside the tasks as XML.
+Writing: a task per image with one prediction, which has a brush region with a score per nonempty mask. The labelling
+interface, with a label per name, is written next to the tasks as XML.
 
-Read: regions by brush, polygon, rectangle and ellipse. All regions of one label in an image are one target, asked for
-by the label: as a question if it ends as a sentence does, else as a phrase. A region with a text of its own (TextArea
-with perRegion) is a target of its own, and the text is what is asked. Of several annotations of a task the one that is
-marked as ground truth is read, or else the first; predictions are not read, for nobody has looked at them.
+Reading: brush, polygon, rectangle and ellipse regions. All regions of a label in an image form one target, with the
+label as its text: a question if it ends like a sentence, otherwise a phrase. A region with its own text (TextArea with
+perRegion) is a separate target with that text. If a task has several annotations, the one marked as ground truth is
+read, otherwise the first. Predictions are ignored, because they were not reviewed.
 
 Source: https://labelstud.io/guide/task_format and guide/export, and label-studio-converter.
 """
@@ -41,21 +41,21 @@ from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation
 from cores_core.sample import BoolMask
 
 LOCAL_FILES = "/data/local-files/?d="
-"""Before the path of an image in a task; paths are relative to LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of the server."""
+"""URL prefix of local images; paths are relative to LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT of the server."""
 IMAGE_TAG, BRUSH_TAG, MODEL_VERSION = "image", "tag", "cores"
 _UPLOADS = "/data/upload/"
 _UPLOAD_MARK = 9
-"""Characters that Label Studio puts before the name of a file that is uploaded: 8 hexadecimal digits and a hyphen."""
+"""Length of the prefix that Label Studio adds to names of uploaded files: 8 hexadecimal digits and a hyphen."""
 _BARE_KINDS = ("brush", "polygon", "rectangle", "ellipse")
-"""Types of results that have geometry, but no label."""
+"""Types of results that have a geometry but no label."""
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 def save_label_studio(images: Iterable[LabelledImage], path: Path, prefix: str = LOCAL_FILES) -> Path:
-    """Write the tasks of all images, and beside them the labelling interface.
+    """Write the tasks of all images, and the labelling interface next to them.
 
     Args:
-        path: of the tasks, JSON. prefix: what stands before an image's path to make it a URL for the server.
+        path: JSON file of the tasks. prefix: turns an image's path into a URL of the server.
 
     Returns:
         The path of the interface, `<path without suffix>.xml`.
@@ -73,7 +73,7 @@ def save_label_studio(images: Iterable[LabelledImage], path: Path, prefix: str =
 
 
 def render_interface(names: Sequence[str]) -> str:
-    """The labelling interface (XML) for brush regions of these names."""
+    """The labelling interface (XML) for brush regions with these labels."""
     labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in names)
     return (
         f'<View>\n  <Image name="{IMAGE_TAG}" value="$image" zoom="true"/>\n'
@@ -82,18 +82,18 @@ def render_interface(names: Sequence[str]) -> str:
 
 
 def is_label_studio(tree: Any) -> bool:
-    """Whether a JSON file looks as if it were meant to be an export of Label Studio."""
+    """Whether a parsed JSON file is a list, as exports of Label Studio are."""
     return isinstance(tree, list)
 
 
 def read_label_studio(tree: Any, name: str, reject: Reject) -> Iterator[Annotation]:
-    """The targets of an export, tasks in the order of the file.
+    """Yield the targets of an export, tasks in the order of the file.
 
     Args:
-        tree: the parsed file. name: of the file, for errors. reject: takes tasks and regions that cannot be used.
+        tree: the parsed file. name: of the file, for errors. reject: called for tasks and regions that cannot be used.
 
     Raises:
-        DataError: it is not of this form as a whole.
+        DataError: the file as a whole is not an export of Label Studio.
     """
     if not isinstance(tree, list) or not tree:
         raise DataError(f"not an export of Label Studio: {name} (no list of tasks)")
@@ -123,10 +123,10 @@ def read_label_studio(tree: Any, name: str, reject: Reject) -> Iterator[Annotati
 
 @dataclass
 class _Region:
-    """What the results with one id say together.
+    """A region, collected from all results with its id.
 
     Attributes:
-        labels, texts: of the region. shape: the result that has its geometry, None where there is none.
+        labels, texts: of the region. shape: the result with its geometry, or None.
     """
 
     labels: list[str] = field(default_factory=list)
@@ -136,7 +136,7 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Group:
-    """Regions that are one target."""
+    """Regions that form one target."""
 
     name: str
     questions: tuple[str, ...]
@@ -172,10 +172,10 @@ def _make_result(labelled: LabelledMask, number: int) -> dict[str, Any]:
 
 
 def _find_names(task: Any) -> list[str]:
-    """The paths under which the image of a task may lie, the most likely one first.
+    """Candidate paths of a task's image, the most likely one first.
 
     Raises:
-        DataError: the task names none.
+        DataError: the task has none.
     """
     data = task.get("data") if isinstance(task, dict) else None
     given = data.get("image") if isinstance(data, dict) else None
@@ -187,7 +187,7 @@ def _find_names(task: Any) -> list[str]:
         url = urlsplit(given)
         local = parse_qs(url.query).get("d", [""])[0]
     except ValueError as error:
-        raise DataError("task with an image path that cannot be read") from error
+        raise DataError("task with an invalid image path") from error
     if url.path.endswith("/local-files/") and local:
         return [local, PurePosixPath(local).name]
     if url.scheme in ("", "file") or len(url.scheme) == 1:
@@ -204,16 +204,16 @@ def _is_image_path(value: Any) -> bool:
 
 
 def _choose_results(task: dict[str, Any]) -> list[Any]:
-    """What one of the annotators drew.
+    """The results of the ground truth annotation, or of the first one that is neither cancelled nor empty.
 
     Raises:
-        DataError: none has drawn anything.
+        DataError: there is none.
     """
     given = task.get("annotations")
     annotations = [entry for entry in given if isinstance(entry, dict)] if isinstance(given, list) else []
     done = [entry for entry in annotations if not entry.get("was_cancelled") and entry.get("result")]
     if not done:
-        raise DataError("task without an annotation" if not task.get("predictions") else "task with predictions alone")
+        raise DataError("task without an annotation" if not task.get("predictions") else "task with predictions only")
     results = next((entry for entry in done if entry.get("ground_truth")), done[0])["result"]
     if not isinstance(results, list):
         raise DataError("annotation without a list of results")
@@ -221,7 +221,7 @@ def _choose_results(task: dict[str, Any]) -> list[Any]:
 
 
 def _read_regions(results: Sequence[Any]) -> list[_Region]:
-    """The regions of an annotation; a region may be told by several results of one id."""
+    """The regions of an annotation; several results with the same id describe one region."""
     regions: dict[Any, _Region] = {}
     for index, result in enumerate(results):
         if isinstance(result, dict) and result.get("type") == "relation":
@@ -241,16 +241,16 @@ def _read_regions(results: Sequence[Any]) -> list[_Region]:
 
 
 def _texts(given: Any) -> list[str]:
-    """One text or a list of them.
+    """Normalise one text or a list of texts to a list.
 
     Raises:
-        DataError: one is no text.
+        DataError: one is not a text.
     """
     return list(map(check_text, given if isinstance(given, list) else [given]))
 
 
 def _group(regions: Sequence[_Region], reject: Callable[[str], None]) -> Iterator[_Group]:
-    """The targets of an annotation; `reject` takes the reason for which a region is none."""
+    """Group regions into targets; `reject` is called with the reason for each region that cannot be used."""
     by_label: dict[str, list[dict[str, Any]]] = {}
     for number, region in enumerate(regions):
         assert region.shape is not None
@@ -275,7 +275,11 @@ def _read_mask(shapes: Sequence[dict[str, Any]], size_hw: tuple[int, int]) -> Ro
 
 
 def _draw(result: dict[str, Any], size_hw: tuple[int, int]) -> Rle:
-    """The pixels of one region."""
+    """Rasterise one region.
+
+    Raises:
+        DataError: it was drawn on another image size, on a rotated image, or has another or an invalid geometry.
+    """
     for key, side in zip(("original_height", "original_width"), size_hw, strict=True):
         if result.get(key) not in (None, side):
             raise DataError("drawn on an image of another size (original_width, original_height)")
@@ -284,7 +288,7 @@ def _draw(result: dict[str, Any], size_hw: tuple[int, int]) -> Rle:
     value = result["value"]
     if "rle" in value:
         return encode_rle(decode_brush(value["rle"], size_hw))
-    scale = np.array(size_hw[::-1]) / 100  # geometry is in per cent
+    scale = np.array(size_hw[::-1]) / 100  # coordinates are percentages
     if "points" in value:
         corners = _numbers(value["points"], columns=2) * scale
     elif "radiusX" in value:
@@ -301,7 +305,7 @@ def _draw(result: dict[str, Any], size_hw: tuple[int, int]) -> Rle:
 
 
 def _draw_ellipse(value: dict[str, Any], scale: NDArray[np.float64], size_hw: tuple[int, int]) -> BoolMask:
-    """The pixels whose middle lies in an ellipse around (x, y), whose radii are in per cent of width and height."""
+    """(H, W) mask of the pixels with centres in an ellipse around (x, y), radii in percent of width and height."""
     centre, radii = (
         _numbers([value.get(key) for key in keys]) * scale for keys in (("x", "y"), ("radiusX", "radiusY"))
     )
@@ -317,17 +321,17 @@ def _draw_ellipse(value: dict[str, Any], scale: NDArray[np.float64], size_hw: tu
 
 
 def _rotation(value: dict[str, Any]) -> NDArray[np.float64]:
-    """The matrix that turns (x, y), y downwards, clockwise by the angle of a region, in degrees."""
+    """Rotation matrix (2, 2) for (x, y), y downwards: clockwise by a region's `rotation` in degrees."""
     angle = math.radians(float(_numbers([value.get("rotation") or 0])[0]))
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def _numbers(given: Any, columns: int | None = None) -> NDArray[np.float64]:
-    """A list of numbers, or where `columns` are told a list of lists of so many."""
+    """Validate a list of numbers, (N,), or with `columns` a list of rows, (N, columns)."""
     try:
         numbers = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError("a region without its numbers") from error
+        raise DataError("a region with missing or invalid numbers") from error
     if numbers.shape[1:] != (() if columns is None else (columns,)) or not np.isfinite(numbers).all():
-        raise DataError("a region without its numbers")
+        raise DataError("a region with missing or invalid numbers")
     return numbers

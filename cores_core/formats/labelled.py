@@ -1,7 +1,7 @@
-"""What every writer takes, images with labelled masks; and what every reader gives, annotations with masks unread.
+"""Input type of all writers (images with labelled masks) and output type of all readers (annotations, masks lazy).
 
-Readers tell what they leave out to a `Reject`: the list of the file in which an entry stands, its index there, and the
-reason in a few words that repeat.
+Readers report skipped entries to a `Reject` callback: name of the list in the file, index in it, and the reason, which
+has no values, so that equal reasons can be counted.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from cores_core.sample import BoolMask
 
 Reject = Callable[[str, int, str], None]
 SCORE_DIGITS = 4
-"""Decimal digits of a score in a file."""
+"""Decimal digits of scores in files."""
 _SENTENCE_ENDS = (".", "?", "!")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledMask:
-    """A mask with its name.
+    """A mask with its label.
 
     Attributes:
-        label: a question or another name; masks of one image with the same label are objects of one answer.
+        label: a question or another name; masks of an image with the same label are objects of one answer.
         mask: (H, W) bool, may be empty. score: confidence, 0 to 1.
     """
 
@@ -35,21 +35,21 @@ class LabelledMask:
 
     @property
     def name(self) -> str:
-        """The label on one line."""
+        """The label without line breaks and repeated spaces."""
         return " ".join(self.label.split())
 
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
-        """Smallest x, y, width, height around the mask, in pixels; all 0 for an empty one."""
+        """Bounding box x, y, width, height of the mask in pixels; all 0 if it is empty."""
         return bounding_box(self.mask)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """An image under the path by which a file shall name it, its upright (height, width), and its masks.
+    """An image: its path as written to files, its upright (height, width), and its masks.
 
     Raises:
-        DataError: a mask is of another size.
+        DataError: a mask has another size.
     """
 
     image: str
@@ -64,14 +64,14 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A target as a file of annotations describes it.
+    """A target in an annotation file.
 
     Attributes:
-        source: where it stands in the file. index: of its first entry in the file's list.
-        image: its path as the file has it. size_hw: height and width as the file has them, or None.
-        other_names: other paths under which the image may lie.
-        questions, phrases: the ways to ask for it, at least one in all. category: what it is, or "".
-        read_mask: reads its mask for an image of this height and width; raises DataError.
+        source: its position in the file, as text. index: of its first entry in the file's list.
+        image: path according to the file. size_hw: height and width according to the file, or None.
+        other_names: alternative paths of the image.
+        questions, phrases: texts of queries, at least one in total. category: its category, or "".
+        read_mask: decodes its mask for an image of the given (height, width); raises DataError.
     """
 
     source: str
@@ -86,16 +86,16 @@ class Annotation:
 
 
 def read_label(label: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The questions and the phrases that a label stands for: a question if it ends as a sentence does (. ? !)."""
+    """Convert a label to (questions, phrases): a question if it ends like a sentence (. ? !), otherwise a phrase."""
     text = check_text(label)
     return ((text,), ()) if text.endswith(_SENTENCE_ENDS) else ((), (text,))
 
 
 def read_texts(entry: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What stands under `questions` and `phrases` of an entry, each one text or a list of them.
+    """Read `questions` and `phrases` of an entry, each a text or a list of texts; duplicates are removed.
 
     Raises:
-        DataError: there is none, or one is no text.
+        DataError: there is none, or one is not a text.
     """
     lists = []
     for key in ("questions", "phrases"):
@@ -110,13 +110,13 @@ def read_texts(entry: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def check_text(given: Any) -> str:
-    """A text with its blanks in order.
+    """Validate a text and collapse its whitespace.
 
     Raises:
-        DataError: it is none, or empty, or holds half a surrogate pair, which no file can.
+        DataError: it is not a text, is empty, or has an unpaired surrogate, which cannot be encoded.
     """
     if not isinstance(given, str) or not given.strip():
-        raise DataError("no question and no phrase, or one that is empty or no text")
+        raise DataError("a question or phrase is empty or not a text")
     try:
         given.encode()
     except UnicodeEncodeError as error:

@@ -1,11 +1,10 @@
-"""LabelMe JSON: one file for each image, its shapes named by their label.
+"""Write LabelMe JSON: one file per image, with shapes named by label.
 
-- polygon: a shape for each component, of one `group_id` where a mask has several. Points are pixels, as LabelMe's own
-  `shape_to_mask` and `data/sources/labelme.py` fill them: at tolerance 0 both give the mask to the pixel, holes too,
-  which are cut out by bridges.
-- mask: a shape for each mask, its pixels as PNG; exact, holes too. LabelMe 5.3 and newer read it.
+- polygon: a shape per component, with a common `group_id` if a mask has several. Points are pixel centres: at tolerance
+  0, LabelMe's `shape_to_mask` and `data/sources/labelme.py` reproduce the mask exactly. Holes are cut out by bridges.
+- mask: a shape per mask, with its pixels as PNG; exact, including holes. For LabelMe 5.3 and newer.
 
-An empty mask has no shape. The score stands in the shape, under `score`, which LabelMe keeps.
+An empty mask has no shape. Shapes have a `score`, which LabelMe preserves.
 
 Source: labelme 6.3, `_label_file.py` and `utils/shape.py`.
 """
@@ -24,16 +23,16 @@ from cores_core.formats.polygons import DRAWING_TOLERANCE, trace_centres
 
 Form = Literal["polygon", "mask"]
 VERSION = "5.5.0"
-"""The version of LabelMe whose files have this form."""
+"""Version of LabelMe written to files."""
 
 
 def save_labelme(
     image: LabelledImage, path: Path, form: Form = "polygon", tolerance: float = DRAWING_TOLERANCE
 ) -> None:
-    """Write the file of one image, whose path in it should be relative to the file's folder.
+    """Write the file of one image; `image.image` should be relative to the file's folder.
 
     Args:
-        form: how masks are written. tolerance: of polygons, in pixels; see `trace_centres`.
+        form: encoding of masks. tolerance: of polygons, in pixels; see `trace_centres`.
     """
     height, width = image.size_hw
     shapes = []

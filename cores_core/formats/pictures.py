@@ -1,8 +1,8 @@
-"""Pictures of masks: a palette PNG of all answers, and the pixels of one answer cut out of its image.
+"""Write masks as pictures: a palette PNG of all masks of an image, and an RGBA cut-out of one mask.
 
-Palette: pixel 0 is background, pixel k the k-th mask; the names stand in the file as JSON, under `labels`. Where masks
-overlap the smallest one is seen, so that a part lies on its object. Colours are those of PASCAL VOC; 255, which is
-"ignored" in many tools, is not used.
+Palette: value 0 is background, value k the k-th mask; the labels are stored in the file as JSON. Where masks overlap,
+the smallest one is visible, so that parts appear on their objects. Colours are those of PASCAL VOC; 255, which many
+tools ignore, is not used.
 """
 
 import json
@@ -21,18 +21,18 @@ from cores_core.sample import BoolMask, RgbImage
 
 MOST_MASKS = 254
 LABELS_KEY = "labels"
-"""Of the PNG's text (iTXt) that holds the names as a JSON list, the k-th for pixels of value k, counted from 1."""
+"""Key of the PNG text chunk (iTXt) with the labels as a JSON list; the k-th, from 1, is that of pixel value k."""
 
 
 def save_palette(image: LabelledImage, path: Path) -> None:
-    """Write one picture of all masks of an image.
+    """Write all masks of an image as one palette PNG.
 
     Raises:
-        DataError: there are more than 254.
+        DataError: there are more than 254 masks.
     """
     if len(image.masks) > MOST_MASKS:
         hint = "ask fewer questions, or choose another format"
-        raise DataError(f"{len(image.masks)} masks, and a palette has {MOST_MASKS}: {image.image}", hint=hint)
+        raise DataError(f"{len(image.masks)} masks, but a palette has at most {MOST_MASKS}: {image.image}", hint=hint)
     picture = Image.fromarray(_number_pixels([labelled.mask for labelled in image.masks], image.size_hw))
     picture.putpalette(voc_colours().ravel().tolist())
     about = PngInfo()
@@ -42,10 +42,10 @@ def save_palette(image: LabelledImage, path: Path) -> None:
 
 
 def save_cutout(image: RgbImage, mask: BoolMask, path: Path) -> None:
-    """Write an RGBA PNG of an image's size: its (H, W, 3) pixels inside the (H, W) mask, all else transparent black.
+    """Write an RGBA PNG with the (H, W, 3) pixels of an image inside a (H, W) mask; the rest is transparent black.
 
     Raises:
-        DataError: the two are of different sizes.
+        DataError: image and mask have different sizes.
     """
     if image.shape[:2] != mask.shape:
         raise DataError(f"a mask of {mask.shape} for an image of {image.shape[:2]}")
@@ -55,17 +55,17 @@ def save_cutout(image: RgbImage, mask: BoolMask, path: Path) -> None:
 
 
 def voc_colours() -> NDArray[np.uint8]:
-    """(256, 3): the colours of PASCAL VOC's palette, black first."""
+    """(256, 3) uint8 colours of PASCAL VOC's palette; the first is black."""
     numbers = np.arange(256)
     colours = np.zeros((256, 3), dtype=np.uint8)
-    for place in range(8):  # three bits of a number give one bit of each colour, the lowest the highest
+    for place in range(8):  # each three bits of an index give one bit per channel; the lowest give the highest
         for channel in range(3):
             colours[:, channel] |= ((numbers >> (3 * place + channel) & 1) << (7 - place)).astype(np.uint8)
     return colours
 
 
 def _number_pixels(masks: Sequence[BoolMask], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W): for each pixel the number of the smallest mask that covers it, of equal ones the last; else 0."""
+    """(H, W) number, from 1, of the smallest mask covering each pixel (of equal ones the last); 0 for none."""
     numbers = np.zeros(size_hw, dtype=np.uint8)
     for number, mask in sorted(enumerate(masks, start=1), key=lambda pair: -int(pair[1].sum())):
         numbers[mask] = number

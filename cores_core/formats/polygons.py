@@ -1,14 +1,14 @@
-"""Polygons of masks, by OpenCV's contours, in the two coordinate systems that other tools fill.
+"""Convert masks to polygons with OpenCV's contours, in the two coordinate conventions of other tools.
 
-- Corners: whole numbers are the corners of pixels, as in COCO. pycocotools fills exactly the mask.
-- Centres: whole numbers are pixels, as OpenCV and Pillow draw them, outline included (LabelMe, YOLO). Both fill exactly
-  the mask.
+- Corners: integers are pixel corners, as in COCO. pycocotools' filling reproduces the mask exactly.
+- Centres: integers are pixel centres and the outline is included, as in OpenCV and Pillow (LabelMe, YOLO). Filling with
+  either reproduces the mask exactly.
 
-A mask has a polygon for each 8-connected component. Its holes are cut out by bridges: the polygon runs from its outline
-along a row to the hole, around it, and back the same way, so that even-odd filling leaves the hole out.
+There is a polygon per 8-connected component. Holes are cut out by bridges: the polygon runs from the outline along a
+row to the hole, around it, and back the same way, so that even-odd filling excludes the hole.
 
-With a tolerance above 0 points are left out (Ramer, Douglas and Peucker), such that none of them is further from the
-polygon than that. Ends of bridges are kept.
+A tolerance above 0 simplifies polygons (Ramer-Douglas-Peucker): removed points are at most that far from the polygon.
+Ends of bridges are kept.
 """
 
 import itertools
@@ -22,35 +22,35 @@ from cores_core.masks import bounding_box
 from cores_core.sample import BoolMask
 
 DRAWING_TOLERANCE = 0.5
-"""Pixels, for polygons that people edit: half of the points, for 1 % of IoU; see docs/formats.md."""
+"""In pixels, for polygons that are edited by hand: halves the points at a cost of 1 % IoU; see docs/formats.md."""
 Points = NDArray[np.int32]
-"""(N, 2): x before y."""
+"""(N, 2) points (x, y)."""
 LEAST_POINTS = 3
-"""Tools refuse polygons of fewer points; a dot or a line has its first point several times."""
+"""Minimum number of points accepted by other tools; polygons of a single pixel or line repeat their first point."""
 
 
 @dataclass(frozen=True)
 class _Outline:
-    """A closed curve: its (N, 2) points, and for each of them whether a bridge ends there."""
+    """A closed curve: its (N, 2) points, and for each whether a bridge ends there, (N,)."""
 
     points: Points
     is_anchor: NDArray[np.bool_]
 
 
 def trace_corners(mask: BoolMask, tolerance: float = 0.0) -> list[Points]:
-    """The polygons of a (H, W) mask along the edges of its pixels; x is 0 to W, y is 0 to H. An empty mask has none.
+    """Polygons of a (H, W) mask along pixel edges, with x in 0 to W and y in 0 to H; none for an empty mask.
 
     Args:
-        tolerance: how far a point that is left out may lie from the polygon, in pixels.
+        tolerance: maximum distance of removed points from the polygon, in pixels.
     """
     return _trace(mask, tolerance, by_corners=True)
 
 
 def trace_centres(mask: BoolMask, tolerance: float = 0.0) -> list[Points]:
-    """The polygons of a (H, W) mask through the pixels at its border; x is 0 to W - 1, y is 0 to H - 1.
+    """Polygons of a (H, W) mask through its border pixels, with x in 0 to W - 1 and y in 0 to H - 1.
 
     Args:
-        tolerance: how far a point that is left out may lie from the polygon, in pixels.
+        tolerance: maximum distance of removed points from the polygon, in pixels.
     """
     return _trace(mask, tolerance, by_corners=False)
 
@@ -60,7 +60,7 @@ def _trace(mask: BoolMask, tolerance: float, by_corners: bool) -> list[Points]:
     if not width:
         return []
     cropped = mask[top : top + height, left : left + width].astype(np.uint8)
-    if by_corners:  # each quarter of a pixel lies at one of its corners
+    if by_corners:  # at double resolution each quarter of a pixel is at one of its corners
         cropped = cropped.repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(cropped, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     curves = [np.asarray(contour, dtype=np.int32).reshape(-1, 2) for contour in contours]
@@ -79,16 +79,15 @@ def _trace(mask: BoolMask, tolerance: float, by_corners: bool) -> list[Points]:
 
 
 def _without_repeats(curve: Points) -> Points:
-    """A closed curve without points that equal the one before."""
+    """Remove consecutive duplicate points from a closed curve."""
     is_new: NDArray[np.bool_] = (curve != np.roll(curve, 1, axis=0)).any(axis=1)
     return curve[is_new]
 
 
 def _cut_holes(outline: Points, holes: list[Points]) -> _Outline:
-    """Bridge each hole from its leftmost point to the nearest point on the left, of the outline or of another hole.
+    """Connect each hole from its leftmost point to the nearest point to the left, of the outline or of another hole.
 
-    All between the two is inside, for the row is left of a hole. The other hole begins further left, so that no bridges
-    form a ring.
+    All pixels between the two are inside the mask. The other hole starts further left, so bridges cannot form a cycle.
     """
     starts = [int(np.lexsort((hole[:, 1], hole[:, 0]))[0]) for hole in holes]
     curves = [outline, *(np.roll(hole, -start, axis=0) for hole, start in zip(holes, starts, strict=True))]
@@ -108,14 +107,14 @@ def _cut_holes(outline: Points, holes: list[Points]) -> _Outline:
 
 
 def _walk(curves: list[Points], bridges: list[list[tuple[int, int]]]) -> _Outline:
-    """Go around the first curve, and around each other one when its bridge is reached.
+    """Join the curves to one: follow the first, with a detour around another curve at each bridge.
 
     Args:
-        bridges: for each curve the places, in order, where a bridge leads to the beginning of another, and which.
+        bridges: for each curve its pairs, in order, of a point index and the curve that a bridge leads to.
     """
     pieces: list[Points] = []
     is_anchor: list[NDArray[np.bool_]] = []
-    waiting = [(0, 0, 0)]  # a curve, a place on it, and how many of its bridges are behind
+    waiting = [(0, 0, 0)]  # index of a curve, of a point on it, and the number of its bridges already followed
     while waiting:
         number, place, behind = waiting.pop()
         curve = curves[number]
@@ -136,9 +135,9 @@ def _walk(curves: list[Points], bridges: list[list[tuple[int, int]]]) -> _Outlin
 
 
 def _simplify(outline: _Outline, tolerance: float) -> Points:
-    """Leave out points that do not matter, but no anchor; an outline that would vanish stays as it is."""
+    """Simplify an outline, keeping anchors. If fewer than `LEAST_POINTS` remain, only collinear points are removed."""
     steps = np.diff(outline.points, axis=0, prepend=outline.points[-1:])
-    turns = (steps != np.roll(steps, -1, axis=0)).any(axis=1)  # steps go to one of eight neighbours
+    turns = (steps != np.roll(steps, -1, axis=0)).any(axis=1)  # steps lead to one of eight neighbours
     kept = outline.is_anchor | turns if tolerance == 0 else _choose_stretches(outline, tolerance)
     chosen = outline.points[kept]
     if len(chosen) < LEAST_POINTS and tolerance > 0:
@@ -149,7 +148,7 @@ def _simplify(outline: _Outline, tolerance: float) -> Points:
 
 
 def _choose_stretches(outline: _Outline, tolerance: float) -> NDArray[np.bool_]:
-    """Which points to keep, between anchors each stretch on its own; without anchors the first point is one."""
+    """Which points to keep, (N,) bool, with each section between anchors simplified separately."""
     anchors = np.flatnonzero(outline.is_anchor) if outline.is_anchor.any() else np.zeros(1, dtype=np.int64)
     first = int(anchors[0])
     points = np.roll(outline.points, -first, axis=0)
@@ -161,7 +160,7 @@ def _choose_stretches(outline: _Outline, tolerance: float) -> NDArray[np.bool_]:
 
 
 def _choose(points: Points, tolerance: float) -> NDArray[np.bool_]:
-    """Which points of a stretch to keep, both ends among them (Ramer, Douglas and Peucker, distances to segments)."""
+    """Which points of a section to keep, including both ends (Ramer-Douglas-Peucker, distances to segments)."""
     kept = np.zeros(len(points), dtype=bool)
     kept[[0, -1]] = True
     waiting = [(0, len(points) - 1)]
@@ -179,7 +178,7 @@ def _choose(points: Points, tolerance: float) -> NDArray[np.bool_]:
 
 
 def _measure_distances(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
-    """How far each of (N, 2) points is from the segment between two points."""
+    """Distances of (N, 2) points from the segment between two points, (N,)."""
     along = (end - start).astype(np.float64)
     offsets = (points - start).astype(np.float64)
     share = np.clip(offsets @ along / max(float(along @ along), 1.0), 0.0, 1.0)

@@ -1,12 +1,12 @@
-"""YOLO segmentation: a text file for each image, a line for each component: its class, then x and y of its polygon.
+"""Write YOLO segmentation labels: a text file per image, a line per component with its class and polygon (x y x y ...).
 
     <folder>/labels/<image without suffix>.txt     3 0.0125 0.4562 0.0375 0.4562 ...
-    <folder>/data.yaml                             names of the classes; images are looked for in <folder>/images
+    <folder>/data.yaml                             class names; images are expected in <folder>/images
 
-Coordinates are those of pixels at the border, (x + 1/4) / width and (y + 1/4) / height: of the product, cutting off the
-fraction (ultralytics) and rounding (supervision) both give the pixel. `cv2.fillPoly` then gives the mask, holes too,
-which are cut out by bridges; at tolerance 0 to the pixel. The format has no objects of several components: each is an
-object of its own there. An image without a mask has an empty file.
+Coordinates are those of border pixels, (x + 1/4) / width and (y + 1/4) / height, so that both truncation (ultralytics)
+and rounding (supervision) of the denormalised values give the pixel. At tolerance 0, `cv2.fillPoly` then reproduces the
+mask exactly; holes are cut out by bridges. The format has no objects of several components: each component becomes an
+object. An image without a mask has an empty file.
 
 Source: https://docs.ultralytics.com/datasets/segment, and ultralytics 8.4, `data/utils.py`.
 """
@@ -23,22 +23,22 @@ from cores_core.formats.labelled import LabelledImage
 from cores_core.formats.polygons import DRAWING_TOLERANCE, trace_centres
 
 _DIGITS = 7
-"""Of coordinates: exact for sides of up to a million pixels."""
+"""Decimal digits of coordinates; exact for sides of up to a million pixels."""
 _INSET = 0.25
 
 
 def save_yolo(images: Iterable[LabelledImage], folder: Path, tolerance: float = DRAWING_TOLERANCE) -> list[str]:
-    """Write the labels of all images, and `data.yaml` last.
+    """Write the labels of all images, then `data.yaml`.
 
     Args:
-        images: with paths relative to `<folder>/images`; of an absolute path the file name alone is used.
-        tolerance: in pixels; see `trace_centres`.
+        images: with paths relative to `<folder>/images`; of absolute paths only the file name is used.
+        tolerance: of polygons, in pixels; see `trace_centres`.
 
     Returns:
-        The names of the classes, the labels in the order in which they first come.
+        The class names, in order of first occurrence.
 
     Raises:
-        DataError: two images have the same name of a file of labels, or one leaves the folder.
+        DataError: two images have the same label file, or a path leads out of the folder.
     """
     classes: dict[str, int] = {}
     written: dict[PurePosixPath, str] = {}
@@ -46,7 +46,7 @@ def save_yolo(images: Iterable[LabelledImage], folder: Path, tolerance: float = 
         path = _label_path(image.image)
         if path in written:
             names = f"{written[path]} and {image.image}"
-            raise DataError(f"two images with the same file of labels, {path}: {names}", hint="rename one of them")
+            raise DataError(f"two images with the same label file, {path}: {names}", hint="rename one of them")
         written[path] = image.image
         lines = []
         for labelled in image.masks:
@@ -72,5 +72,5 @@ def _label_path(image: str) -> PurePosixPath:
     if path.is_absolute():
         path = PurePosixPath(path.name)
     if ".." in path.parts or not path.name:
-        raise DataError(f"an image outside of its folder: {image}", hint="name it relative to the folder of images")
+        raise DataError(f"image outside its folder: {image}", hint="give a path relative to the folder of images")
     return PurePosixPath("labels", path.with_suffix(".txt"))

@@ -1,4 +1,4 @@
-"""From a config to a model and its processor, with random weights; and the tokenizer a scratch-built model needs."""
+"""Build models and processors from a config, with random weights; and train the tokenizer of a model from scratch."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -30,13 +30,14 @@ from cores_core.sample import Query
 
 @dataclass(frozen=True)
 class Parts:
-    """What a model is put together from.
+    """Everything a model is built from.
 
     Attributes:
-        config: its settings; sizes of what comes from the hub are in `mllm` and `sam`.
-        weights: the state of the `CoresModel`, or a part of it.
-        mllm: sizes and processor of a multimodal LLM of one of the hub's families; None for a LLaVA of `config`.
-        sam: sizes of a SAM of transformers; None for segment-anything's of `config`.
+        config: settings; the sizes of models from the hub are in `mllm` and `sam` instead.
+        weights: state dict of the `CoresModel`, or a subset of it.
+        about: entries for checkpoint.json.
+        mllm: config and processor of a multimodal LLM of one of the `FAMILIES`; None for a LLaVA sized by `config`.
+        sam: config of a SAM of transformers; None for a segment-anything model sized by `config`.
     """
 
     config: Config
@@ -58,7 +59,7 @@ class Parts:
 
 
 def with_vocabulary(parts: Parts, rows: int) -> Parts:
-    """The same parts for an embedding of so many rows."""
+    """Set the vocabulary size of the parts' config to `rows`, the number of rows of the token embedding."""
     if parts.mllm is None:
         language = replace(parts.config.language, vocabulary=rows)
         return replace(parts, config=replace(parts.config, language=language))
@@ -68,25 +69,25 @@ def with_vocabulary(parts: Parts, rows: int) -> Parts:
 
 
 def build_model(parts: Parts, processor: Processor) -> CoresModel:
-    """Build a model. Its weights come from torch's global generator: seed it first."""
+    """Build a model with random weights from torch's global generator: seed it first."""
     refiner = parts.config.chain.refiner
     return CoresModel(build_mllm(parts), build_segmenter(parts), processor.chain_ids, refiner)
 
 
 def build_mllm(parts: Parts) -> Mllm:
-    """The multimodal LLM alone, with random weights."""
+    """Build the multimodal LLM with random weights."""
     if parts.mllm is not None:
         return build_hub_mllm(parts.mllm.config)
     return build_llava(parts.config.language, parts.config.vision, token_id(parts.tokenizer, prompts.IMAGE))
 
 
 def build_segmenter(parts: Parts) -> Segmenter:
-    """The SAM alone, with random weights."""
+    """Build the SAM with random weights."""
     return build_sam1(parts.config.sam) if parts.sam is None else build_hub_sam(parts.sam)
 
 
 def build_processor(parts: Parts) -> Processor:
-    """Join an MLLM's prompts with the prompt format of the config and the frame of the SAM."""
+    """Build the processor: prompts for the MLLM in the config's format, and images in the frame of the SAM."""
     config, sam = parts.config, parts.config.sam
     frame = Frame(sam.image_size, sam.image_size // sam.patch_size) if parts.sam is None else hub_frame(parts.sam)
     if parts.mllm is None:
@@ -101,11 +102,11 @@ def build_processor(parts: Parts) -> Processor:
 
 
 def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on questions and on the prompts around them.
+    """Train a byte-level BPE tokenizer on questions and prompt templates.
 
     Args:
-        texts: questions as a data set words them.
-        vocabulary: the most tokens it may have; fewer where the texts do not need them.
+        texts: questions of a data set.
+        vocabulary: maximum number of tokens; fewer if the texts need fewer.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

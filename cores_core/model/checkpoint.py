@@ -1,17 +1,17 @@
-"""A checkpoint is a folder that can explain itself; `checkpoint.json` is written last and makes it one.
+"""Checkpoint format: a self-describing folder. `checkpoint.json` is written last; without it a folder is not loaded.
 
-    mllm/                all weights of the multimodal LLM, as transformers writes and reads them
-    adapter/             in its place where LoRA trained: the adapters, embedding and head, as peft writes them
-    heads.safetensors    projection, refiner, SAM; beside an adapter only SAM's mask decoder, the rest is the base's
-    segmenter/           sizes of a SAM 2 or SAM 3, as transformers writes them
-    processor/           tokenizer with the chain's tokens; of a multimodal LLM of the hub its whole processor
+    mllm/                all weights of the multimodal LLM, in transformers' format
+    adapter/             in place of mllm/ after LoRA training: adapters, token embedding and head, in peft's format
+    heads.safetensors    projection, refiner, SAM; after LoRA training only SAM's mask decoder, the rest is in the base
+    segmenter/           config of a SAM 2 or SAM 3, in transformers' format
+    processor/           tokenizer with the chain tokens; for a multimodal LLM of the hub its complete processor
     config.yaml          the resolved config
-    concepts.safetensors what stood in for pretraining (train/concepts.py), where it did: only to train on
-    optimizer/           only for resuming
+    concepts.safetensors the concept head (train/concepts.py) of models trained from scratch, for further training
+    optimizer/           optimiser state, for resuming
     checkpoint.json      format, step, dtype, base, token ids, package versions
 
-Loading is strict: a missing, extra or misshapen tensor is an error that names it. A vocabulary head that is the token
-embedding is stored once. Format 2, which knew LLaVA and SAM 1 alone, is read; format 3 is written.
+Loading is strict: a missing, unexpected or misshapen tensor is an error that names it. A vocabulary head tied to the
+token embedding is stored once. Reads formats 2 (LLaVA and SAM 1 only) and 3, writes format 3.
 """
 
 import copy
@@ -63,7 +63,7 @@ _PACKAGES = ("torch", "transformers", "peft", "segment-anything", "tokenizers")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model with all that belongs to it."""
+    """A loaded model with its processor, its config and `about`, the content of checkpoint.json."""
 
     model: CoresModel
     processor: Processor
@@ -73,14 +73,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is to be loaded.
+    """Options for loading a model. None keeps the value of the checkpoint.
 
     Attributes:
-        dtype: precision of the MLLM and of SAM's image encoder, None for that of the files; all else is in float32.
-        image_size: side of SAM's square in pixels, to train on at another size; None for that of the checkpoint.
-        chain, context: how it is to answer from now on, to train on in another way; None for that of the checkpoint.
-        conversation: how turns are set apart; None for what the checkpoint says, which for releases is their default.
-        merge: fold the adapters into the weights, as all but training wants it.
+        dtype: precision of the MLLM and of SAM's image encoder, None for that of the files; the rest is float32.
+        image_size: SAM's input size in pixels, for further training at another resolution.
+        chain, context: answer format (chain and in-context example), for further training with another one.
+        conversation: chat template. Released weights do not store theirs; the default is llava_v1.
+        merge: merge LoRA adapters into the weights. False only for training.
     """
 
     dtype: torch.dtype | None = torch.float32
@@ -101,13 +101,13 @@ def save_checkpoint(
     optimizer: Mapping[str, Any] | None = None,
     concepts: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint; it appears under its name only when it is whole.
+    """Write a checkpoint atomically: to a temporary folder, renamed when complete.
 
     Args:
-        folder: where; an existing one is replaced.
+        folder: the checkpoint's folder; an existing one is replaced.
         dtype: precision of the weights in the files; None for that in memory.
-        optimizer: state to resume from, if it is to be resumed.
-        concepts: tensors of the concept head, if further training is to find them.
+        optimizer: optimiser state, for resuming; None to leave it out.
+        concepts: tensors of the concept head, for further training; None to leave them out.
     """
     processor = checkpoint.processor
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,17 +134,17 @@ def save_checkpoint(
 
 
 def load_checkpoint(source: str | Path, options: LoadOptions = DEFAULTS) -> Checkpoint:
-    """Load a checkpoint, a folder of released weights, or the embedded model by its name, on the CPU.
+    """Load a checkpoint (folder or hub id), a folder of released weights, or the embedded model `tiny`, on the CPU.
 
     Raises:
-        CheckpointError: there is none, it is incomplete, or a tensor is missing, extra or of another shape.
+        CheckpointError: there is none, it is incomplete, or a tensor is missing, unexpected or of another shape.
     """
     folder = find_checkpoint(source)
     return assemble(_read_parts(folder), options, origin=folder)
 
 
 def inspect_checkpoint(source: str | Path) -> Checkpoint:
-    """The same on the meta device: names, sizes and settings, without values. An adapter counts as merged."""
+    """Load names, shapes and settings on the meta device, without values. An adapter is treated as merged."""
     folder = find_checkpoint(source)
     parts = _read_parts(folder, shapes_only=True)
     weights = {name: tensor for name, tensor in parts.weights.items() if not is_adapter(name)}
@@ -152,13 +152,13 @@ def inspect_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str = "the base") -> Checkpoint:
-    """Put a model together; `parts.weights` is emptied on the way, so that no tensor is held twice.
+    """Build a model from its parts. Empties `parts.weights`, so that no tensor is in memory twice.
 
     Args:
-        origin: where the parts come from, for messages.
+        origin: source of the parts, for error messages.
 
     Raises:
-        CheckpointError: a tensor is missing, extra or of another shape.
+        CheckpointError: a tensor is missing, unexpected or of another shape, or an option does not fit the model.
     """
     weights = parts.weights
     parts = _with_options(parts, options)
@@ -180,17 +180,17 @@ def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str =
 
 
 def _with_options(parts: Parts, options: LoadOptions) -> Parts:
-    """The same parts with what options change of them; `parts.weights` is changed in place."""
+    """Apply load options to parts; `parts.weights` is changed in place."""
     config = parts.config
     if options.conversation is not None:
         config = replace(config, conversation=options.conversation)
     if (config.conversation == "template") != (parts.mllm is not None):
-        kind = "this model reads its own chat template" if parts.mllm else "a LLaVA has no chat template"
+        kind = "this model uses its own chat template" if parts.mllm else "a LLaVA has no chat template"
         raise CheckpointError(f"{kind}, not conversation `{config.conversation}`", hint="leave out --conversation")
     if options.image_size is not None and options.image_size != config.sam.image_size:
         if parts.sam is not None:
             hint = "leave out sam.image_size"
-            raise CheckpointError(f"`{parts.sam.model_type}` has a frame of one size alone", hint=hint)
+            raise CheckpointError(f"the input size of `{parts.sam.model_type}` cannot be changed", hint=hint)
         config = replace(config, sam=replace(config.sam, image_size=options.image_size))
         parts.weights.update(resize_positions(parts.weights, options.image_size // config.sam.patch_size))
     parts = replace(parts, config=config)
@@ -200,7 +200,7 @@ def _with_options(parts: Parts, options: LoadOptions) -> Parts:
 
 
 def load_model_config(source: str | Path) -> Config:
-    """The config of a checkpoint or of released weights, without the weights."""
+    """Read the config of a checkpoint or of released weights, without loading weights."""
     folder = find_checkpoint(source)
     if is_released(folder):
         return read_released(folder, shapes_only=True).config
@@ -208,21 +208,29 @@ def load_model_config(source: str | Path) -> Config:
 
 
 def load_concepts(folder: Path) -> dict[str, Tensor]:
-    """The tensors of the concept head that a model was trained with, in float32."""
+    """Tensors of the concept head (train/concepts.py) stored in a checkpoint, in float32."""
     return {name: tensor.float() for name, tensor in read_file(folder / f"{CONCEPTS}.safetensors")}
 
 
 def load_optimizer(folder: Path) -> Mapping[str, Any]:
-    """The state that `save_checkpoint` wrote for resuming."""
+    """The optimiser state written by `save_checkpoint`, on the CPU.
+
+    Raises:
+        CheckpointError: the checkpoint has none.
+    """
     path = folder / "optimizer" / "state.pt"
     if not path.is_file():
-        raise CheckpointError(f"nothing to resume from, no optimizer state in: {folder}")
+        raise CheckpointError(f"cannot resume, no optimizer state in: {folder}")
     state: Mapping[str, Any] = renamed_keys(torch.load(path, map_location="cpu", weights_only=True))
     return state
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """The folder of a checkpoint given by path, by hub id, or by the embedded model's name."""
+    """Folder of a checkpoint or of released weights, given by path, hub id (downloaded) or `tiny`.
+
+    Raises:
+        CheckpointError: there is none, or it is a base model that was not trained to segment.
+    """
     embedded = str(source) == EMBEDDED
     folder = Path(str(resources.files("cores_core") / "weights" / EMBEDDED)) if embedded else Path(source)
     if not embedded and is_hub_id(str(source)):
@@ -233,7 +241,7 @@ def find_checkpoint(source: str | Path) -> Path:
         if is_llava(folder) or found in FAMILIES:
             preset = FAMILIES.get(found or "", LLAVA).preset
             hint = f"train it: cores train --preset {preset} --mllm {source}; or {hint}"
-            raise CheckpointError(f"this model has not learned to segment: {source} (`{found}`, a base)", hint=hint)
+            raise CheckpointError(f"not trained to segment: {source} (`{found}`, a base model)", hint=hint)
         known = f"is of the model type `{found}`, not a checkpoint" if found else "is not a checkpoint"
         known = f"{known} (no checkpoint.json)" if folder.is_dir() else "does not exist"
         raise CheckpointError(f"model {known}: {source}", hint=hint)
@@ -241,7 +249,7 @@ def find_checkpoint(source: str | Path) -> Path:
 
 
 def describe_start(config: Config) -> dict[str, dict[str, str]]:
-    """What an adapter is put on, as `describe_base` tells it: the base's parts, or the model of `--from`."""
+    """Source and fingerprint of the weights under an adapter: the parts of `base`, or the model of `--from`."""
     start = config.train.start_from
     if start is None:
         return describe_base(config.base)
@@ -265,10 +273,10 @@ def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
     trained_on: Mapping[str, Any] = about.get("base", {})
     for name, found in describe_start(config).items():
         if found["fingerprint"] != trained_on.get(name, {}).get("fingerprint"):
-            hint = "put back what it was trained on, or name its place in the checkpoint's config.yaml"
-            raise CheckpointError(f"this is not what the adapter was trained on: {found['source']}", hint=hint)
+            hint = "restore the original base model, or set its path in the checkpoint's config.yaml"
+            raise CheckpointError(f"the adapter was trained on other weights than: {found['source']}", hint=hint)
     base = _read_start(config, lambda: load_tokenizer(folder / "processor"), shapes_only)
-    weights = {name: tensor for name, tensor in base.weights.items() if not name.startswith(REFINER)}  # among the heads
+    weights = {name: tensor for name, tensor in base.weights.items() if not name.startswith(REFINER)}  # it is in heads
     weights |= read_adapter(folder / "adapter", shapes_only) | heads
     parts = replace(base, config=config, weights=weights, about=about)
     if base.mllm is None:
@@ -278,7 +286,7 @@ def _read_parts(folder: Path, shapes_only: bool = False) -> Parts:
 
 
 def _read_mllm(folder: Path, about: Mapping[str, Any], config: Config, shapes_only: bool) -> Parts:
-    """The multimodal LLM of a checkpoint that holds its weights, not those of a base."""
+    """Read the multimodal LLM of a checkpoint that stores all its weights (no adapter)."""
     if about.get("mllm", LLAVA_TYPE) == LLAVA_TYPE:
         weights = {our_hub_name(name): tensor for name, tensor in read_tensors(folder / "mllm", shapes_only)}
         return Parts(config, load_tokenizer(folder / "processor"), weights, about)
@@ -287,7 +295,7 @@ def _read_mllm(folder: Path, about: Mapping[str, Any], config: Config, shapes_on
 
 
 def _read_start(config: Config, new_tokenizer: Callable[[], Tokenizer], shapes_only: bool) -> Parts:
-    """What a model with an adapter was put on, itself with all adapters merged."""
+    """Read the model under an adapter: the base, or the model of `--from` with its own adapter merged."""
     start = config.train.start_from
     if start is None:
         with torch.random.fork_rng(devices=[]):
@@ -300,7 +308,7 @@ def _read_start(config: Config, new_tokenizer: Callable[[], Tokenizer], shapes_o
 
 
 def _without_base(parts: Parts) -> Parts:
-    """A model into which the adapter was merged stands by itself."""
+    """Remove base and LoRA from the config, after an adapter was merged into the weights."""
     return replace(parts, config=replace(parts.config, base=BaseConfig(), lora=LoraConfig()))
 
 
@@ -330,7 +338,11 @@ def _stored(weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors
 
 
 def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, origin: Path | str) -> None:
-    """Give a model on the meta device its weights, which are taken out of `weights` one by one."""
+    """Assign weights to a model on the meta device, removing them from `weights` one by one.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape.
+    """
     tied = {f"mllm.net.{name}" for name in tied_names(model.mllm.net)}
     for name in tied:
         weights.pop(name, None)
@@ -349,7 +361,7 @@ def _load_about(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot read: {path} ({error})") from error
     found = about.get("format") if isinstance(about, dict) else None
     if found not in READABLE:
-        raise CheckpointError(f"checkpoint format {found} is not {' or '.join(map(str, READABLE))}: {path.parent}")
+        raise CheckpointError(f"checkpoint format is {found}, not {' or '.join(map(str, READABLE))}: {path.parent}")
     return dict(about)
 
 

@@ -1,10 +1,10 @@
-"""Low-rank adapters on the language model, by peft, and which parameters train. The only home of `requires_grad`.
+"""LoRA adapters on the language model (peft), and the only place that sets `requires_grad`.
 
-Source: CoReS (arXiv:2404.05673), appendix A, and its release: LoRA on `q_proj` and `v_proj` of the language model (rank
-8, alpha 16, dropout 0.05); fully the token embedding, the vocabulary head, the projection, SAM's mask decoder and the
-refiner. Frozen are the vision tower, its projector, SAM's image and prompt encoders.
-Deviation: with `lora.vocabulary: rows`, only the new tokens' rows of embedding and head train, as peft's trainable
-tokens: today's vocabularies have 150,000 rows.
+Source: CoReS (arXiv:2404.05673), appendix A, and its release. LoRA on `q_proj` and `v_proj` of the language model (rank
+8, alpha 16, dropout 0.05). Trained in full: token embedding, vocabulary head, projection, SAM's mask decoder, refiner.
+Frozen: vision tower, its projector, SAM's image and prompt encoders.
+Deviation: with `lora.vocabulary: rows`, only the rows of new tokens in embedding and head train (peft's trainable
+tokens), because current vocabularies have 150,000 rows.
 """
 
 import logging
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # slow to import, and bitsandbytes with it; only models with 
     from peft import PeftModel
 
 _TRAINED = ("projection.", "refiner.", "segmenter.mask_decoder.")
-"""Beginnings of the names of what trains in full beside the adapters."""
+"""Name prefixes of the parameters that train in full in addition to the adapters."""
 WEIGHTS_FILE = "adapter_model.safetensors"
 _TARGETS = r".*(language_model|text_model)\..*\.(q_proj|v_proj)"
 _ROWS = ".trainable_tokens_delta"
@@ -40,15 +40,15 @@ _PEFT_PREFIX, _OUR_PREFIX = "base_model.model.", "mllm.net."
 
 
 def add_lora(model: CoresModel, config: LoraConfig, rows: Sequence[int]) -> "PeftModel":
-    """Put adapters, drawn from torch's generator, beside the language model's projections; they change nothing yet.
+    """Add LoRA adapters to the language model, initialised from torch's global generator; the output is unchanged.
 
     Args:
         rows: ids of the tokens whose rows train with `lora.vocabulary: rows`.
 
     Returns:
-        peft's view of the model, which can merge the adapters again.
+        peft's wrapper of `model.mllm.net`, which can merge the adapters.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which peft imports, and which warns of kernels
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it; it warns about missing kernels
     from peft import PeftModel
 
     with warnings.catch_warnings():
@@ -57,10 +57,10 @@ def add_lora(model: CoresModel, config: LoraConfig, rows: Sequence[int]) -> "Pef
 
 
 def choose_trainable(model: CoresModel, config: LoraConfig, frozen_dtype: torch.dtype = torch.float32) -> None:
-    """Let those parameters learn that should, in float32: all, or with adapters those of `trained_tensors`.
+    """Set `requires_grad`: all parameters train, or with adapters those of `trained_tensors`, in float32.
 
     Args:
-        frozen_dtype: precision of those that do not learn, as far as they may be in half precision.
+        frozen_dtype: precision of frozen parameters, except those that must be in float32.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not config.rank or _trains(name, config))
@@ -69,7 +69,7 @@ def choose_trainable(model: CoresModel, config: LoraConfig, frozen_dtype: torch.
 
 
 def trained_tensors(model: CoresModel, config: LoraConfig) -> Tensors:
-    """The tensors that a model with adapters must keep: all others are those of its base."""
+    """The tensors to save of a model with adapters; all others equal those of its base."""
     shared = tuple(f"mllm.net.{name.removesuffix('weight')}" for name in tied_names(model.mllm.net))
     found = {name: tensor for name, tensor in model.state_dict().items() if _trains(name, config)}
     return {name: tensor for name, tensor in found.items() if not name.startswith(shared)} if shared else found
@@ -81,22 +81,22 @@ def _trains(name: str, config: LoraConfig) -> bool:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a tensor belongs to an adapter."""
+    """Whether this is the name of an adapter's tensor."""
     return ".lora_" in name or _ROWS in name
 
 
 def save_adapter(
     folder: Path, weights: Mapping[str, Tensor], mllm: Mllm, config: LoraConfig, rows: Sequence[int]
 ) -> None:
-    """Write the MLLM's part of `trained_tensors` as peft's `save_pretrained` does, for `PeftModel.from_pretrained`.
+    """Write the MLLM's part of `trained_tensors` in peft's format, readable by `PeftModel.from_pretrained`.
 
-    The token embedding and the head have rows for the new tokens: resize the base model's before.
+    Token embedding and head include rows for the new tokens: resize the base model's before loading it with peft.
     """
     peft, weights = _peft_config(mllm, config, rows), dict(weights)
     if config.vocabulary == "full":
         peft.modules_to_save = ["embed_tokens"] if mllm.is_tied else ["embed_tokens", "lm_head"]
         peft.ensure_weight_tying = mllm.is_tied
-        if mllm.is_tied:  # peft reads a head even where it is the embedding
+        if mllm.is_tied:  # peft reads a head even if it is tied to the embedding
             weights[HEAD] = weights[embedding_name(weights)].clone()
     peft.save_pretrained(str(folder))
     theirs = {_PEFT_PREFIX + name.removeprefix(_OUR_PREFIX).replace(f".{_NAME}", ""): t for name, t in weights.items()}
@@ -104,10 +104,10 @@ def save_adapter(
 
 
 def read_adapter(folder: Path, shapes_only: bool = False) -> Tensors:
-    """What `save_adapter` wrote, by our names.
+    """Read the tensors written by `save_adapter`, renamed to those of `CoresModel`.
 
     Raises:
-        CheckpointError: it is damaged, or there is no adapter in it.
+        CheckpointError: the file is damaged or contains no adapter.
     """
     weights: Tensors = {}
     for name, tensor in read_file(folder / WEIGHTS_FILE, shapes_only):

@@ -1,7 +1,7 @@
-"""Where a loaded model goes, how small and how compiled: one device, several, or a quantised language model.
+"""Move a loaded model to its device or devices, quantise its language model, compile SAM's image encoder.
 
-Quantisation is transformers' through bitsandbytes: linear layers of the language model in 8 or 4 bits. The vision
-tower, the projector and the vocabulary head keep their precision, and so do SAM and the heads.
+Quantisation is transformers' with bitsandbytes: linear layers of the language model in 8 or 4 bits. The vision
+tower, the projector, the vocabulary head, SAM and the heads keep their precision.
 """
 
 import importlib.util
@@ -22,18 +22,18 @@ from cores_core.model.mllm import Mllm
 from cores_core.model.weights.transformers_io import without_progress
 
 BITS: Mapping[str, float] = {"4bit": 4.5, "8bit": 8}
-"""Bits a weight; 4-bit blocks of 64 have a scale each."""
+"""Bits per weight; in 4bit, each block of 64 weights also has a scale."""
 QUANTIZED = "language model"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model runs.
+    """Where and how a model runs.
 
     Attributes:
-        device: of SAM and the heads; of the MLLM too unless it is spread.
-        quantization: None for none.
-        spread: divide the MLLM's layers among all GPUs, as accelerate's `device_map="auto"` does.
+        device: device of SAM and the heads, and of the MLLM unless `spread`.
+        quantization: of the language model; None for none.
+        spread: distribute the MLLM's layers over all GPUs (accelerate's `device_map="auto"`).
         compiled: compile SAM's image encoder, see `compile_encoder`.
     """
 
@@ -44,10 +44,10 @@ class Placement:
 
 
 def check_placement(placement: Placement) -> None:
-    """Raise what would only show after minutes of loading.
+    """Check a placement before the model is loaded, which takes minutes.
 
     Raises:
-        ConfigError: the machine has not what the placement needs.
+        ConfigError: a CUDA device, bitsandbytes or a compiler is missing.
     """
     if placement.quantization and placement.device.type != "cuda":
         raise ConfigError(
@@ -62,7 +62,7 @@ def check_placement(placement: Placement) -> None:
 
 
 def place_model(model: CoresModel, placement: Placement) -> None:
-    """Bring a model from the CPU to where it runs."""
+    """Move a model from the CPU to its device or devices, in place."""
     if placement.quantization or placement.spread:
         model.mllm.net = _reload(model.mllm, placement)
     else:
@@ -75,23 +75,27 @@ def place_model(model: CoresModel, placement: Placement) -> None:
 
 
 def compile_encoder(model: CoresModel) -> None:
-    """Compile SAM's image encoder (torch.compile), whose sizes are always the same, when it is first used.
+    """Compile SAM's image encoder with torch.compile; its shapes are constant. Compilation happens on first use.
 
-    That takes a minute; then an image takes less time, and its logits are rounded otherwise (some 1e-5).
+    It takes a minute; afterwards images are encoded faster. Logits differ by about 1e-5 from the uncompiled ones.
     """
     model.segmenter.image_encoder.compile()
 
 
 def check_compiler() -> None:
-    """Raises ConfigError where torch.compile would not find what it needs."""
+    """Check what torch.compile needs.
+
+    Raises:
+        ConfigError: there is no C++ compiler, or Python's headers are missing.
+    """
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     if not headers.is_file() or not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         hint = "install g++ and Python's headers (python3-dev), or leave out `compile`"
-        raise ConfigError("to compile the model needs a C++ compiler and Python's headers", hint=hint)
+        raise ConfigError("compiling the model needs a C++ compiler and Python's headers", hint=hint)
 
 
 def _reload(mllm: Mllm, placement: Placement) -> PreTrainedModel:
-    """The same model through transformers' loading, which can quantise and spread."""
+    """Reload the MLLM with transformers' `from_pretrained`, which quantises and distributes it."""
     net, family = mllm.net, mllm.family
     kept = ["lm_head", *(f"model.{name}" for name in (family.vision, family.projector) if name is not None)]
     config = None

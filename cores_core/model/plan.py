@@ -1,6 +1,6 @@
-"""What a model is made of, and how much memory it will take, from sizes alone: nothing is loaded.
+"""Parameter counts and memory estimates of a model from tensor shapes; no weights are loaded.
 
-The memory of activations is an estimate; weights, gradients and optimiser state are counted.
+Weights, gradients and optimiser state are counted; the memory of activations is an estimate.
 """
 
 from collections.abc import Mapping
@@ -22,20 +22,20 @@ from cores_core.model.weights.stand_in import SOURCE
 from cores_core.sample import Query, Sample
 
 QUESTION = "Which part of it would one use to change direction when it moves fast?"
-"""Stands for the length of a question."""
+"""A question of typical length."""
 TYPICAL_HW = (480, 640)
-"""Stands for the size of an image, where its tokens depend on it."""
+"""A typical image size, for models whose number of image tokens depends on it."""
 CARD_GIB, CARD_SHARE = 24, 0.9
-"""The memory of a common card, and the share of it that a plan may fill: CUDA itself takes some, and leaves some."""
+"""Memory of a common GPU, and the fraction of it a plan may use; the rest is for CUDA itself and fragmentation."""
 ATTENTION_COPIES = 3
-"""How often SAM holds the scores of its attention at once: the product, the sum with positions, the softmax."""
+"""Copies of the attention scores that SAM holds at a time: the product, the sum with positions, the softmax."""
 _HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
-"""The names of the parts that `cores.HALVED` speaks of."""
+"""Names of the parts that `cores.HALVED` covers."""
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One part of a model: how many parameters it has, how many of them train, and the bytes of its weights."""
+    """One part of a model: its number of parameters, how many of them train, and the bytes of its weights."""
 
     name: str
     parameters: int
@@ -45,7 +45,7 @@ class PartPlan:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by purpose. `parts` add up to the weights."""
+    """Memory in bytes by purpose; the weights are the sum over `parts`."""
 
     parts: tuple[PartPlan, ...]
     gradients: int
@@ -59,12 +59,12 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Bytes in total."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def model_parts(model: CoresModel) -> Mapping[str, nn.Module]:
-    """The parts of a model by the names that users know."""
+    """The parts of a model under the names shown to users."""
     parts: dict[str, nn.Module | None] = {
         **model.mllm.parts,
         "token projection": model.projection,
@@ -77,13 +77,13 @@ def model_parts(model: CoresModel) -> Mapping[str, nn.Module]:
 
 
 def count_parameters(model: CoresModel) -> dict[str, int]:
-    """The number of parameters of each part and in all."""
+    """Number of parameters of each part, and of `all`."""
     sizes = {name: _count(module) for name, module in model_parts(model).items()}
     return sizes | {"all": sum(sizes.values())}
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
-    """What is worth knowing of a checkpoint beside its sizes, by name."""
+    """Properties of a checkpoint other than its sizes, as name and text: chain, tokens, prompts, base, ..."""
     processor, config = checkpoint.processor, checkpoint.config
     tokens = zip(processor.prompt.chain, processor.chain_ids, strict=True)
     tokens_of_image = count_image_tokens(checkpoint, TYPICAL_HW)
@@ -100,30 +100,31 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def describe_plan(checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, str]:
-    """What a plan is of, and whether it fits a card, by name."""
+    """Base models, tokens per image and whether the plan fits a GPU of `CARD_GIB`, as name and text."""
     found: dict[str, str] = {}
     for name, part in checkpoint.about.get("base", {}).items():
-        absent = ", from published sizes; the weights are not here" if part["fingerprint"] == SOURCE else ""
+        absent = ", from published sizes; weights not found locally" if part["fingerprint"] == SOURCE else ""
         found[f"base {name}"] = f"{part['source']}{absent}"
     tokens, most = count_image_tokens(checkpoint, TYPICAL_HW), checkpoint.config.vision.max_tokens
     limit = ""
     if checkpoint.config.conversation == "template":
-        limit = f", at most {most}" if tokens <= most else f", more than vision.max_tokens={most}: the fewest it can"
-    found["tokens an image"] = f"{tokens} (640x480){limit}"
+        limit = f", at most {most}" if tokens <= most else f", more than vision.max_tokens={most}: the model's minimum"
+    found["tokens per image"] = f"{tokens} (640x480){limit}"
     needed, fits = plan.total / 2**30, plan.total <= CARD_SHARE * CARD_GIB * 2**30
-    found[f"fits {CARD_GIB} GB"] = f"{'yes' if fits else 'no'}, {needed:.1f} GiB and what CUDA itself takes"
+    found[f"fits {CARD_GIB} GB"] = f"{'yes' if fits else 'no'}, {needed:.1f} GiB plus what CUDA itself uses"
     return found
 
 
 def plan_prediction(
     checkpoint: Checkpoint, dtype: torch.dtype, quantization: Quantization | None = None, questions: int = 1
 ) -> MemoryPlan:
-    """The memory to ask one image so many questions.
+    """Memory for predicting one image.
 
     Args:
         checkpoint: may be on the meta device.
         dtype: precision of the MLLM and of SAM's image encoder.
         quantization: of the language model's linear layers.
+        questions: number of questions asked in one forward pass.
     """
     model = checkpoint.model
     parts = []
@@ -143,11 +144,11 @@ def plan_prediction(
 
 
 def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
-    """The memory of one process that trains a model as it stands: its adapters, what learns, its precisions.
+    """Memory of one training process, given the model's adapters, trainable parameters and precisions.
 
     Args:
         checkpoint: may be on the meta device.
-        processes: that train together and, by the stage of ZeRO, divide moments, gradients and weights.
+        processes: number of ranks, which shard moments, gradients and weights according to the ZeRO stage.
     """
     model, train, text = checkpoint.model, checkpoint.config.train, checkpoint.model.mllm.text_config
     stage = checkpoint.config.engine.stage if processes > 1 else 0
@@ -159,7 +160,7 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
         parts.append(PartPlan(name, _count(module), sum(p.numel() for p in trainable), weight_bytes))
         learning += sum(parameter.numel() * parameter.dtype.itemsize for parameter in trainable)
     width = 2 if train.precision == "bf16" else 4
-    per_layer = 10 * text.hidden_size + 4 * text.intermediate_size  # numbers that a layer keeps of a token
+    per_layer = 10 * text.hidden_size + 4 * text.intermediate_size  # values that a layer keeps per token
     kept = text.num_hidden_layers * (text.hidden_size if train.checkpoint_activations else per_layer)
     tokens = count_tokens(checkpoint, train.queries_per_image)
     per_image = max(tokens * kept + _kept_by_sam(checkpoint), _sam_attention(checkpoint))
@@ -171,14 +172,14 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
 
 
 def count_tokens(checkpoint: Checkpoint, questions: int, image_hw: tuple[int, int] = TYPICAL_HW) -> int:
-    """How many tokens an image of H x W pixels and so many questions with their answers are."""
+    """Number of tokens of an image of H x W pixels with `questions` questions and their answers."""
     turn = prompts.render_turn(Query(QUESTION), checkpoint.processor.prompt)
     sample = Sample(image=np.zeros((*image_hw, 3), dtype=np.uint8), turns=(turn,) * questions)
     return sum(len(row.ids) for row in checkpoint.processor.tokenize(sample))
 
 
 def count_image_tokens(checkpoint: Checkpoint, image_hw: tuple[int, int]) -> int:
-    """How many tokens an image of H x W pixels alone is."""
+    """Number of image tokens of an image of H x W pixels."""
     image = int(checkpoint.model.mllm.net.config.image_token_id)
     sample = Sample(image=np.zeros((*image_hw, 3), dtype=np.uint8), turns=())
     ids: list[int] = checkpoint.processor.mllm.prefix(sample).ids
@@ -186,7 +187,7 @@ def count_image_tokens(checkpoint: Checkpoint, image_hw: tuple[int, int]) -> int
 
 
 def _merged_vocabulary(checkpoint: Checkpoint) -> int:
-    """Bytes that training rows of embedding and head takes: peft puts them into a copy, which has a gradient."""
+    """Bytes for training single rows of embedding and head: peft merges them into a full copy with a gradient."""
     if not checkpoint.config.lora.rank or checkpoint.config.lora.vocabulary == "full":
         return 0
     text, dtype = checkpoint.model.mllm.text_config, checkpoint.model.mllm.net.dtype
@@ -194,9 +195,9 @@ def _merged_vocabulary(checkpoint: Checkpoint) -> int:
 
 
 def _sam_attention(checkpoint: Checkpoint, queries: int = QUERIES) -> int:
-    """Numbers that SAM 1's image encoder holds for one global attention, with the scores of so many cells at a time.
+    """Number of values SAM 1's image encoder holds in one global attention, with scores of `queries` cells at a time.
 
-    SAM 2 and 3 attend without keeping scores: of them, the states of one block count.
+    SAM 2 and 3 use attention that stores no scores; for them the states of one block are counted.
     """
     sam, sizes = checkpoint.config.sam, checkpoint.model.segmenter.config
     if sizes is not None:
@@ -206,7 +207,7 @@ def _sam_attention(checkpoint: Checkpoint, queries: int = QUERIES) -> int:
 
 
 def _kept_by_sam(checkpoint: Checkpoint) -> int:
-    """Numbers that SAM 1's image encoder keeps of an image for its gradients, if it trains."""
+    """Number of values SAM 1's image encoder keeps per image for the backward pass, 0 if it is frozen."""
     encoder, sam = checkpoint.model.segmenter.image_encoder, checkpoint.config.sam
     if not isinstance(encoder, ImageEncoderViT) or not next(encoder.parameters()).requires_grad:
         return 0

@@ -1,4 +1,4 @@
-"""Which model a command was asked for, and how it is to be held: plain values that another process can be given."""
+"""Model identifier with device, dtype and quantisation; picklable, so that worker processes can load it."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from cores_core.runtime import resolve_device, resolve_dtype
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model and where it goes.
+    """A model and how to load it.
 
     Attributes:
         name: a checkpoint folder, released weights, a hub id, or `tiny`, the model that ships with the package.
-        device: auto, cpu, cuda (cuda:N) or mps; `spread` divides the MLLM among all CUDA devices.
-        dtype: float32, bfloat16, float16, or auto (bfloat16 on CUDA, else float32). Mask head: float32.
-        load_in: hold the language model in 4bit or 8bit (bitsandbytes, CUDA).
-        conversation: how turns are set apart, where a release was trained on another way than llava_v1.
-        compiled: compile SAM's image encoder: a minute at the start, then less time an image.
+        device: auto, cpu, cuda (cuda:N) or mps; `spread` distributes the MLLM over all CUDA devices.
+        dtype: float32, bfloat16, float16, or auto (bfloat16 on CUDA, else float32). The mask decoder is float32.
+        load_in: quantise the language model to 4bit or 8bit (bitsandbytes, CUDA).
+        conversation: chat template, for releases that were not trained with llava_v1.
+        compiled: compile SAM's image encoder: a minute once, then faster images.
     """
 
     name: str = EMBEDDED
@@ -30,11 +30,11 @@ class ModelSource:
     compiled: bool = False
 
     def load(self) -> Checkpoint:
-        """Load it onto its device, ready to be asked.
+        """Load the model, with adapters merged, onto its device.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is damaged.
-            ConfigError: no such device or dtype.
+            ConfigError: unknown or unavailable device, dtype or quantisation.
         """
         spread = self.device == "spread"
         place = resolve_device("cuda" if spread else self.device)

@@ -1,10 +1,10 @@
-"""Tokenizers from their files; and the releases' own: sentencepiece as transformers 4.31 drove it ("legacy").
+"""Load tokenizers; and the tokenizer of the releases: sentencepiece with the rules of transformers 4.31 ("legacy").
 
-Newer versions of transformers drive it in another way, which gives other ids.
+Newer versions of transformers apply other rules, which give other ids.
 
-Text is cut at the added tokens (`[SEG]`) and at the special ones (`</s>`); blanks and newlines beside added tokens
-vanish, those beside special tokens stay. Every piece is encoded by itself, so it begins with a leading-space piece of
-its own. Ids of added tokens come from `added_tokens.json`.
+Text is split at added tokens (`[SEG]`) and special tokens (`</s>`). Whitespace next to added tokens is removed, next
+to special tokens it is kept. Each piece is encoded separately and therefore begins with its own leading-space piece.
+Ids of added tokens come from `added_tokens.json`.
 """
 
 import json
@@ -26,7 +26,7 @@ MODEL_FILE, ADDED_FILE, FAST_FILE = "tokenizer.model", "added_tokens.json", "tok
 
 
 class Tokenizer(Protocol):
-    """What a processor needs of a tokenizer. Those of transformers have it, and so has `SentencePieceTokenizer`."""
+    """Tokenizer methods used by a processor. Implemented by transformers' tokenizers and `SentencePieceTokenizer`."""
 
     def convert_tokens_to_ids(self, token: str) -> int:
         """The id of a token."""
@@ -41,20 +41,20 @@ class Tokenizer(Protocol):
         """Ids to text."""
 
     def add_tokens(self, tokens: Sequence[str], special_tokens: bool = ...) -> int:
-        """Add tokens behind those there are."""
+        """Add tokens with the next free ids; returns their number."""
 
     def get_added_vocab(self) -> dict[str, int]:
-        """The ids of the tokens that text is cut at before it is divided into pieces, special tokens among them."""
+        """Ids of the added tokens, at which text is split before tokenization; includes special tokens."""
 
     def save_pretrained(self, folder: Path) -> Any:
-        """Write what it can be loaded from."""
+        """Save the tokenizer's files."""
 
 
 class SentencePieceTokenizer:
-    """What a processor needs of a tokenizer: text to ids and back, and the ids of the added tokens."""
+    """The tokenizer of the LLaVA, LISA and CoReS releases, see the module's docstring."""
 
     def __init__(self, folder: Path) -> None:
-        """Read `tokenizer.model`, and `added_tokens.json` if there is one.
+        """Read `tokenizer.model`, and `added_tokens.json` if present, from a folder.
 
         Raises:
             CheckpointError: a file is missing or damaged.
@@ -80,14 +80,14 @@ class SentencePieceTokenizer:
         self._split = re.compile(f"({'|'.join(map(re.escape, self._ids))})")
 
     def add_tokens(self, tokens: Sequence[str], special_tokens: bool = True) -> int:
-        """Add tokens behind those there are. Returns how many; `special_tokens` makes no difference here."""
+        """Add tokens with the next free ids; returns their number. `special_tokens` is ignored."""
         first = max(self._pieces.get_piece_size(), *(index + 1 for index in self._ids.values()))
         self._added |= {token: first + number for number, token in enumerate(tokens)}
         self._index()
         return len(tokens)
 
     def get_added_vocab(self) -> dict[str, int]:
-        """The ids of the added and special tokens."""
+        """Ids of the added and special tokens."""
         return dict(self._ids)
 
     def __contains__(self, token: str) -> bool:
@@ -95,7 +95,7 @@ class SentencePieceTokenizer:
         return token in self._ids
 
     def convert_tokens_to_ids(self, token: str) -> int:
-        """The id of an added or special token, or of a piece; that of the unknown token for any other text."""
+        """Id of an added or special token or of a piece; the unknown token's id for any other text."""
         return self._ids.get(token, self._pieces.piece_to_id(token))
 
     def convert_ids_to_tokens(self, index: int) -> str:
@@ -103,9 +103,9 @@ class SentencePieceTokenizer:
         return self._tokens.get(index) or str(self._pieces.id_to_piece(index))
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Text to ids; with `add_special_tokens` the begin token in front.
+        """Text to ids; `add_special_tokens` prepends the begin token.
 
-        Blanks at both ends are left out, for a text is often what stands between two added tokens.
+        Leading and trailing whitespace is removed, as it is next to added tokens.
         """
         ids = [self._ids[prompts.BEGIN]] if add_special_tokens else []
         parts = ["", *self._split.split(text), ""]  # text, token, text, ...; the ends strip like added tokens
@@ -120,7 +120,7 @@ class SentencePieceTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Ids to text; added and special tokens stand as they are, after a blank, or are left out."""
+        """Ids to text; added and special tokens follow a space, or are skipped with `skip_special_tokens`."""
         text = ""
         for is_token, run in groupby(ids, key=self._tokens.__contains__):
             if not is_token:
@@ -130,7 +130,7 @@ class SentencePieceTokenizer:
         return text.strip()
 
     def save_pretrained(self, folder: Path, without: Sequence[str] = ()) -> None:
-        """Write the files that `__init__` reads, `without` some of the added tokens."""
+        """Write the files that `__init__` reads, except for the added tokens named in `without`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MODEL_FILE).write_bytes(self._model)
         added = {token: index for token, index in self._added.items() if token not in without}
@@ -138,7 +138,7 @@ class SentencePieceTokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """A tokenizer of transformers (`tokenizer.json`), or that of the releases.
+    """Load a tokenizer of transformers (`tokenizer.json`), or one of the releases (`tokenizer.model`).
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -153,7 +153,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def knows(tokenizer: Tokenizer, token: str) -> bool:
-    """Whether a tokenizer has this token, checked round trip: for one that it lacks it gives that of the unknown."""
+    """Whether a tokenizer has this token. Checked in both directions, since missing tokens map to the unknown id."""
     index = tokenizer.convert_tokens_to_ids(token)
     return index is not None and tokenizer.convert_ids_to_tokens(index) == token
 
@@ -165,17 +165,21 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
         DataError: the tokenizer does not have it.
     """
     if not knows(tokenizer, token):
-        raise DataError(f"the tokenizer does not know the token {token}")
+        raise DataError(f"the tokenizer has no token {token}")
     return int(tokenizer.convert_tokens_to_ids(token))
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a piece of text, without begin and end tokens."""
+    """Text to ids, without begin and end tokens."""
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def break_up_turn(turn: Turn, special: Sequence[str], chain: Sequence[str]) -> Turn:
-    """A turn in whose texts a tokenizer sees none of its special tokens but, in answers, those of the chain."""
+    """Escape special tokens in the texts of a turn, so that users cannot insert them.
+
+    Args:
+        special: tokens to escape everywhere. chain: tokens to escape in questions but not in answers.
+    """
     return replace(
         turn,
         question=prompts.break_up(turn.question, (*special, *chain)),

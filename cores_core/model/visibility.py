@@ -1,4 +1,4 @@
-"""Which tokens of packed sequences see which: one rule for all families of models."""
+"""Attention masks of packed sequences, the same for all model families."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ from cores_core.model.processor import PADDING, PREFIX
 
 
 class Places(NamedTuple):
-    """Where the tokens of R rows stand: `branches` and place in the plain sequence (`order`), both (R, T).
+    """Token coordinates of R packed rows: `branches` and index in the unpacked sequence (`order`), both (R, T).
 
-    `image` (R, T) bool is true for tokens of the image.
+    `image` (R, T) bool is true for image tokens.
     """
 
     branches: Tensor
@@ -19,21 +19,21 @@ class Places(NamedTuple):
     image: Tensor
 
     def followed_by(self, others: "Places") -> "Places":
-        """These tokens and others behind them."""
+        """Concatenate with later tokens along T."""
         return Places(*(torch.cat(pair, dim=1) for pair in zip(self, others, strict=True)))
 
 
 def additive_mask(
     queries: Places, keys: Places, both_ways: bool, dtype: torch.dtype, window: int | None = None
 ) -> Tensor:
-    """The mask (R, 1, Tq, Tk) that is added to attention scores: 0 where a query sees a key, else the lowest number.
+    """Additive attention mask (R, 1, Tq, Tk): 0 where a query attends to a key, else the lowest value of `dtype`.
 
-    A token sees those of the prefix and of its own branch that do not stand behind it. It is additive because
-    transformers adds boolean masks as 0 and 1 in its eager attention.
+    A token attends causally to the prefix and to its own branch. The mask is additive because transformers' eager
+    attention adds boolean masks as 0 and 1.
 
     Args:
-        both_ways: whether the tokens of the image also see those behind them.
-        window: a token sees so many places, itself included; None for all.
+        both_ways: whether image tokens attend to each other bidirectionally.
+        window: size of a sliding window in tokens, including the token itself; None for no window.
     """
     query, key = Places(*(t[:, :, None] for t in queries)), Places(*(t[:, None] for t in keys))
     same = (key.branches == query.branches) | ((key.branches == PREFIX) & (query.branches != PADDING))

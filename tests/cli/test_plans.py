@@ -13,7 +13,7 @@ from cores_core.model.weights.stand_in import SAM_SIZES, find_absent
 from cores_core.settings import list_presets, load_config
 
 WITH_BASE = [name for name in list_presets() if load_config(name).base != BaseConfig()]
-PUBLISHED = "from published sizes; the weights are not here"
+PUBLISHED = "from published sizes; weights not found locally"
 REVISION = "0" * 40
 
 
@@ -38,7 +38,7 @@ def test_every_preset_is_planned_with_nothing_present(cli, name):
     outcome = cli("train", "--preset", name, "--plan")
     assert outcome.code == 0, outcome.stderr
     shown = words(outcome.stdout)
-    assert "tokens an image" in shown
+    assert "tokens per image" in shown
     assert "fits 24 GB" in shown
     assert "trainable" in shown
     assert shown.count(PUBLISHED) == (2 if name in WITH_BASE else 0)

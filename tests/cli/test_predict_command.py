@@ -112,7 +112,7 @@ def test_an_image_that_was_scaled_by_its_own_range_is_noted(cli, model_folder, t
     Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "deep.png")
     outcome = cli("predict", tmp_path / "deep.png", "What?", "--model", model_folder, "--output", tmp_path)
     assert outcome.code == 0
-    assert "note: the values of an image of 16 or 32 bits fit in 12 bits" in outcome.stderr
+    assert "note: the values of a 16- or 32-bit image fit in 12 bits" in outcome.stderr
 
 
 def test_missing_image(cli, model_folder, tmp_path):

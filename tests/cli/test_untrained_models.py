@@ -18,7 +18,7 @@ def test_a_base_model_is_told_how_it_is_trained(cli, picture, tmp_path: Path, mo
     outcome = cli("predict", picture, "What?", "--model", folder, "--output", tmp_path / "out")
     assert outcome.code == 1
     text = " ".join(outcome.stderr.split())
-    assert f"this model has not learned to segment: {folder}" in text
+    assert f"not trained to segment: {folder}" in text
     preset = FAMILIES.get(model_type, LLAVA).preset
     assert f"cores train --preset {preset} --mllm {folder}" in text
     assert "give a checkpoint" in text
@@ -29,7 +29,7 @@ def test_an_evaluation_says_the_same(cli, partworld_root, tmp_path: Path):
     common = ("--data", "partworld", "--data-root", partworld_root, "--output", tmp_path / "scores")
     outcome = cli("eval", "reasonpart", "--model", folder, *common)
     assert outcome.code == 1
-    assert "this model has not learned to segment" in " ".join(outcome.stderr.split())
+    assert "not trained to segment" in " ".join(outcome.stderr.split())
 
 
 def test_every_family_names_a_preset_that_ships():

@@ -153,9 +153,9 @@ def test_items_that_not_all_have_are_left_out_and_counted() -> None:
 @pytest.mark.parametrize(
     ("evaluations", "message"),
     [
-        ({"a": evaluation()}, "nothing to compare with"),
-        ({}, "nothing to compare with"),
-        ({"a": evaluation(), "b": Evaluation((), ABOUT)}, "no item is in all of: a, b"),
+        ({"a": evaluation()}, "needs two evaluations"),
+        ({}, "needs two evaluations"),
+        ({"a": evaluation(), "b": Evaluation((), ABOUT)}, "no common items in: a, b"),
     ],
     ids=["one alone", "none", "nothing in common"],
 )
@@ -193,7 +193,7 @@ def test_settings_that_differ_are_named(about: dict[str, Any], sentence: str) ->
 def test_questions_that_were_asked_in_other_words_are_counted() -> None:
     whole = evaluation()
     reworded = replace(whole, items=(replace(whole.items[0], question="the tail"), *whole.items[1:]))
-    assert compare({"a": whole, "b": reworded}).warnings == ("1 items were asked in other words.",)
+    assert compare({"a": whole, "b": reworded}).warnings == ("1 items were asked with different texts.",)
 
 
 def test_a_score_that_one_of_both_has_not_has_no_difference() -> None:

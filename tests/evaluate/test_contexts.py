@@ -100,5 +100,5 @@ def test_a_language_model_writes_an_example_for_each_question_once(tmp_path: Pat
 
 
 def test_a_language_model_that_cannot_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"scripted writes no example for: what 0\?"):
+    with pytest.raises(DataError, match=r"no valid example by scripted for: what 0\?"):
         write_examples(tmp_path / "examples.jsonl", TARGETS[:1], _Scripted(*["no"] * 5), lambda _: None)

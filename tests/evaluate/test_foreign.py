@@ -128,7 +128,7 @@ def test_an_empty_mask_is_an_answer(tmp_path: Path, given: Any) -> None:
         ("gone.png", r"is missing: gone\.png"),
         ("cut.png", r"cannot be read .*: cut\.png"),
         ("text.png", r"cannot be read .*: text\.png"),
-        ("ignore.png", r"pixels as ignored.*: ignore\.png"),
+        ("ignore.png", r"ignored pixels.*: ignore\.png"),
         (".", "cannot be read|is missing"),
         ("", "cannot be read|is missing"),
         ("a\x00b", "cannot be read|is missing"),
@@ -159,29 +159,32 @@ def test_a_mask_that_cannot_be_used_is_named_by_its_line(tmp_path: Path, given: 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"{", "not a row of this form"),
-        (b"[]", "no JSON object"),
-        (b"7", "no JSON object"),
-        (b"\xff\xfe{}", "not a row of this form"),
-        (b"[" * 100_000, "not a row of this form"),
-        (b'{"seconds": ' + b"9" * 5000 + b"}", "not a row of this form"),
-        ({"mask": []}, "no `id`, nor `image` and `question`"),
-        ({"image": "fish.jpg", "mask": []}, "no `id`, nor `image` and `question`"),
+        (b"{", "malformed row"),
+        (b"[]", "not a JSON object"),
+        (b"7", "not a JSON object"),
+        (b"\xff\xfe{}", "malformed row"),
+        (b"[" * 100_000, "malformed row"),
+        (b'{"seconds": ' + b"9" * 5000 + b"}", "malformed row"),
+        ({"mask": []}, "neither `id` nor `image` and `question`"),
+        ({"image": "fish.jpg", "mask": []}, "neither `id` nor `image` and `question`"),
         ({"id": "custom/val/0.0.0"}, "no `mask`"),
         ({"id": 7, "mask": []}, "must be texts"),
         ({"id": None, "image": "fish.jpg", "question": "What eats?", "mask": []}, "must be texts"),
         ({"image": "fish.jpg", "question": ["What eats?"], "mask": []}, "must be texts"),
         ({"id": "custom/val/0.0.0", "answer": 7, "mask": []}, "must be texts"),
-        ({"id": "custom/val/0.0.0", "answer": "\ud800", "mask": []}, "not a row of this form"),
-        ({"id": "custom/val/0.0.0", "mask": "\ud800.png"}, "not a row of this form"),
-        ({"id": "x" * 5000, "mask": []}, "no such id here: ..."),
-        ({"id": "custom/val/0.0.0", "seconds": -1, "mask": []}, "a length of time: -1"),
-        ({"id": "custom/val/0.0.0", "seconds": float("nan"), "mask": []}, "a length of time: nan"),
-        ({"id": "custom/val/0.0.0", "seconds": float("inf"), "mask": []}, "a length of time: inf"),
-        ({"id": "custom/val/0.0.0", "seconds": [1], "mask": []}, "not a row of this form"),
-        ({"id": "custom/val/9.0.0", "mask": []}, "no such id here: custom/val/9.0.0"),
-        ({"image": "cat.jpg", "question": "What eats?", "mask": []}, "no such image here: cat.jpg"),
-        ({"image": "fish.jpg", "question": "Who?", "mask": []}, "nobody asks this about photos/fish.jpg: Who?"),
+        ({"id": "custom/val/0.0.0", "answer": "\ud800", "mask": []}, "malformed row"),
+        ({"id": "custom/val/0.0.0", "mask": "\ud800.png"}, "malformed row"),
+        ({"id": "x" * 5000, "mask": []}, "no such id in the benchmark: ..."),
+        ({"id": "custom/val/0.0.0", "seconds": -1, "mask": []}, "finite and not negative: -1"),
+        ({"id": "custom/val/0.0.0", "seconds": float("nan"), "mask": []}, "finite and not negative: nan"),
+        ({"id": "custom/val/0.0.0", "seconds": float("inf"), "mask": []}, "finite and not negative: inf"),
+        ({"id": "custom/val/0.0.0", "seconds": [1], "mask": []}, "malformed row"),
+        ({"id": "custom/val/9.0.0", "mask": []}, "no such id in the benchmark: custom/val/9.0.0"),
+        ({"image": "cat.jpg", "question": "What eats?", "mask": []}, "no such image in the benchmark: cat.jpg"),
+        (
+            {"image": "fish.jpg", "question": "Who?", "mask": []},
+            "no such question for photos/fish.jpg in the benchmark: Who?",
+        ),
         (GOOD, "a second row for custom/val/0.1.0, after line 1"),
         ({"image": "fish.jpg", "question": "What eats?", "mask": []}, "a second row for custom/val/0.1.0"),
     ],
@@ -240,7 +243,7 @@ def test_a_question_that_is_asked_twice_needs_an_id(tmp_path: Path) -> None:
     row = {"image": "fish.jpg", "question": "What steers the fish?", "mask": [POLYGON]}
     (line, reason), *_ = reasons(save_rows(tmp_path, row, {"id": twins[0].id, "mask": []}), twins)
     assert line == 1
-    assert "asked 2 times" in reason
+    assert "2 queries" in reason
 
 
 def test_an_item_says_what_was_asked_and_answered(tmp_path: Path) -> None:
@@ -285,8 +288,8 @@ def test_a_missing_mask_is_scored_as_an_empty_one_and_reported(tmp_path: Path) -
     assert [(item.overlap.predicted, item.overlap.iou) for item in items] == [(0, 0), (4, 1), (0, 0)]
     assert sum(heard) == len(TARGETS)
     first, second = report.warnings
-    assert first.startswith("2 of 3 queries have no mask and were scored as empty ones: custom/val/0.0.0")
-    assert second.startswith("1 rows were left out, line 2 first: not a row of this form")
+    assert first.startswith("2 of 3 queries have no mask and were scored as empty ones: the first is custom/val/0.0.0")
+    assert second.startswith("1 rows were skipped, line 2 first: malformed row")
     assert json.loads(json.dumps(report.to_json()))["problems"][0]["line"] == 2
     with pytest.raises(DataError, match=r"no mask for 2 queries, custom/val/0\.0\.0 first"):
         score_predictions(TARGETS, save_rows(tmp_path, GOOD), strict=True)
@@ -306,7 +309,7 @@ def test_a_first_row_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [[], [{"id": "referring/val/0.0.0", "mask": []}]], ids=["empty", "of other data"])
 def test_a_file_without_any_row_of_use_is_refused(tmp_path: Path, rows: list[Any]) -> None:
-    with pytest.raises(DataError, match="no row can be used of") as caught:
+    with pytest.raises(DataError, match="no valid row in") as caught:
         score_predictions(TARGETS, save_rows(tmp_path, *rows))
     assert caught.value.hint is not None
     assert TARGETS[0].id in caught.value.hint
@@ -393,9 +396,9 @@ def test_what_cannot_be_used_of_a_coco_file_is_named_by_its_number(tmp_path: Pat
 def test_a_coco_image_or_question_that_nobody_asks_about_is_named(tmp_path: Path) -> None:
     categories = [COCO_ROWS["categories"][0], {"id": 2, "name": "What barks?"}]
     path = save_coco_rows(tmp_path, categories=categories)
-    assert reasons(path) == [(3, "nobody asks this about photos/fish.jpg: What barks?")]
+    assert reasons(path) == [(3, "no such question for photos/fish.jpg in the benchmark: What barks?")]
     path = save_coco_rows(tmp_path, images=[COCO_ROWS["images"][0] | {"file_name": "gone.jpg"}])
-    with pytest.raises(DataError, match=r"no row can be used of: .*, line 1: no such image here: gone\.jpg"):
+    with pytest.raises(DataError, match=r"no valid row in: .*, line 1: no such image in the benchmark: gone\.jpg"):
         score_predictions(TARGETS, path)
 
 

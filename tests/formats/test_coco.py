@@ -176,7 +176,7 @@ def test_another_file_is_one_error(tree: Any) -> None:
         ({"image_id": 9}, "unknown image id"),
         ({"category_id": 9}, "unknown category id"),
         ({"questions": 7}, "`questions` must be a text or a list of texts"),
-        ({"questions": [""]}, "no question and no phrase, or one that is empty or no text"),
+        ({"questions": [""]}, "a question or phrase is empty or not a text"),
         ({"phrases": []}, "no question and no phrase"),
         ({"phrases": "half a pair \ud800"}, "a question or phrase is not Unicode"),
     ],

@@ -209,13 +209,13 @@ def test_a_json_min_export_is_told_what_it_is() -> None:
         ({"data": {}}, "task without an image"),
         (task(image=7), "task without an image"),
         ({"data": {"image": "a.png"}}, "task without an annotation"),
-        ({"data": {"image": "a.png"}, "predictions": [{"result": []}]}, "task with predictions alone"),
+        ({"data": {"image": "a.png"}, "predictions": [{"result": []}]}, "task with predictions only"),
         (task(annotations=7), "task without an annotation"),
         (task(annotations=[{"result": 7}]), "annotation without a list of results"),
         (task(7), "a result without a value"),
-        (task(brush(LEFT, "")), "no question and no phrase, or one that is empty or no text"),
+        (task(brush(LEFT, "")), "a question or phrase is empty or not a text"),
         (task(brush(LEFT)), "region without a label or text"),
-        (task(brush(LEFT, "dog"), text([7])), "no question and no phrase, or one that is empty or no text"),
+        (task(brush(LEFT, "dog"), text([7])), "a question or phrase is empty or not a text"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_left_out_by_its_place(broken: Any, reason: str) -> None:
@@ -229,19 +229,22 @@ def test_a_task_that_makes_no_sense_is_left_out_by_its_place(broken: Any, reason
     [
         (brush(LEFT, "dog", image_rotation=90), "rotated in Label Studio"),
         (brush(LEFT, "dog", original_width=5), "drawn on an image of another size"),
-        (brush(LEFT, "dog") | {"value": {"rle": "AAA", "brushlabels": ["dog"]}}, "no list of bytes"),
+        (brush(LEFT, "dog") | {"value": {"rle": "AAA", "brushlabels": ["dog"]}}, "not a list of bytes"),
         (brush(np.zeros((2, 4), dtype=bool), "dog"), "empty mask"),
         (brush(LEFT, "dog") | {"value": {"brushlabels": ["dog"]}}, "of type brushlabels, which is not"),
         (shape("keypointlabels", x=1, y=1, width=1), "another size"),
         (
             shape("polygonlabels", points=[[1, 2, 3]]) | {"original_height": 2, "original_width": 4},
-            "without its numbers",
+            "missing or invalid numbers",
         ),
-        (shape("polygonlabels", points="abc") | {"original_height": 2, "original_width": 4}, "without its numbers"),
+        (
+            shape("polygonlabels", points="abc") | {"original_height": 2, "original_width": 4},
+            "missing or invalid numbers",
+        ),
         (shape("polygonlabels", points=[[1, 2], [3, 4]]) | {"original_height": 2, "original_width": 4}, "no polygon"),
         (
             shape("rectanglelabels", x=1, y=None, width=1, height=2) | {"original_height": 2, "original_width": 4},
-            "without its numbers",
+            "missing or invalid numbers",
         ),
         (
             shape("ellipselabels", x=1, y=1, radiusX=0, radiusY=2) | {"original_height": 2, "original_width": 4},

@@ -40,7 +40,7 @@ def test_a_palette_without_a_mask_is_black(tmp_path: Path) -> None:
 
 def test_more_masks_than_a_palette_has_colours_are_one_error(tmp_path: Path) -> None:
     masks = (LabelledMask("tail", TAIL),) * (MOST_MASKS + 1)
-    with pytest.raises(DataError, match="255 masks, and a palette has 254"):
+    with pytest.raises(DataError, match="255 masks, but a palette has at most 254"):
         save_palette(LabelledImage("fish.jpg", (2, 5), masks), tmp_path / "fish.png")
     assert not list(tmp_path.iterdir())
 

@@ -82,9 +82,9 @@ def test_components_are_lines_of_one_class(tmp_path: Path) -> None:
     ("paths", "reason"),
     [
         (["a.png", "a.jpg"], r"labels/a\.txt: a\.png and a\.jpg"),
-        (["/x/a.png", "/y/a.png"], "same file of labels"),
-        (["../a.png"], "outside of its folder"),
-        ([""], "outside of its folder"),
+        (["/x/a.png", "/y/a.png"], "same label file"),
+        (["../a.png"], "outside its folder"),
+        ([""], "outside its folder"),
     ],
 )
 def test_names_that_collide_or_lead_out_are_one_error(tmp_path: Path, paths: list[str], reason: str) -> None:

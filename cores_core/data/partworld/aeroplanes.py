@@ -1,7 +1,7 @@
-"""The aeroplanes of PartWorld, drawn from chance: airliners, business jets, propeller planes and fighters.
+"""Random aeroplanes of PartWorld: airliners, business jets, propeller planes and fighters.
 
 Parts are those of PartImageNet (arXiv:2112.00933): `head` is the nose with the cockpit, `tail` fin and tailplanes.
-Deviation: engines never sit in the nose, so that place tells the parts apart.
+Deviation: engines are never in the nose, so that parts differ in position.
 """
 
 from collections.abc import Mapping

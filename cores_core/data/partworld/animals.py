@@ -1,7 +1,7 @@
 """Fish, birds and snakes of PartWorld, drawn with their PartImageNet parts in many shapes and poses.
 
-PartImageNet's habits are kept: a fish's tail fin is its tail and not a fin, a bird's foot is its whole leg, and a
-bird's beak belongs to its head.
+Annotation rules are those of PartImageNet: a fish's tail fin is its tail and not a fin, a bird's foot is its whole leg,
+and a bird's beak belongs to its head.
 """
 
 import numpy as np

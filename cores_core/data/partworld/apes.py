@@ -1,7 +1,7 @@
 """Bipeds of PartWorld: monkeys and apes with their PartImageNet parts, standing, sitting, climbing or on all fours.
 
-PartImageNet's habits are kept: a hand is the whole arm and a foot the whole leg. Gorilla-like figures have a tail too,
-so that every figure shows every part of its category.
+Annotation rules are those of PartImageNet: a hand is the whole arm and a foot the whole leg. Gorilla-like figures have
+a tail, so that every figure has every part of its category.
 """
 
 from dataclasses import dataclass

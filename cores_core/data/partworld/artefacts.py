@@ -1,8 +1,7 @@
-"""Boats, aeroplanes and bottles of PartWorld, drawn from chance: types, proportions and poses differ, parts never lack.
+"""Random boats and bottles of PartWorld: types, proportions and poses vary, all parts are present.
 
-Parts are those of PartImageNet (arXiv:2112.00933): a boat's `body` is its hull with mast and spars; an aeroplane's
-`head` is its nose, its `tail` fin and tailplanes; a bottle's `mouth` is its cap or lip with the top of the neck.
-Cars and bicycles are in vehicles.py.
+Parts are those of PartImageNet (arXiv:2112.00933): a boat's `body` is its hull with mast and spars; a bottle's `mouth`
+is its cap or lip with the top of the neck.
 """
 
 import itertools
@@ -38,7 +37,7 @@ def draw_boat(rng: np.random.Generator) -> Figure:
 
 
 def _dinghy(rng: np.random.Generator, paints: Mapping[str, Paint]) -> list[Piece]:
-    """One mast; a triangular or gaff mainsail, by chance a jib and a rudder."""
+    """One mast; a triangular or gaff mainsail, optionally a jib and a rudder."""
     mast, height, depth = rng.uniform(-0.1, 0.25), rng.uniform(1.2, 1.7), rng.uniform(0.35, 0.5)
     pieces = [Piece(ribbon([(mast, 0.1), (mast - 0.03, -height)], [0.09, 0.05]), "body", paints["body"])]
     pieces.append(Piece(ribbon([(mast, -0.1), (-0.9, -0.12)], [0.06]), "body", paints["body"]))
@@ -59,7 +58,7 @@ def _dinghy(rng: np.random.Generator, paints: Mapping[str, Paint]) -> list[Piece
 
 
 def _hull(rng: np.random.Generator, depth: float, ends: Point, paint: Paint) -> list[Piece]:
-    """A hull with a curved sheer between stern and bow x; by chance portholes or a stripe."""
+    """A hull with a curved sheer between stern and bow x; optionally portholes or a stripe."""
     stern, bow = ends
     rise, length = rng.uniform(0.0, 0.15), bow - stern
     sheer = smooth([(stern, 0.0), (stern + 0.5 * length, 0.06), (bow, -rise)], closed=False)
@@ -153,7 +152,7 @@ def _billowed(corners: Sequence[Point], bulges: Sequence[float]) -> Points:
 
 @dataclass(frozen=True)
 class BottleShape:
-    """Heights along a bottle 2 units tall, then half widths; `waist` is the width of its middle, of its body's."""
+    """Heights along a bottle 2 units tall, then half widths; `waist` scales the width at the middle of its body."""
 
     mouth_height: float
     neck_height: float
@@ -207,7 +206,7 @@ def _turned(levels: Sequence[Point]) -> list[Point]:
 
 
 def _label(rng: np.random.Generator, half: float, shoulder: float) -> list[Piece]:
-    """By chance a label, two ribs, or a gleam on the glass, `half` being the narrowest half width there."""
+    """Optionally a label, two ribs, or a reflection on the glass; `half` is the narrowest half width there."""
     middle, luck = (shoulder + 1) / 2 + rng.uniform(-0.05, 0.1), rng.random()
     tall = (1 - shoulder) * rng.uniform(0.15, 0.28)
     if luck < 0.45:

@@ -1,6 +1,6 @@
-"""Backgrounds: a picture with nothing in it, drawn without knowing what will stand before it.
+"""Random backgrounds without objects, drawn independently of the objects.
 
-Every kind may go with every category (a car under water, a fish on a road), so a background never tells the answer.
+Every kind may occur with every category (a car under water, a fish on a road), so backgrounds carry no information.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def draw_backdrop(rng: np.random.Generator, size_hw: Size) -> Pixels:
 
 
 def soft_noise(rng: np.random.Generator, size_hw: Size) -> Pixels:
-    """Noise of low frequency, (H, W) about 0..1: two random grids blown up."""
+    """Low-frequency noise, (H, W) about 0..1: two upsampled random grids."""
     coarse, fine = int(rng.integers(3, 7)), int(rng.integers(12, 40))
     large = cv2.resize(rng.random((coarse, coarse), dtype=np.float32), size_hw[::-1], interpolation=cv2.INTER_CUBIC)
     small = cv2.resize(rng.random((fine, fine), dtype=np.float32), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
@@ -37,7 +37,7 @@ def soft_noise(rng: np.random.Generator, size_hw: Size) -> Pixels:
 
 
 def _pair(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Two background colours, often near to one another so that the objects stay the loudest thing."""
+    """Two background colours, often similar, so that objects have more contrast than the background."""
     first = random_colour(rng, (0.0, 0.5, 0.15, 1.0))
     second = random_colour(rng, (0.0, 0.5, 0.15, 1.0))
     return first, first + (second - first) * np.float32(rng.uniform(0.25, 1.0))

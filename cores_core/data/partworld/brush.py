@@ -1,8 +1,8 @@
-"""Paint a placed figure on a canvas: its colours into the image and its parts into the id map, outline by outline.
+"""Paint a placed figure on a canvas: colours into the image and part ids into the id map.
 
 The image is anti-aliased (polygons with sub-pixel vertices); the ids are the same polygons without anti-aliasing. Both
-are painted piece by piece, so what a later piece or figure hides disappears from both at once. Shadows and the soft
-edge of a polygon never reach the id map.
+are painted piece by piece, so that later pieces and figures occlude earlier ones in both. Shadows and soft edges do not
+affect the id map.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Canvas:
-    """What is painted on, in place. `image`: (H, W, 3) RGB 0..255; `ids`: (H, W), 0 where no object is."""
+    """Image and id map, painted in place. `image`: (H, W, 3) RGB 0..255; `ids`: (H, W), 0 where there is no object."""
 
     image: Pixels
     ids: NDArray[np.uint8]
@@ -32,7 +32,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Light:
-    """The light of a scene: the direction (3D, projected) it comes from, how round and how dark it makes things."""
+    """The light of a scene: its direction (3D, projected), and the strengths of shading and shadows."""
 
     direction: tuple[float, float]
     relief: float
@@ -68,7 +68,7 @@ def random_light(rng: np.random.Generator) -> Light:
 
 
 def random_style(rng: np.random.Generator, canvas: Canvas, placed: Placed) -> Style:
-    """Draw colours and lines for a figure, given what the canvas looks like where it will be."""
+    """Draw colours and lines for a figure, depending on the canvas at its position."""
     rows, columns = canvas.ids.shape
     x, y = np.clip(placed.shift, 8, [columns - 9, rows - 9]).astype(int)
     surroundings = canvas.image[y - 8 : y + 8, x - 8 : x + 8].mean(axis=(0, 1))
@@ -77,7 +77,7 @@ def random_style(rng: np.random.Generator, canvas: Canvas, placed: Placed) -> St
 
 
 def paint_figure(canvas: Canvas, placed: Placed, style: Style, light: Light, ids: Mapping[str, int]) -> None:
-    """Paint a figure on the canvas. `ids`: what each of its parts is in the id map; a part without one is id 0."""
+    """Paint a figure on the canvas. `ids`: id of each of its parts in the id map; 0 for parts without one."""
     outlines = placed.outlines()
     window = _window(np.concatenate(outlines), canvas.ids.shape)
     if window is None:
@@ -86,7 +86,7 @@ def paint_figure(canvas: Canvas, placed: Placed, style: Style, light: Light, ids
         _cast_shadow(canvas.image, outlines, light)
     x, y = _figure_coordinates(placed, window)
     colours: dict[Paint, Pixels] = {}
-    covered = np.zeros(canvas.ids.shape, dtype=np.uint8)  # how much of each pixel the figure covers so far
+    covered = np.zeros(canvas.ids.shape, dtype=np.uint8)  # coverage of each pixel by the figure so far
     shades = np.ones(canvas.ids.shape, dtype=np.float32)  # of the figure's parts; a decoration lies flat on them
     for piece, outline in zip(placed.figure.pieces, outlines, strict=True):
         area = _window(outline, canvas.ids.shape)
@@ -114,12 +114,12 @@ def fill(canvas: NDArray[np.uint8], outline: Points, value: int) -> None:
 
 
 def _fixed_point(outline: Points) -> NDArray[np.int32]:
-    """Coordinates as OpenCV wants them: whole multiples of 1/16 pixel."""
+    """Convert coordinates to OpenCV's fixed point, in 1/16 pixel."""
     return np.rint(outline * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
 def _window(points: Points, shape: tuple[int, ...]) -> Window | None:
-    """Bounding box of points with a margin, cut to the canvas; None if nothing is left."""
+    """Bounding box of points with a margin, clipped to the canvas; None if it is empty."""
     left, top = np.maximum(np.floor(points.min(axis=0)).astype(int) - MARGIN, 0)
     right, bottom = np.ceil(points.max(axis=0)).astype(int) + MARGIN + 1
     rows, columns = slice(int(top), min(int(bottom), shape[0])), slice(int(left), min(int(right), shape[1]))
@@ -137,13 +137,13 @@ def _figure_coordinates(placed: Placed, window: Window) -> tuple[Pixels, Pixels]
 
 
 def _crop(colour: Pixels, window: Window, area: Window) -> Pixels:
-    """Cut the colours of a figure's window down to a piece's area."""
+    """Crop the colours of a figure's window to a piece's area."""
     top, left = window[0].start, window[1].start
     return colour[area[0].start - top : area[0].stop - top, area[1].start - left : area[1].stop - left]
 
 
 def _cover(outline: Points, area: Window) -> NDArray[np.uint8]:
-    """How much of each pixel an outline covers, 0..255."""
+    """Coverage of each pixel by an outline, 0..255."""
     cover = np.zeros((area[0].stop - area[0].start, area[1].stop - area[1].start), dtype=np.uint8)
     local = _fixed_point(outline - [area[1].start, area[0].start])
     cv2.fillPoly(cover, [local], [255], lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
@@ -164,7 +164,7 @@ def _ink(outline: Points, area: Window, width: int) -> Pixels:
 
 
 def _relief(cover: NDArray[np.uint8], light: Light) -> Pixels:
-    """Factor that makes a piece look round: the slope of a dome over it, seen from the light."""
+    """Shading factor that makes a piece look round: the slope of a dome over it in the direction of the light."""
     distance = cv2.distanceTransform((cover > 127).astype(np.uint8), cv2.DIST_L2, 3)
     radius = min(max(float(distance.max()), 1.0), 24.0)
     dome = np.sqrt(np.minimum(distance, radius) / radius)

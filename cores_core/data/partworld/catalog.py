@@ -1,4 +1,4 @@
-"""The 11 super-categories and 40 parts of PartImageNet, which PartWorld repeats name for name.
+"""The 11 super-categories and 40 parts of PartImageNet, which PartWorld uses unchanged.
 
 Source: PartImageNet (arXiv:2112.00933); ids and names as in its COCO-style JSON, "Car Tier" and "Bicycle Tier"
 (sic) included. Part names here are lower-case and without the super-category: `tier` of `car`.

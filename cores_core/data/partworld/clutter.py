@@ -1,7 +1,7 @@
-"""Things that are no object: loose shapes behind the objects and occluders in front of them.
+"""Unlabelled distractors: loose shapes behind the objects and occluders in front of them.
 
-Some loose shapes look like a part, a lone wheel or a lone wing, so that a part is known by what it belongs to and not
-by its outline alone. They are figures like any other, with parts that have no id.
+Some loose shapes look like a part (a lone wheel or wing), so that parts cannot be recognised by their outline without
+context. They are ordinary figures whose parts have no id.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from cores_core.data.partworld.shapes import Figure, Paint, Piece, Points, ellipse, ribbon, smooth
 
 THING = "thing"
-"""Category and part name of everything here; the catalog does not have it."""
+"""Category and part name of all distractors; not in the catalog."""
 
 
 def draw_loose_shape(rng: np.random.Generator) -> Figure:
@@ -22,7 +22,7 @@ def draw_loose_shape(rng: np.random.Generator) -> Figure:
 
 
 def draw_occluder(rng: np.random.Generator) -> Figure:
-    """Draw one thing to stand in front: a bar or a post (reaching from -6 to 6 along one axis), a bush, or grass."""
+    """Draw one occluder: a bar or a post (reaching from -6 to 6 along one axis), a bush, or grass."""
     kinds = list(OCCLUDERS)
     return OCCLUDERS[kinds[int(rng.integers(len(kinds)))]](rng)
 
@@ -125,9 +125,9 @@ LOOSE_SHAPES: Mapping[str, Callable[[np.random.Generator], Figure]] = MappingPro
         "box": _box,
     }
 )
-"""What may lie behind the objects, equally likely."""
+"""Shapes behind the objects, equally likely."""
 
 OCCLUDERS: Mapping[str, Callable[[np.random.Generator], Figure]] = MappingProxyType(
     {"bar": _bar, "post": _post, "bush": _bush, "grass": _grass}
 )
-"""What may stand before the objects, equally likely."""
+"""Occluders in front of the objects, equally likely."""

@@ -1,7 +1,7 @@
-"""What a camera does to a whole image: light, colour cast, blur, noise, JPEG, dark corners.
+"""Camera effects on a whole image: light, colour cast, blur, noise, JPEG, vignetting.
 
-Each effect happens with its own probability and stays mild: a person can still see the parts. None moves a pixel, so
-the masks stay as they are.
+Each effect has its own probability and is mild, so that parts stay recognisable. No effect moves pixels, so masks are
+unchanged.
 """
 
 import cv2
@@ -15,7 +15,7 @@ Bytes = NDArray[np.uint8]
 
 
 def photograph(rng: np.random.Generator, image: Pixels) -> Bytes:
-    """Turn a painted picture (H, W, 3) into a photo of it."""
+    """Apply random camera effects to a rendered image (H, W, 3)."""
     if rng.random() < 0.4:
         image = image * _uneven_light(rng, image.shape[:2])[..., None]
     if rng.random() < 0.25:
@@ -47,7 +47,7 @@ def _dark_corners(rng: np.random.Generator, shape_hw: tuple[int, ...]) -> Pixels
 
 
 def _develop(rng: np.random.Generator, photo: Bytes) -> Bytes:
-    """Gamma, contrast and brightness for all colours, a slight cast for each: one look-up table a channel."""
+    """Gamma, contrast and brightness, and a slight colour cast, with one look-up table per channel."""
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.uniform(-0.35, 0.35))
     contrast, brightness = rng.uniform(0.75, 1.25), rng.uniform(-0.06, 0.06)
     cast = rng.uniform(0.9, 1.1, (1, 3))
@@ -66,6 +66,6 @@ def _add_sensor_noise(rng: np.random.Generator, photo: Bytes) -> Bytes:
 
 
 def _compress(photo: Bytes, quality: int) -> Bytes:
-    """Write and read the image as JPEG, in memory. The order of the channels does not matter for this."""
+    """Encode and decode the image as JPEG in memory; the order of the channels does not matter."""
     _, encoded = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)

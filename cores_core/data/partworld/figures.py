@@ -1,4 +1,4 @@
-"""The table of who draws what: one function for each super-category of the catalog."""
+"""Table of drawing functions, one per super-category of the catalog."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -29,4 +29,4 @@ FIGURES: Mapping[str, Callable[[np.random.Generator], Figure]] = MappingProxyTyp
         "bottle": draw_bottle,
     }
 )
-"""Draws one figure of each category."""
+"""Function that draws a random figure, by category."""

@@ -1,7 +1,7 @@
-"""Colours and textures: what the paint roles of a figure look like in one scene.
+"""Colours and textures for the paint roles of a figure.
 
-A role ("main", "glass") becomes a `Texture`, two colours mixed by a pattern that lives in the figure's own coordinates
-and so turns and scales with it. Colours tell nothing about the category: a fish may be red, checkered or grey.
+A role ("main", "glass") gets a `Texture`: two colours mixed by a pattern in the figure's own coordinates, so that it
+rotates and scales with the figure. Colours do not depend on the category.
 """
 
 import colorsys
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cores_core.data.partworld.shapes import Paint
 
 Pixels = NDArray[np.float32]
-"""(H, W, 3) RGB between 0 and 255, or (H, W) of one number a pixel."""
+"""(H, W, 3) RGB between 0 and 255, or (H, W) with one value per pixel."""
 Pattern = Literal["plain", "gradient", "stripes", "spots", "checker", "noise"]
 
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
@@ -30,12 +30,12 @@ LIMITS: Mapping[Paint, tuple[float, float, float, float]] = {
     "glass": (0.05, 0.4, 0.55, 0.95),
     "metal": (0.0, 0.15, 0.45, 0.85),
 }
-"""Lowest and highest saturation, lowest and highest value of each role."""
+"""Minimum and maximum saturation, minimum and maximum value (HSV), by role."""
 ANY_COLOUR = (0.0, 1.0, 0.1, 1.0)
 CAMOUFLAGE_SHARE = 0.03
-"""How often a figure's first colour is that of its surroundings."""
+"""Probability that a figure's first colour is that of its surroundings."""
 EQUAL_SHARE = 0.08
-"""How often another role has the same colour as the first."""
+"""Probability that another role has the same colour as the first."""
 NOISE_SIZE = 12
 
 
@@ -53,7 +53,7 @@ class Texture:
 
 
 def make_palette(rng: np.random.Generator, roles: Iterable[Paint], surroundings: Pixels) -> Mapping[Paint, Texture]:
-    """Choose a texture for each role; `surroundings` (3,) is the colour of the background the figure stands on."""
+    """Choose a texture for each role; `surroundings` (3,) is the colour of the background at the figure."""
     colours = {role: _stand_out(rng, role, surroundings) for role in roles}
     first = next(iter(colours))
     if rng.random() < CAMOUFLAGE_SHARE:
@@ -65,7 +65,7 @@ def make_palette(rng: np.random.Generator, roles: Iterable[Paint], surroundings:
 
 
 def make_texture(rng: np.random.Generator, colour: Pixels) -> Texture:
-    """Give a colour (3,) a random pattern and a partner, near to it or far from it."""
+    """Give a colour (3,) a random pattern and a second colour, similar or different."""
     pattern = PATTERNS[int(rng.choice(len(PATTERNS), p=PATTERN_SHARES))]
     partner = random_colour(rng) if rng.random() < 0.2 else _near(rng, colour, spread=45)
     return Texture(
@@ -99,13 +99,13 @@ def paint_texture(texture: Texture, x: Pixels, y: Pixels) -> Pixels:
 
 
 def mix(share: Pixels, first: Pixels, second: Pixels) -> Pixels:
-    """Blend two colours (3,) by the share (H, W) of the second, cut to 0..1. One OpenCV call is five times as fast."""
+    """Blend two colours (3,) by the share (H, W) of the second, clipped to 0..1; one OpenCV call, five times faster."""
     affine = np.stack([second - first, first], axis=1)
     return np.asarray(cv2.transform(np.clip(share, 0, 1), affine), dtype=np.float32)
 
 
 def _share_of_second(texture: Texture, x: Pixels, y: Pixels) -> Pixels:
-    """How much of the second colour each pixel gets, (H, W), not yet cut to 0..1: a steep pattern has hard edges."""
+    """Share of the second colour per pixel, (H, W), not clipped to 0..1; steep patterns have hard edges."""
     if texture.pattern == "plain":
         return np.zeros(x.shape, dtype=np.float32)
     if texture.pattern == "noise":
@@ -126,7 +126,7 @@ def _share_of_second(texture: Texture, x: Pixels, y: Pixels) -> Pixels:
 
 
 def _stand_out(rng: np.random.Generator, role: Paint, surroundings: Pixels) -> Pixels:
-    """Draw a colour for a role, a few times more if it is hard to tell from the surroundings."""
+    """Draw a colour for a role, retrying a few times if it is too similar to the surroundings."""
     limits = ANY_COLOUR if rng.random() < 0.1 else LIMITS[role]
     colour = random_colour(rng, limits)
     for _ in range(5):

@@ -1,7 +1,7 @@
 """Quadrupeds of PartWorld, drawn with their PartImageNet parts in many builds and poses.
 
-PartImageNet's habits are kept: a foot is the whole leg, the neck belongs to the body, ears, horns and trunk belong to
-the head.
+Annotation rules are those of PartImageNet: a foot is the whole leg, the neck belongs to the body, ears, horns and trunk
+belong to the head.
 """
 
 from collections.abc import Mapping

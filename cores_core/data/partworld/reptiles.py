@@ -1,6 +1,6 @@
 """Reptiles of PartWorld: lizards, crocodiles and turtles with their PartImageNet parts, from the side or from above.
 
-PartImageNet's habits are kept: a foot is the whole leg, a turtle's shell belongs to its body.
+Annotation rules are those of PartImageNet: a foot is the whole leg, a turtle's shell belongs to its body.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""Render one PartWorld scene: 1 to 4 objects of known categories and parts, and the exact masks of what is visible.
+"""Render one PartWorld scene: an image of 1 to 4 objects, and the exact masks of their visible parts.
 
-PartWorld stands in for PartImageNet (arXiv:2112.00933): same categories and parts, drawn instead of photographed. A
-scene depends on its seed and index alone, so any worker on any machine renders the same one.
+PartWorld is a rendered substitute for PartImageNet (arXiv:2112.00933) with the same categories and parts. A scene is a
+function of seed and index, the same on every machine.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from cores_core.data.partworld.layout import Crowd, place_anywhere
 from cores_core.sample import BoolMask
 
 OBJECT_COUNT_SHARES = (0.55, 0.25, 0.13, 0.07)
-"""How often a scene has 1, 2, 3 and 4 objects."""
+"""Probabilities of 1, 2, 3 and 4 objects in a scene."""
 LONGER_SIDE = (256, 320)
 SHORTER_SIDE = (192, 320)
 IDS_PER_OBJECT = 8  # more than any category has parts; 4 objects fit in a byte
@@ -29,8 +29,8 @@ OCCLUDER_SHARE = 0.15
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object. `mask`: (H, W) its visible pixels; `parts`: (H, W) the visible pixels of each part, which together
-    are the mask and do not overlap. A part that the figure lacks, or that is wholly hidden, is not listed."""
+    """One object. `mask`: (H, W) its visible pixels; `parts`: (H, W) visible pixels by part, which do not overlap and
+    whose union is the mask. Parts that the figure lacks, or that are entirely hidden, are not listed."""
 
     category: str
     mask: BoolMask
@@ -73,7 +73,7 @@ def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _draw_categories(rng: np.random.Generator) -> list[str]:
-    """Categories of a scene's objects: the first uniform, the others uniform, alike, or the same as the first."""
+    """Categories of a scene's objects: the first uniform, the others uniform, similar, or the same as the first."""
     names = list(PARTS)
     first = names[int(rng.integers(len(names)))]
     categories = [first]
@@ -88,13 +88,13 @@ def _draw_categories(rng: np.random.Generator) -> list[str]:
 
 
 def _alike(category: str) -> list[str]:
-    """The other categories that share the most part names with this one, as distractors: aeroplane and bird."""
+    """The other categories that share the most part names with this one, e.g. aeroplane and bird, as distractors."""
     shared = {other: len({*PARTS[other]} & {*PARTS[category]}) for other in PARTS if other != category}
     return [other for other, count in shared.items() if count >= max(shared.values()) - 1 and count > 0]
 
 
 def _part_ids(object_index: int, category: str) -> dict[str, int]:
-    """Number of each part in the id map; 0 is for everything that is no object."""
+    """Id of each part in the id map; 0 is the background."""
     return {part: 1 + object_index * IDS_PER_OBJECT + i for i, part in enumerate(PARTS[category])}
 
 
@@ -108,7 +108,7 @@ def _scatter_clutter(rng: np.random.Generator, canvas: Canvas, light: Light) -> 
 
 
 def _add_occluders(rng: np.random.Generator, canvas: Canvas, light: Light, crowd: Crowd) -> None:
-    """Sometimes paint a thing or two in front of the objects."""
+    """Sometimes paint one or two occluders in front of the objects."""
     for _ in range(int(rng.integers(1, 3)) if rng.random() < OCCLUDER_SHARE else 0):
         placed = crowd.place_occluder(rng, draw_occluder(rng))
         if placed is not None:
@@ -116,7 +116,7 @@ def _add_occluders(rng: np.random.Generator, canvas: Canvas, light: Light, crowd
 
 
 def _read_objects(ids: NDArray[np.uint8], placed_objects: list[Placed]) -> tuple[SceneObject, ...]:
-    """Read the masks of what is visible from the id map."""
+    """Read the masks of all visible parts from the id map."""
     pixel_counts = np.bincount(ids.ravel(), minlength=256)
     objects = []
     for i, placed in enumerate(placed_objects):

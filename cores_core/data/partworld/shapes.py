@@ -1,7 +1,7 @@
-"""The drawing vocabulary of PartWorld: closed outlines in a figure's own coordinates.
+"""Vector shapes of PartWorld: closed outlines in a figure's own coordinates.
 
-A figure faces right (+x), y points down, and fills about [-1, 1] x [-1, 1]. It is a list of pieces painted in order,
-so a later piece covers an earlier one. Nothing here knows pixels, colours or other figures.
+A figure faces right (+x), y points down, and it fills about [-1, 1] x [-1, 1]. It is a list of pieces painted in order,
+so later pieces cover earlier ones. This file is independent of pixels, colours and other figures.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 """(K, 2) x, y of a closed outline or an open path."""
 Paint = Literal["main", "second", "accent", "dark", "light", "glass", "metal"]
-"""What a piece is made of; a scene turns it into colours and textures."""
+"""Material role of a piece; a scene assigns colours and textures to roles."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def rotate(points: Points, angle: float, pivot: tuple[float, float] = (0.0, 0.0)
 
 
 def smooth(points: Sequence[tuple[float, float]] | Points, closed: bool = True, steps: int = 8) -> Points:
-    """Catmull-Rom curve through the points, `steps` samples a segment."""
+    """Catmull-Rom curve through the points, `steps` samples per segment."""
     knots = np.asarray(points, dtype=np.float64)
     if closed:
         padded = np.concatenate([knots[-1:], knots, knots[:2]])
@@ -102,6 +102,6 @@ def fitted(category: str, pieces: Sequence[Piece], angle: float = 0.0) -> Figure
 
 
 def deal_paints(rng: np.random.Generator, parts: Sequence[str]) -> dict[str, Paint]:
-    """A different paint for each of at most five parts, by chance, so that colour never tells the part."""
+    """Assign a different random paint to each of at most five parts, so that colours do not identify parts."""
     paints: tuple[Paint, ...] = ("main", "second", "accent", "metal", "dark")
     return dict(zip(parts, (paints[i] for i in rng.permutation(len(paints))), strict=False))

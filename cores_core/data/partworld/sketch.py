@@ -1,6 +1,6 @@
-"""The pencil the animals of PartWorld are drawn with: round limbs, free curves, and a sketch that collects pieces.
+"""Drawing helpers for the animals of PartWorld: round limbs, free curves, and a sketch that collects pieces.
 
-A sketch is drawn at any convenient place and size; `Sketch.figure` moves it into a figure's own coordinates.
+A sketch may have any position and size; `Sketch.figure` transforms it into a figure's own coordinates.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ Point = tuple[float, float]
 
 
 class Sketch:
-    """Pieces of one figure while it is drawn. Each part gets its paint by chance, so colour identifies no part."""
+    """Pieces of one figure while it is drawn. Paints are assigned at random, so colours do not identify parts."""
 
     def __init__(self, category: str, rng: np.random.Generator) -> None:
-        """Choose the paints: one coat for all parts in a quarter of the figures, else part by part."""
+        """Choose the paints: with probability 1/4 the same for all parts, otherwise one per part."""
         self._category = category
         self._pieces: list[Piece] = []
         coats: tuple[Paint, ...] = ("main", "second", "accent")
@@ -30,7 +30,7 @@ class Sketch:
         self._pieces += [Piece(outline, part, self._paints[part]) for outline in outlines]
 
     def mark(self, paint: Paint, *outlines: Points) -> None:
-        """Paint decorations; they belong to the part they lie on."""
+        """Paint decorations; they belong to the part below them."""
         self._pieces += [Piece(outline, None, paint) for outline in outlines]
 
     def eye(self, center: Point, radius: float) -> None:
@@ -39,7 +39,7 @@ class Sketch:
         self.mark("dark", ellipse(center, (0.6 * radius, 0.6 * radius), count=12))
 
     def limb(self, part: str, joints: Sequence[Point], widths: Sequence[float], end: Point = (0.0, 0.0)) -> None:
-        """Paint a leg or an arm: one round segment a joint pair, and an ellipse of radii `end` at the last joint."""
+        """Paint a leg or an arm: a round segment per joint pair, and an ellipse of radii `end` at the last joint."""
         if end != (0.0, 0.0):
             self.add(part, ellipse((joints[-1][0] + 0.5 * end[0], joints[-1][1]), end))
         for near, far, wide, narrow in zip(joints[:-1], joints[1:], widths[:-1], widths[1:], strict=True):
@@ -58,7 +58,7 @@ class Sketch:
                 self.mark(paint, ellipse((x, y + rng.uniform(-0.22, 0.15) * girth), (size, 0.8 * size), count=16))
 
     def figure(self, tilt: float = 0.0, bend: float = 0.0) -> Figure:
-        """Turn the sketch by `tilt` radians, bend it along y by `bend` x**2, and centre it with a longer axis of 2."""
+        """Rotate by `tilt` radians, bend along y by `bend` x**2, and centre, scaled to a longer axis of 2."""
         pieces = []
         for piece in self._pieces:
             down = bend * piece.outline[:, 0] ** 2
@@ -90,7 +90,7 @@ def curve(start: Point, heading: float, length: float, turn: float, count: int =
 
 
 def place(points: Points | Sequence[Point], at: Point, angle: float = 0.0) -> Points:
-    """Move an outline drawn around (0, 0) to `at`, turned by `angle` first."""
+    """Rotate an outline around (0, 0) by `angle` radians, then move it to `at`."""
     placed: Points = rotate(np.asarray(points, dtype=np.float64), angle) + np.asarray(at)
     return placed
 

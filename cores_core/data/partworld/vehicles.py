@@ -1,8 +1,8 @@
-"""Cars and bicycles of PartWorld, drawn from chance: types, proportions and poses differ, the parts are always there.
+"""Random cars and bicycles of PartWorld: types, proportions and poses vary, all parts are present.
 
 Parts are those of PartImageNet (arXiv:2112.00933): a car's `tier` (sic) is its wheels; a bicycle's `tier` is its wheels
 as full discs, its `head` the handlebar with the stem, its `body` the frame with the pedals.
-Deviation: side mirrors, saddles and handlebars are larger than life, so that they survive a small image.
+Deviation: side mirrors, saddles and handlebars are oversized, so that they stay visible in small images.
 """
 
 import itertools
@@ -62,7 +62,7 @@ CARS: Mapping[str, CarShape] = MappingProxyType(
 def draw_car(rng: np.random.Generator) -> Figure:
     """Draw a car: mostly a side view of one of `CARS`, sometimes a front view."""
     paints = deal_paints(rng, PARTS["car"])
-    if rng.random() < 0.4:  # many tyres are dark, not all; whatever was dark takes their paint
+    if rng.random() < 0.4:  # dark tyres in 40 % of the cars; the part that was dark gets their paint
         freed = paints["tier"]
         paints = {part: freed if paint == "dark" else paint for part, paint in paints.items()} | {"tier": "dark"}
     if rng.random() < 0.2:
@@ -128,7 +128,7 @@ def _car_windows(rng: np.random.Generator, name: str, shape: CarShape) -> list[P
 
 
 def _car_trim(rng: np.random.Generator, shape: CarShape) -> list[Piece]:
-    """Headlight, rear light, and by chance a stripe and a door line."""
+    """Headlight, rear light, and optionally a stripe and a door line."""
     lamp = ellipse((0.9, shape.bonnet + 0.18), (0.06, 0.05))
     pieces = [Piece(lamp, None, "light")]
     if rng.random() < 0.6:
@@ -222,7 +222,7 @@ def draw_bicycle(rng: np.random.Generator) -> Figure:
     radius, half_base = shape.wheel * rng.uniform(0.93, 1.07), rng.uniform(0.53, 0.6)
     rear, front = (-half_base, 0.0), (half_base, 0.0)
     steering = rng.uniform(0.75, 1.0)
-    look = int(rng.integers(2**32))  # both wheels repeat the same luck
+    look = int(rng.integers(2**32))  # both wheels share one seed
     pieces: list[Piece] = []
     for center, width in ((rear, radius), (front, radius * steering)):
         pieces += _bicycle_wheel(np.random.default_rng(look), center, (width, radius), paints["tier"])
@@ -238,7 +238,7 @@ def draw_bicycle(rng: np.random.Generator) -> Figure:
 def _bicycle_wheel(
     rng: np.random.Generator, center: tuple[float, float], radii: tuple[float, float], paint: Paint
 ) -> list[Piece]:
-    """A disc for the mask; on it, by chance, the lighter inside of a tyre, and spokes."""
+    """A disc for the mask; on it, optionally, the lighter inside of a tyre, and spokes."""
     pieces = [Piece(ellipse(center, radii), "tier", paint)]
     rim = rng.uniform(0.78, 0.88)
     inside: Paint = "light" if rng.random() < 0.6 else "glass"
@@ -283,7 +283,7 @@ def _cranks(rng: np.random.Generator, paint: Paint) -> list[Piece]:
 
 
 def _saddle(rng: np.random.Generator, post: tuple[float, float]) -> Points:
-    """Wide behind, a thin nose in front; by chance slim or plump."""
+    """Wide behind, a thin nose in front; randomly slim or wide."""
     length, height = rng.uniform(0.25, 0.29), rng.uniform(0.13, 0.17)
     x, y = post[0], post[1] - 0.05
     outline = [

@@ -1,13 +1,13 @@
-"""Write PartWorld to disk in the layout of PartImageNet, so that the same loader reads both.
+"""Render PartWorld to disk in the layout of PartImageNet, so that the same loader reads both.
 
     <root>/<split>.json               parts: COCO style, compressed RLE, the 40 categories of the catalog
     <root>/<split>_whole.json         whole objects: the 11 super-categories
     <root>/<split>/<synset>/<synset>_<index>.JPEG
 
-PartImageNet keeps an image in the folder of its WordNet synset. PartWorld has no synsets: the folder is "n9" and the
+PartImageNet stores an image in the folder of its WordNet synset. PartWorld has no synsets: the folder is "n9" and the
 seven-digit object id of the image's first object ("n90000002": fish), numbers that WordNet does not use.
-Resuming: the annotations of every finished shard of images stay in <root>/.shards; a later call with the same seed
-renders only what is missing. Each file is written under a temporary name and renamed, the JSON files last.
+Resuming: the annotations of finished shards are kept in <root>/.shards; a later call with the same seed renders only
+missing shards. Files are written to a temporary name and renamed, the JSON files last.
 """
 
 import json
@@ -32,17 +32,17 @@ from cores_core.signals import stop_signals_held
 
 SHARD_SIZE = 64
 DRAWING = 1
-"""Raise this when the same seed begins to give other pictures: finished shards of an older drawing are refused."""
+"""Version of the renderer; increase it when the same seed gives other images. Shards of other versions are rejected."""
 JPEG_QUALITY = 92
 LEAST_PIXELS = 16
-"""A part or object with fewer visible pixels is not annotated."""
+"""Minimum number of visible pixels of an annotated part or object."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of images of one split, the unit of work and of resuming."""
+    """A contiguous range of images of one split, the unit of work and of resuming."""
 
     drawing: int
     seed: int
@@ -57,14 +57,14 @@ def write_partworld(
     """Write every split of `images` (name to number of images) under `root`; the bytes do not depend on `workers`.
 
     Args:
-        root: folder of the data set; made if missing.
-        images: number of images of each split, such as {"train": 20000, "val": 500}.
-        seed: splits of one seed never share a scene.
-        workers: processes; 1 renders in this one.
-        progress: called with the number of images each finished shard adds.
+        root: folder of the data set; created if missing.
+        images: number of images by split, such as {"train": 20000, "val": 500}.
+        seed: splits of the same seed have no scene in common.
+        workers: number of processes; 1 renders in this process.
+        progress: called with the number of images of each finished shard.
 
     Raises:
-        DataError: `root` holds images of another seed.
+        DataError: `root` contains images of another seed or renderer version.
     """
     for split, count in images.items():
         shards = [
@@ -97,11 +97,11 @@ def _finish_all(root: Path, shards: list[Shard], workers: int) -> Iterator[list[
             finished = pool.map(_finish_shard, [root] * len(shards), shards)
         yield from finished
     finally:
-        pool.shutdown(cancel_futures=True)  # after an interrupt, no shard is begun that was not yet running
+        pool.shutdown(cancel_futures=True)  # after an interrupt, no further shard is started
 
 
 def _finish_shard(root: Path, shard: Shard) -> list[Json]:
-    """Render what is missing of a shard and return one record per image."""
+    """Render the shard unless it is finished; return one record per image."""
     path = _shard_path(root, shard)
     finished = _read_shard(path)
     if finished is not None and finished["shard"] == asdict(shard):
@@ -122,7 +122,7 @@ def _finish_shard(root: Path, shard: Shard) -> list[Json]:
 
 
 def _describe(scene: Scene, index: int) -> Json:
-    """One image and its masks as plain data; annotations have no id yet."""
+    """One image and its annotations as JSON values; annotations have no id yet."""
     height, width = scene.image.shape[:2]
     synset = f"n9{OBJECT_IDS[scene.objects[0].category.title()]:07d}"
     parts = [
@@ -157,7 +157,7 @@ def _annotate(labelled_masks: list[tuple[int, BoolMask]]) -> list[Json]:
 
 
 def _coco(records: list[Json], kind: str, category_ids: Mapping[str, int]) -> Json:
-    """Join the records of a split; `kind` is "parts" or "objects". Ids begin at 1, for 0 means nothing to COCOeval."""
+    """Join the records of a split; `kind` is "parts" or "objects". Ids start at 1, because COCOeval reserves 0."""
     annotations = [{"image_id": record["index"] + 1, **annotation} for record in records for annotation in record[kind]]
     return {
         "images": [
@@ -173,14 +173,18 @@ def _coco(records: list[Json], kind: str, category_ids: Mapping[str, int]) -> Js
 
 
 def _check_recipe(root: Path, shard: Shard) -> None:
-    """Refuse to mix two seeds or two versions of the drawing in one folder."""
+    """Check that the folder has the same seed and renderer version.
+
+    Raises:
+        DataError: it has another.
+    """
     finished = _read_shard(_shard_path(root, shard))
     if finished is None:
         return
     found = finished["shard"]
     if (found["seed"], found["drawing"]) != (shard.seed, shard.drawing):
         raise DataError(
-            f"{root} holds PartWorld of seed {found['seed']} (drawing {found['drawing']}), "
+            f"{root} contains PartWorld of seed {found['seed']} (drawing {found['drawing']}), "
             f"not of seed {shard.seed} (drawing {shard.drawing})",
             hint="choose another folder, or delete this one",
         )
@@ -191,7 +195,7 @@ def _shard_path(root: Path, shard: Shard) -> Path:
 
 
 def _read_shard(path: Path) -> Json | None:
-    """Read what an earlier call finished, None if it did not."""
+    """Read a shard finished by an earlier call; None if there is none."""
     if not path.exists():
         return None
     content: Json = json.loads(path.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""Your own data under `custom/<name>/`, each split in one of these forms:
+"""Users' own data under `custom/<name>/`, with each split in one of these formats:
 
-    <split>.jsonl    a row for each image and target; see `jsonl.py`
+    <split>.jsonl    a row per image and target; see `jsonl.py`
     <split>.json     COCO JSON, or an export of Label Studio; see `formats/coco.py` and `formats/label_studio.py`
-    <split>/         a folder of LabelMe files; see `labelme_folder.py`. Only where there is none of the files above.
+    <split>/         a folder of LabelMe files; see `labelme_folder.py`. Only if there are no files as above.
 
-Where a split has a JSONL and a JSON, the JSONL is read. Images that are named by a JSON or by LabelMe lie beside it, in
-`images/` or in `<split>/`, below the data root. All targets of one image become one record.
+If a split has both a JSONL and a JSON file, the JSONL is read. Images of JSON and LabelMe files are searched next to
+them, in `images/` and in `<split>/`, below the data root. All targets of an image become one record.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ Group = tuple[str, list[Annotation]]
 
 
 def find_splits(folder: Path) -> dict[str, str]:
-    """The splits of somebody's own data set, each with the name of its file or folder, in alphabetical order."""
+    """File or folder name by split of a user's data set, in alphabetical order."""
     files = {path.stem: path.name for suffix in (".json", ".jsonl") for path in folder.glob(f"[!.]*{suffix}")}
     if files:
         return dict(sorted(files.items()))
@@ -36,14 +36,14 @@ def find_splits(folder: Path) -> dict[str, str]:
 
 
 def read_custom(path: Path, data_root: Path, rejected: Rejections, share: Share = WHOLE) -> Iterator[Record]:
-    """Read one split of somebody's own data set, images in the order in which they are first named.
+    """Read one split of a user's data set, images in order of first occurrence.
 
     Args:
         path: its file or folder. data_root: image paths are stored relative to it.
-        rejected: takes what makes no sense. share: which images to read.
+        rejected: collects invalid entries. share: which shard of the images to read.
 
     Raises:
-        DataError: there is no such file, or it is of another form as a whole.
+        DataError: the file is missing or has an unknown format.
     """
     for name, annotations in _read_groups(path, data_root, rejected, share):
         try:
@@ -64,7 +64,7 @@ def _read_groups(path: Path, data_root: Path, rejected: Rejections, share: Share
     if path.suffix == ".jsonl":
         beside = path.with_suffix(".json")
         if beside.exists():
-            once.note(beside.name, f"not read, because {path.name} is there")
+            once.note(beside.name, f"not read, because {path.name} exists")
         annotations, places = read_jsonl(path, data_root, once), [path.parent]
     else:
         annotations = _read_json(path, once)
@@ -82,7 +82,7 @@ def _read_json(path: Path, rejected: Rejections) -> Iterator[Annotation]:
     elif is_label_studio(tree):
         annotations = read_label_studio(tree, str(path), reject)
     else:
-        hint = "files of LabelMe go into a folder for each split; docs/own_data.md shows all forms"
+        hint = "LabelMe files need a folder per split; docs/own_data.md shows all formats"
         raise DataError(f"neither COCO JSON nor an export of Label Studio: {path}", hint=hint)
     return (replace(annotation, source=f"{path.name} {annotation.source}") for annotation in annotations)
 
@@ -90,7 +90,7 @@ def _read_json(path: Path, rejected: Rejections) -> Iterator[Annotation]:
 def _locate_all(
     annotations: Iterable[Annotation], places: Sequence[Path], data_root: Path, rejected: Rejections
 ) -> list[Group]:
-    """The annotations by image."""
+    """Group annotations by image; those whose image path is invalid are rejected."""
     groups: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         try:
@@ -103,10 +103,10 @@ def _locate_all(
 
 
 def _locate(annotation: Annotation, places: Sequence[Path], data_root: Path) -> Path:
-    """The path of an image relative to the data root: the first of those it may have where there is a file.
+    """Path of an image relative to the data root: the first candidate that exists, otherwise the first valid one.
 
     Raises:
-        DataError: none of them is below the data root.
+        DataError: no candidate is below the data root.
     """
     names = (annotation.image, *annotation.other_names)
     if len(names) * len(places) == 1:
@@ -120,7 +120,7 @@ def _locate(annotation: Annotation, places: Sequence[Path], data_root: Path) -> 
                     return found[-1]
             except DataError as error:
                 errors.append(error)
-            except OSError:  # a name that is too long, for example
+            except OSError:  # e.g. a name that is too long
                 errors.append(DataError("image cannot be read"))
     if not found:
         raise errors[0]

@@ -1,13 +1,12 @@
-"""Rows of JSONL, one for each image and target: the form in which people write data of their own.
+"""JSONL format of users' own data, with a row per image and target.
 
     {"image": "images/fish.jpg", "questions": ["Which part steers the fish?"], "mask": "masks/fish.png"}
     {"image": "images/fish.jpg", "phrases": ["head of the fish"], "mask": [[10, 10, 60, 10, 60, 40]]}
     {"image": "images/boat.jpg", "questions": ["What catches the wind?"], "mask": {"size": [480, 640], "counts": "..."}}
 
-Paths are relative to the JSONL file, or absolute, and lie below the data root. A mask is an image (see `mask_images.py`
-for its values), a list of polygons, or a COCO RLE; `null` or `[]` says that the image does not show what is asked for,
-and any other mask must have a pixel inside. `questions` and `phrases` hold one text or a list. `category` is optional.
-Other keys are not read.
+Paths are absolute or relative to the JSONL file, below the data root. A mask is an image (see `mask_images.py` for its
+values), a list of polygons, or a COCO RLE; `null` or `[]` means that the image has no target, other masks must not be
+empty. `questions` and `phrases` are a text or a list of texts. `category` is optional. Other keys are ignored.
 """
 
 import json
@@ -29,20 +28,20 @@ _OTHER_NAMES = {
     "questions": ("query", "queries", "prompt", "text", "sentence"),
     "mask": ("segmentation", "rle", "polygon", "polygons", "mask_path"),
 }
-"""Keys of other formats that stand in place of ours."""
+"""Keys of other formats, for hints in errors."""
 _LONGEST_KEY = 40
 _MISFORMED = (KeyError, TypeError, ValueError, RecursionError)
-"""What a line of another form raises."""
+"""Exceptions raised by malformed lines."""
 
 
 def read_jsonl(path: Path, data_root: Path, rejected: Rejections) -> Iterator[Annotation]:
-    """Read one file in its order.
+    """Read the targets of a file in order.
 
     Args:
-        data_root: mask images lie below it. rejected: takes lines that make no sense, by their number.
+        data_root: mask images must be below it. rejected: collects invalid lines by line number.
 
     Raises:
-        DataError: there is no such file.
+        DataError: the file is missing or not UTF-8.
     """
     unread: dict[str, str] = {}
     for number, line in _lines(path):
@@ -73,13 +72,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _tell(error: Exception) -> str:
-    return f"not a line of this form ({type(error).__name__}: {error})"
+    return f"malformed line ({type(error).__name__}: {error})"
 
 
 def _check_keys(row: Any) -> None:
-    """Raises DataError if a key is missing, or an unknown one stands in place of a known one."""
+    """Check the keys of a row.
+
+    Raises:
+        DataError: a key is missing, or an unknown key looks like a misspelled one.
+    """
     if not isinstance(row, dict):
-        raise DataError("not a line of this form: a JSON object with `image`, `questions` or `phrases`, and `mask`")
+        raise DataError("malformed line: expected a JSON object with `image`, `questions` or `phrases`, and `mask`")
     for key in sorted(row.keys() - set(_KEYS)):
         for meant in get_close_matches(key[:_LONGEST_KEY].lower(), _KEYS, n=1, cutoff=0.8):
             raise DataError(f"unknown key `{key[:_LONGEST_KEY]}`, did you mean `{meant}`?")
@@ -101,7 +104,7 @@ def _read_row(
     category = row.get("category") or ""
     if not isinstance(category, str):
         raise DataError("`category` must be a text")
-    category.encode()  # half a surrogate pair could not be stored
+    category.encode()  # unpaired surrogates could not be stored
     return Annotation(
         source=source,
         index=number,
@@ -122,5 +125,5 @@ def _read_mask(given: Any, folder: Path, data_root: Path, size_hw: tuple[int, in
     except _MISFORMED as error:
         raise DataError(_tell(error)) from error
     if not rle_area(found.mask):
-        raise DataError("empty mask: write null if the image does not show what is asked for")
+        raise DataError("empty mask: write null if the image has no target")
     return found

@@ -1,15 +1,15 @@
-"""LabelMe shapes become masks, pixel for pixel as ReasonSeg's code draws them under OpenCV 4.8 to 4.10.
+"""Rasterise LabelMe shapes to masks, pixel-identical to ReasonSeg's code with OpenCV 4.8 to 4.10.
 
-Polygons, rectangles, circles and masks are read; a shape without a type is a polygon, as in ReasonSeg. A circle is
-drawn as LabelMe draws it, by Pillow. Lines and points cover no area and are refused, like types that are not known.
+Supported are polygons, rectangles, circles and masks; a shape without a type is a polygon, as in ReasonSeg. Circles are
+drawn with Pillow, as in LabelMe. Lines and points, which have no area, and unknown types are rejected.
 
-Points are truncated to integers, not rounded. A label with "ignore" in it marks pixels that count nowhere, "flag" marks
-nothing, every other label is the target; the case of letters does not matter. The largest shape is painted first, so
-that a small target in a large ignored area stays a target, and an ignored hole in a target stays a hole.
+Points are truncated to integers, not rounded. Labels, without regard to case: those containing "ignore" mark ignored
+pixels, "flag" is skipped, all others are the target. Shapes are painted from the largest to the smallest, so that small
+targets in large ignored areas, and ignored holes in targets, are preserved.
 
-Source: `get_mask_from_json` of LISA (arXiv:2308.00692), which CoReS (arXiv:2404.05673) took over; what is filled is
-what OpenCV 4.8 fills (modules/imgproc/src/drawing.cpp). We fill ourselves because `cv2.fillPoly` draws other borders
-from 4.11 on (opencv/opencv#26187), and the ground truth of a benchmark must not depend on the installed version.
+Source: `get_mask_from_json` of LISA (arXiv:2308.00692), also used by CoReS (arXiv:2404.05673); filling follows OpenCV
+4.8 (modules/imgproc/src/drawing.cpp). It is reimplemented here because `cv2.fillPoly` draws other borders since 4.11
+(opencv/opencv#26187), and the ground truth of a benchmark must not depend on the installed version.
 """
 
 import base64
@@ -32,9 +32,9 @@ Ints = NDArray[np.int64]
 _FRACTION_BITS = 16  # OpenCV's XY_SHIFT
 _TARGET_VALUE = 1
 _LINES_AT_ONCE = 256
-"""Bounds the memory: a line has at most as many pixels as the image has rows or columns."""
+"""Lines per batch, to bound memory."""
 _FEW = 16
-"""So few areas, or fewer, NumPy sorts by insertion, which leaves equal ones in their order."""
+"""Up to this number of elements, NumPy uses insertion sort, which is stable."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class LabelmeShape:
     """One shape.
 
     Attributes:
-        label: says whether it is the target or ignored.
-        points: (N, 2) x before y, truncated to integers: the corners of a polygon, or of the box of another shape.
+        label: whether it is the target or ignored, see the module's docstring.
+        points: (N, 2) points (x, y), truncated to integers: corners of a polygon, or of the box of other shapes.
         radius: of a circle around the exact `centre` (x, y), in pixels; None for other shapes.
-        pixels: (h, w) bool, what a mask shape covers of its box; None for other shapes.
+        pixels: (h, w) bool mask inside the box of a mask shape; None for other shapes.
     """
 
     label: str
@@ -56,13 +56,13 @@ class LabelmeShape:
 
     @property
     def is_ignored(self) -> bool:
-        """Whether it marks pixels that count nowhere."""
+        """Whether the shape marks ignored pixels."""
         return "ignore" in self.label.lower()
 
 
 @dataclass(frozen=True)
 class LabelmeMasks:
-    """What the shapes of one image cover: the target, and pixels that count nowhere. Both (H, W) and disjoint."""
+    """Target and ignored pixels of an image, both (H, W) bool and disjoint."""
 
     target: BoolMask
     ignore: BoolMask
@@ -70,23 +70,23 @@ class LabelmeMasks:
 
 @dataclass(frozen=True)
 class Patch:
-    """A polygon's pixels in the part of the image that it reaches; `top` and `left` say where that part lies."""
+    """A shape's (h, w) mask within its bounding box, whose corner in the image is (`left`, `top`)."""
 
     top: int
     left: int
     mask: BoolMask
 
     def paint(self, canvas: NDArray[np.uint8], value: int) -> None:
-        """Set the polygon's pixels of a (H, W) canvas."""
+        """Set the shape's pixels in a (H, W) canvas to a value."""
         height, width = self.mask.shape
         canvas[self.top : self.top + height, self.left : self.left + width][self.mask] = value
 
 
 def parse_shapes(entries: Any) -> list[LabelmeShape]:
-    """Check the list `shapes` of a LabelMe file and leave out flags, whose points do not matter.
+    """Parse and validate the list `shapes` of a LabelMe file, without flags.
 
     Raises:
-        DataError: a shape cannot be drawn; the message is a reason that repeats, without the value.
+        DataError: a shape cannot be drawn. The message has no values, so that equal reasons can be counted.
     """
     if not isinstance(entries, list):
         raise DataError("shapes are not a list")
@@ -95,14 +95,14 @@ def parse_shapes(entries: Any) -> list[LabelmeShape]:
 
 
 def draw_shapes(shapes: Sequence[LabelmeShape], size_hw: tuple[int, int]) -> LabelmeMasks:
-    """Paint the shapes of one image; polygons of one or two points are dots and lines, as in the original.
+    """Rasterise the shapes of one image; polygons of one or two points give dots and lines, as in the original.
 
     Raises:
-        DataError: there is a target, but outside of the image, or a circle is too large.
+        DataError: all targets are outside the image, or a circle is too large.
     """
     values = [IGNORE_VALUE if shape.is_ignored else _TARGET_VALUE for shape in shapes]
     order = list(range(len(shapes)))
-    if len(set(values)) > 1:  # in one colour, the order does not show
+    if len(set(values)) > 1:  # otherwise the order does not matter
         areas = [int(draw_shape(shape, size_hw).mask.sum()) for shape in shapes]
         order = _unstable_order(areas)[::-1]
     canvas = np.zeros(size_hw, dtype=np.uint8)
@@ -117,14 +117,18 @@ def draw_shapes(shapes: Sequence[LabelmeShape], size_hw: tuple[int, int]) -> Lab
 
 
 def check_drawn_size(tree: Any, size_hw: tuple[int, int]) -> None:
-    """Raises DataError if a LabelMe file says that it was drawn on an image of another size."""
+    """Check `imageHeight` and `imageWidth` of a LabelMe file, if present, against the image size.
+
+    Raises:
+        DataError: they differ.
+    """
     for key, side in zip(("imageHeight", "imageWidth"), size_hw, strict=True):
         if tree.get(key) not in (None, side):
             raise DataError("shapes drawn on an image of another size (imageWidth, imageHeight)")
 
 
 def draw_shape(shape: LabelmeShape, size_hw: tuple[int, int]) -> Patch:
-    """The pixels of one shape in an image of this height and width."""
+    """Rasterise one shape in an image of size (height, width)."""
     if shape.radius is not None:
         return _draw_circle(shape.centre, shape.radius, size_hw)
     if shape.pixels is not None:
@@ -136,10 +140,10 @@ def draw_shape(shape: LabelmeShape, size_hw: tuple[int, int]) -> Patch:
 
 
 def draw_polygon(points: Ints, size_hw: tuple[int, int]) -> Patch:
-    """The pixels that `cv2.polylines` and then `cv2.fillPoly` of OpenCV 4.8 set, with lines one pixel wide.
+    """Rasterise a polygon like OpenCV 4.8's `cv2.polylines`, one pixel wide, followed by `cv2.fillPoly`.
 
     Args:
-        points: (N, 2) x and y, N > 0, of 32 bits; they may lie outside of the image.
+        points: (N, 2) points (x, y), N > 0, within 32 bits; may be outside the image.
         size_hw: height and width of the image.
     """
     corners = np.clip([points.min(axis=0), points.max(axis=0) + 1], 0, size_hw[::-1])
@@ -149,7 +153,7 @@ def draw_polygon(points: Ints, size_hw: tuple[int, int]) -> Patch:
     pixels = np.zeros((bottom - top, right - left), dtype=bool)
     for x, y in _walk(clipped[is_visible]):
         pixels[y - top, x - left] = True
-    # Between a row's first and second crossing, third and fourth ..., both included: flip behind each and add them up.
+    # Even-odd filling: in each row, fill between crossings 1 and 2, 3 and 4, ..., as a cumulative XOR of the crossings.
     flips = np.zeros((bottom - top, right - left + 1), dtype=np.uint8)
     for x, y in _cross_rows(lines, clipped, top, bottom):
         is_inside = (left <= x) & (x < right)
@@ -172,7 +176,7 @@ def _parse_shape(entry: Any) -> LabelmeShape | None:
         raise DataError("points are not pairs of numbers") from error
     if points.ndim != 2 or points.shape[1] != 2:
         raise DataError("points are not pairs of numbers")
-    if not (np.abs(points) < 2**31).all():  # nor is NaN
+    if not (np.abs(points) < 2**31).all():  # also False for NaN
         raise DataError("a point lies far outside its image")
     kind = entry.get("shape_type") or "polygon"
     corners = points.astype(np.int64)
@@ -192,7 +196,7 @@ def _parse_shape(entry: Any) -> LabelmeShape | None:
 
 
 def _decode_pixels(given: Any, corners: Ints) -> BoolMask:
-    """The pixels of a mask shape, an image in base64 as large as the box between its corners, both included."""
+    """Decode the base64 image of a mask shape, whose size is that of the box with inclusive `corners`; (h, w) bool."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(given))) as image:
             if image.size != tuple(corners[1] - corners[0] + 1):
@@ -212,9 +216,9 @@ def _draw_circle(centre: tuple[float, float], radius: float, size_hw: tuple[int,
 
 
 def _unstable_order(areas: Sequence[int]) -> list[int]:
-    """The indices that sort the areas, equal ones as `argsort` of NumPy 1.24 leaves them, which the original code used.
+    """Indices that sort the areas, with ties ordered as by `argsort` of NumPy 1.24, which the original code used.
 
-    That is quicksort with the median of three. Later versions order equal ones in a way that depends on the processor.
+    It is a median-of-three quicksort. In later versions the order of ties depends on the CPU.
     """
     order = list(range(len(areas)))
     parts = [(0, len(areas) - 1)]
@@ -242,9 +246,9 @@ def _unstable_order(areas: Sequence[int]) -> list[int]:
 
 
 def _clip(lines: Ints, size_hw: tuple[int, int]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Cut (N, 2, 2) lines at the borders of the image, top and bottom first, and say which are not wholly outside.
+    """Clip (N, 2, 2) lines to the image, top and bottom first, and return which are not entirely outside, (N,).
 
-    One that is found outside only at the sides stays cut at top and bottom, which matters for the fill.
+    Lines that turn out to be outside only left or right stay clipped at top and bottom, which affects the filling.
     """
     lines = lines.copy()
     is_visible = np.ones(len(lines), dtype=bool)
@@ -263,7 +267,7 @@ def _clip(lines: Ints, size_hw: tuple[int, int]) -> tuple[Ints, NDArray[np.bool_
 
 
 def _walk(lines: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """x and y of the pixels of (N, 2, 2) lines, a batch at a time: Bresenham's, from left to right."""
+    """Yield x and y of the pixels of (N, 2, 2) lines in batches (Bresenham, from left to right)."""
     for start in range(0, len(lines), _LINES_AT_ONCE):
         batch = lines[start : start + _LINES_AT_ONCE]
         backwards = batch[:, 1, 0] < batch[:, 0, 0]
@@ -281,10 +285,10 @@ def _walk(lines: Ints) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _cross_rows(lines: Ints, clipped: Ints, top: int, bottom: int) -> Iterator[tuple[Ints, Ints]]:
-    """x and y of the pixels where (N, 2, 2) lines cross the rows from top to bottom, a batch at a time.
+    """Yield x and y of the pixels where (N, 2, 2) lines cross the rows from top to bottom, in batches.
 
-    A line crosses the row of its upper end, but not that of its lower one. It is drawn through the ends of what was
-    left of it in the image, unless these lie in one row. Only a line that was not cut crosses pixels in their middle.
+    A line includes the row of its upper end but not that of its lower end. Its slope is that of the clipped line unless
+    that is horizontal. Only unclipped lines are offset to pixel centres.
     """
     is_level = lines[:, 0, 1] == lines[:, 1, 1]
     is_upwards = (lines[:, 1, 1] < lines[:, 0, 1])[:, None, None]
@@ -295,7 +299,7 @@ def _cross_rows(lines: Ints, clipped: Ints, top: int, bottom: int) -> Iterator[t
         through = np.where((cut[:, 0, 1] != cut[:, 1, 1])[:, None, None], cut, whole)
         x = (through[:, 0, 0] << _FRACTION_BITS) + np.where(is_cut, 0, 1 << _FRACTION_BITS >> 1)
         run, rise = (through[:, 1] - through[:, 0]).T
-        slope = np.sign(run) * ((np.abs(run) << _FRACTION_BITS) // rise)  # truncated, as C does
+        slope = np.sign(run) * ((np.abs(run) << _FRACTION_BITS) // rise)  # truncated as in C
         first, end = np.maximum(whole[:, 0, 1], top), np.minimum(whole[:, 1, 1], bottom)
         line, step = _count_up(np.maximum(end - first, 0))
         row = first[line] + step
@@ -303,6 +307,6 @@ def _cross_rows(lines: Ints, clipped: Ints, top: int, bottom: int) -> Iterator[t
 
 
 def _count_up(counts: Ints) -> tuple[Ints, Ints]:
-    """For each of sum(counts) items: whose it is, and its number among those of the same owner, from 0."""
+    """For each of sum(counts) items: the index of its owner, and its index among the items of that owner."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)

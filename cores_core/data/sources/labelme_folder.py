@@ -1,10 +1,11 @@
-"""A folder of LabelMe files as somebody's own data: one JSON for each image, which is named by it or lies beside it.
+"""Users' own data as a folder of LabelMe files, one JSON per image.
 
-All shapes of one label are one target, asked for by the label: as a question if it ends as a sentence does, else as a
-phrase. Shapes labelled `ignore` mark pixels that count nowhere; those labelled `flag` are not read. A file with `text`
-and `is_sentence` is one of ReasonSeg's form: its texts ask for all shapes together, whatever their label.
+All shapes of a label form one target, with the label as its text: a question if it ends like a sentence, otherwise a
+phrase. Shapes labelled `ignore` mark ignored pixels; those labelled `flag` are skipped. Files with `text` and
+`is_sentence` are in ReasonSeg's format: their texts refer to all shapes together, whatever their label.
 
-Shapes are filled as `labelme.py` says. A file with a shape that cannot be drawn is left out, for a mask would lack it.
+Shapes are rasterised by `labelme.py`. A file with a shape that cannot be drawn is rejected, as its mask would be
+incomplete.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +26,10 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".bmp", ".webp", ".tif", ".t
 
 
 def read_labelme_folder(folder: Path, rejected: Rejections, share: Share) -> Iterator[Annotation]:
-    """The targets of all files of a folder, in the order of their names.
+    """Yield the targets of all files of a folder, sorted by name.
 
     Args:
-        rejected: takes files that cannot be used. share: which files to read.
+        rejected: collects files that cannot be used. share: which shard of the files to read.
 
     Raises:
         DataError: there is no file.
@@ -48,7 +49,7 @@ def _read_file(file: Path, source: str, index: int) -> list[Annotation]:
     try:
         tree = load_json(file)
     except DataError as error:
-        raise DataError("annotation cannot be read") from error  # without the path, so that reasons repeat
+        raise DataError("annotation cannot be read") from error  # no path, so that equal reasons can be counted
     if not isinstance(tree, dict) or "shapes" not in tree:
         raise DataError("not a LabelMe file")
     shapes = parse_shapes(tree["shapes"])
@@ -82,7 +83,7 @@ def _read_file(file: Path, source: str, index: int) -> list[Annotation]:
 def _describe(
     about: Annotation, label: str, shapes: Sequence[LabelmeShape], ignored: Sequence[LabelmeShape]
 ) -> Annotation:
-    """The target of one label in a file."""
+    """The target of one label of a file."""
     questions, phrases = read_label(label)
     return replace(
         about,
@@ -95,11 +96,11 @@ def _describe(
 
 
 def _find_names(tree: dict[str, Any], file: Path) -> list[str]:
-    """The paths under which the image may lie: as the file tells, its name alone, and that of the file itself."""
+    """Candidate paths of the image: `imagePath`, its file name, and the JSON's stem with image suffixes."""
     told = tree.get("imagePath")
     names = [file.with_suffix(suffix).name for suffix in _IMAGE_SUFFIXES]
     if isinstance(told, str) and told.strip():
-        path = told.replace("\\", "/")  # LabelMe under Windows
+        path = told.replace("\\", "/")  # LabelMe on Windows
         names = [path, PurePosixPath(path).name, *names]
     return names
 

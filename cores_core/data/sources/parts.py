@@ -1,11 +1,11 @@
-"""PartImageNet and what has its form: COCO-style JSON, one annotation for each part of each object.
+"""PartImageNet and data sets of the same format: COCO-style JSON with an annotation per part of each object.
 
-Raw layout: `<split>.json`, `<split>/<synset>/<name>.JPEG`, and for whole objects `<split>_whole.json`, if there is one.
-A file name without a folder begins with its synset. All instances of a category in one image are one region, because a
-question names the category.
+Raw layout: `<split>.json`, `<split>/<synset>/<name>.JPEG`, and optionally `<split>_whole.json` for whole objects. File
+names without a folder start with the synset. All instances of a category in an image form one region, because questions
+name the category.
 
-Source: PartImageNet (arXiv:2112.00933); the questions are those of our bank.
-Deviation: all polygons of an annotation count, not the first alone as in the release of CoReS (arXiv:2404.05673).
+Source: PartImageNet (arXiv:2112.00933); the questions come from our question bank.
+Deviation: all polygons of an annotation are used, not only the first as in the release of CoReS (arXiv:2404.05673).
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from cores_core.masks import Rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import Query
 
 QUERIES = {"train": (6, 2), "val": (1, 1), "test": (1, 1)}
-"""How many questions and phrases a region gets in each split."""
+"""Number of questions and of phrases per region, by split."""
 
 
 def read_parts(
@@ -35,12 +35,12 @@ def read_parts(
 
     Args:
         folder: the raw data set. data_root: image paths are stored relative to it.
-        split: which JSON to read; also which wordings are drawn.
-        rejected: takes what is left out. share: which images to read.
-        smallest: a region with a smaller share of its image is not asked about.
+        split: which JSON to read, and which split of the question bank to draw from.
+        rejected: collects skipped items. share: which shard of the images to read.
+        smallest: minimum area of a region as a fraction of the image.
 
     Raises:
-        DataError: a JSON is missing or not of this form.
+        DataError: a JSON is missing or malformed.
     """
     images = load_images(folder / f"{split}.json", share.once(rejected))
     written = load_written(data_root, "partimagenet") if split == "train" else {}
@@ -74,12 +74,12 @@ def read_parts(
 
 
 def load_images(path: Path, rejected: Rejections) -> list[AnnotatedImage]:
-    """Read a COCO-style file: its images in their order, each with its annotations by category.
+    """Read a COCO-style file: its images in order, each with its annotations by category.
 
-    Only ids, names and how they meet are checked here; image files and masks are not looked at.
+    Only ids, names and references are validated; image files and masks are not read.
 
     Raises:
-        DataError: it is missing, no JSON, or not of this form as a whole.
+        DataError: the file is missing, not JSON, or as a whole not COCO-style.
     """
     return sort_entries(
         load_json(path),
@@ -89,10 +89,10 @@ def load_images(path: Path, rejected: Rejections) -> list[AnnotatedImage]:
 
 
 def check_image(image: AnnotatedImage, path: Path) -> tuple[int, int]:
-    """Height and width of an image file, upright, which are also those of its annotations.
+    """Upright (height, width) of an image file, checked against its annotations.
 
     Raises:
-        DataError: the image is missing or damaged, or of another size than its annotations.
+        DataError: the image is missing or damaged, or its annotations have another size.
     """
     try:
         size_hw = read_size(path)
@@ -107,10 +107,10 @@ def check_image(image: AnnotatedImage, path: Path) -> tuple[int, int]:
 def merge_annotations(
     annotations: Annotations, size_hw: tuple[int, int], name: str, rejected: Rejections
 ) -> tuple[Rle, str]:
-    """The union of annotations of the image `name`, and their ids; what is no mask, or an empty one, is left out.
+    """Union of annotations of the image `name`, and their ids as text; invalid and empty masks are rejected.
 
     Raises:
-        DataError: none is left.
+        DataError: no valid mask is left.
     """
     masks: dict[int, Rle] = {}
     for number, segmentation in annotations:
@@ -124,7 +124,7 @@ def merge_annotations(
 
 
 def _load_objects(path: Path, images: list[AnnotatedImage], rejected: Rejections) -> dict[str, Labels]:
-    """Whole objects by file name, the only thing that ties them to the parts; nothing if there is no such file."""
+    """Annotations of whole objects by image file name; empty if there is no such file."""
     if not path.exists():
         return {}
     objects = {image.file_name: image.labels for image in load_images(path, rejected)}
@@ -140,10 +140,10 @@ def _with_synset(file_name: str) -> Path:
 
 
 def _find_wordings(label: str) -> tuple[CategoryQuestions, Wordings]:
-    """What the bank knows about a super-category, as "Car", or about its part, as "Car Side Mirror".
+    """Find the question bank's entry of a super-category ("Car") or of a part ("Car Side Mirror").
 
     Raises:
-        DataError: nothing.
+        DataError: there is none.
     """
     name = label.lower()
     for category, entry in load_bank().items():
@@ -152,7 +152,7 @@ def _find_wordings(label: str) -> tuple[CategoryQuestions, Wordings]:
         part = name.removeprefix(f"{category} ")
         if part != name and part in entry.parts:
             return entry, entry.parts[part]
-    raise DataError(f"the question bank does not know `{label}`")
+    raise DataError(f"the question bank has no entry for `{label}`")
 
 
 def _read_mask(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
@@ -164,7 +164,7 @@ def _read_mask(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     try:
         mask = segmentation_rle(segmentation, size_hw)
     except DataError as error:
-        raise DataError(error.message.partition(" (")[0]) from error  # without details, so that it repeats
+        raise DataError(error.message.partition(" (")[0]) from error  # no details, so that equal reasons can be counted
     if not rle_area(mask):
         raise DataError("empty mask")
     return mask

@@ -1,4 +1,4 @@
-"""What all readers share: files that may be damaged, sizes of images, what was left out and why, and who reads what."""
+"""Helpers of all readers: robust JSON and path handling, image sizes, rejected items with reasons, shards."""
 
 import json
 import os
@@ -19,31 +19,31 @@ _Entry = TypeVar("_Entry")
 
 @dataclass
 class Rejections:
-    """What was left out, item by item, each with its reason; and what was read by an assumption.
+    """Rejected items with reasons, and notes on items that were read with an assumption.
 
     Attributes:
-        items: name and reason of what was left out. notes: name and assumption of what was read.
+        items: pairs of rejected item and reason. notes: pairs of item and assumption.
     """
 
     items: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, item: str, reason: str) -> None:
-        """Leave out one item: a file or an id, and in a few words that repeat, why."""
+        """Record a rejected item (a file or id) with a reason without values, so that equal reasons can be counted."""
         self.items.append((item, reason))
 
     def note(self, item: str, assumption: str) -> None:
-        """Say how an item that is kept was read, in a few words that repeat."""
+        """Record the assumption with which an item was read, without values, so that equal ones can be counted."""
         self.notes.append((item, assumption))
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many were left out for each reason."""
+        """Number of rejected items by reason."""
         return {reason: len(items) for reason, items in group_items(self.items).items()}
 
 
 def group_items(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
-    """The items of (item, text) pairs by their text."""
+    """Group (item, text) pairs by text."""
     groups: dict[str, list[str]] = {}
     for item, text in pairs:
         groups.setdefault(text, []).append(item)
@@ -52,30 +52,30 @@ def group_items(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
 
 @dataclass(frozen=True)
 class Share:
-    """Which piece of a split to read: the one with this index, of so many. Pieces in order are the whole."""
+    """A shard of a split: number `index` of `count` contiguous shards."""
 
     index: int = 0
     count: int = 1
 
     def of(self, entries: Sequence[_Entry]) -> Sequence[_Entry]:
-        """Those entries that are in this piece; the sizes of pieces differ by one at most."""
+        """The entries in this shard; sizes of shards differ by at most one."""
         start, end = (len(entries) * number // self.count for number in (self.index, self.index + 1))
         return entries[start:end]
 
     def once(self, rejected: Rejections) -> Rejections:
-        """Takes what is left out while the annotations are read as a whole, which only the first piece tells."""
+        """Collector for rejections in parts that every shard reads; only the first shard reports them."""
         return rejected if self.index == 0 else Rejections()
 
 
 WHOLE = Share()
-"""All of a split."""
+"""The whole split as one shard."""
 
 
 def load_json(path: Path) -> Any:
-    """Read a JSON file in UTF-8, with or without a mark, or in Windows' cp1252, as some of the real files are.
+    """Read a JSON file in UTF-8, with or without a byte order mark, or in cp1252, which some data sets use.
 
     Raises:
-        DataError: it is missing, unreadable or no JSON.
+        DataError: the file is missing, unreadable or not JSON.
     """
     try:
         data = path.read_bytes()
@@ -86,35 +86,36 @@ def load_json(path: Path) -> Any:
             return json.loads(data.decode(encoding))
         except UnicodeDecodeError:
             continue
-        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits are no JSONDecodeError
+        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits raise a plain ValueError
             raise DataError(f"not valid JSON: {path} ({error})") from error
     raise DataError(f"neither UTF-8 nor cp1252: {path}")
 
 
 def find_inside(given: str, folder: Path, data_root: Path) -> Path:
-    """The path that a line of a data set names, relative to the data root.
+    """Resolve a path given in a data set to one relative to the data root.
 
     Args:
-        given: an absolute path, or one relative to `folder`, which lies in the data root. Links are not followed.
+        given: an absolute path, or one relative to `folder`, which is below the data root. Links are not followed.
 
     Raises:
-        DataError: it is a URL or a Windows path, or leaves the data root; the message is a reason that repeats.
+        DataError: it is a URL, a Windows path, or outside the data root. The message does not contain the path, so that
+            equal reasons can be counted.
     """
     if "://" in given:
-        raise DataError("a URL stands in place of a path: download it and name the file")
+        raise DataError("a URL instead of a path: download it and give the path of the file")
     if os.sep == "/" and ("\\" in given or PureWindowsPath(given).drive) and not (folder / given).exists():
         raise DataError("a Windows path: write it with / and relative to the JSONL file")
     root, path = (Path(os.path.normpath(place.absolute())) for place in (data_root, folder / given))
     if not path.is_relative_to(root):
-        raise DataError("a path leaves the data root: move the file below it")
+        raise DataError("a path outside the data root: move the file below it")
     return path.relative_to(root)
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image when it is upright, from its header alone.
+    """Upright (height, width) of an image, from its header.
 
     Raises:
-        DataError: it is missing or no image; the message is a reason that repeats, without the path.
+        DataError: it is missing, not an image, or too large. The message does not contain the path.
     """
     try:
         with Image.open(path) as image:

@@ -1,8 +1,8 @@
-"""ReasonPart: one fixed question a category, asked of PartImageNet val and of PASCAL-Part val.
+"""ReasonPart: one fixed question per part category, on PartImageNet val and PASCAL-Part val.
 
-The benchmark of CoReS (arXiv:2404.05673, appendix C) was never published; this one is built as the paper tells: 2,957
-images of PartImageNet and 4,465 of PASCAL-Part, and for each part category one question that needs thought. The
-questions are ours, in `questions/reasonpart.yaml`, with a version that is raised whenever one changes.
+The benchmark of CoReS (arXiv:2404.05673, appendix C) was never published; this one follows the paper's description:
+2,957 images of PartImageNet and 4,465 of PASCAL-Part, with one question that needs reasoning per part category. The
+questions are ours, in `questions/reasonpart.yaml`, with a version that changes with any of them.
 """
 
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from cores_core.data.store import Record
 from cores_core.sample import Query
 
 HALVES = {"partimagenet": "PartImageNet", "pascal_part": "vlpart/pascal_part"}
-"""The two halves, which are its splits, and the raw data sets that they are built from."""
+"""Its two splits, and the folders of the raw data sets they are built from."""
 
 
 def read_reasonpart(data_root: Path, folder: str, rejected: Rejections, share: Share = WHOLE) -> Iterator[Record]:
-    """Read one half: the parts of its val split, each with its fixed question.
+    """Read one split: the parts in the val split of a raw data set, each with its fixed question.
 
     Args:
         data_root: the folder of all data sets. folder: a value of `HALVES`.
-        rejected: takes what is left out. share: which images to read.
+        rejected: collects skipped items. share: which shard of the images to read.
 
     Raises:
         DataError: the raw data set is missing or damaged.

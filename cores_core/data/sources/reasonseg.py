@@ -1,9 +1,9 @@
-"""ReasonSeg, and other people's sets of its form: an image, and beside it a LabelMe file with questions.
+"""ReasonSeg: images with LabelMe files that contain questions.
 
-Raw layout: `reason_seg/ReasonSeg/<split>/<name>.{jpg,json}`; `explanatory/train.json` has answers in words for some of
-the training images. The JSON tells no size, and two of the test split have no shape: their target is empty.
+Raw layout: `reason_seg/ReasonSeg/<split>/<name>.{jpg,json}`; `explanatory/train.json` has text answers for some of the
+training images. The JSON has no image size. Two files of the test split have no shape: their target is empty.
 
-Source: LISA (arXiv:2308.00692). Evaluations ask the first text of each image only, so that is the first query.
+Source: LISA (arXiv:2308.00692). Evaluation uses only the first text of each image, which is the first query.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from cores_core.masks import encode_rle
 from cores_core.sample import Query
 
 Explanations = tuple[tuple[str, str], ...]
-"""Questions with their answers in words."""
+"""Pairs of question and text answer."""
 _EXPLANATIONS = Path("explanatory/train.json")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _HINT = "see `cores prepare-data --list`"
@@ -27,17 +27,17 @@ _HINT = "see `cores prepare-data --list`"
 def read_reasonseg(
     folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
 ) -> Iterator[Record]:
-    """Read one split, a record with one region for each image, in the order of the file names.
+    """Read one split: a record with one region per image, sorted by file name.
 
-    An image whose file has one shape that cannot be drawn is left out whole, for the mask would lack it.
+    An image with a shape that cannot be drawn is rejected, as its mask would be incomplete.
 
     Args:
         folder: `reason_seg/ReasonSeg`. data_root: image paths are stored relative to it.
-        split: the folder below.
-        rejected: takes what is left out. share: which images to read.
+        split: subfolder of `folder`.
+        rejected: collects skipped items. share: which shard of the images to read.
 
     Raises:
-        DataError: there is no such split, or no annotation in it.
+        DataError: there is no such split, or it has no annotations.
     """
     is_explained = (folder / _EXPLANATIONS).is_file() and split == "train"
     explanations = read_explanations(folder, share.once(rejected)) if is_explained else {}
@@ -52,11 +52,11 @@ def read_reasonseg(
 
 
 def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mapping[str, Explanations]:
-    """Questions with their answers in words, by the file name of the image, in the order of the file.
+    """Questions with their text answers, by the image's file name, in the order of the file.
 
     Args:
         folder: `reason_seg/ReasonSeg`.
-        rejected: takes what is left out, if it matters.
+        rejected: collects skipped entries; None to drop them.
 
     Raises:
         DataError: `explanatory/train.json` is missing or not a list.
@@ -80,7 +80,7 @@ def read_explanations(folder: Path, rejected: Rejections | None = None) -> Mappi
 
 
 def _pair_files(folder: Path, rejected: Rejections, share: Share) -> Iterator[tuple[Path, Path]]:
-    """Images and annotations of the same name; only the last suffix is taken off, for names hold dots."""
+    """Pair images and annotations by name without the last suffix (names may contain dots); reject unpaired ones."""
     try:
         files = sorted(folder.iterdir())
     except OSError as error:
@@ -105,7 +105,7 @@ def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections,
     try:
         tree = load_json(annotation)
     except DataError as error:
-        raise DataError("annotation cannot be read") from error  # without the path, so that reasons repeat
+        raise DataError("annotation cannot be read") from error  # no path, so that equal reasons can be counted
     shapes = parse_shapes(_get(tree, "shapes"))
     queries = tuple(_explain(query, explained) for query in _read_queries(tree, annotation, rejected))
     size_hw = read_size(image)
@@ -118,7 +118,7 @@ def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections,
 
 
 def _explain(query: Query, explained: Explanations) -> Query:
-    """The query with the answer to the same question, or, as LISA takes it, to another question about the image."""
+    """Add the text answer to the same question, or else, as in LISA, to the first explained question of the image."""
     if not explained or not query.is_sentence:
         return query
     return Query(query.text, query.is_sentence, dict(explained).get(query.text, explained[0][1]))
@@ -140,10 +140,10 @@ def _get(tree: Any, key: str) -> Any:
 
 
 def _check_texts(values: list[Any]) -> list[str]:
-    """The texts without blanks at their ends.
+    """The texts without leading and trailing whitespace.
 
     Raises:
-        DataError: one is no text, or holds half a surrogate pair, which no file can.
+        DataError: one is not a text, or has an unpaired surrogate, which cannot be encoded.
     """
     if not all(isinstance(value, str) for value in values):
         raise DataError("a value is missing or of another type")

@@ -1,11 +1,11 @@
 """Referring expressions: refCLEF, RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO.
 
-Raw layout (LISA's tree): `refer_seg/<name>/{refs(<split by>).p,instances.json}` and `refer_seg/images/...`. A ref ties
-sentences to annotations, and `image_id` to an image of `instances.json` (the `file_name` of a ref has a suffix). In
-gRefCOCO, whose refs may be JSON, a ref has several annotations, or none: then its mask is empty.
+Raw layout (LISA's): `refer_seg/<name>/{refs(<split by>).p,instances.json}` and `refer_seg/images/...`. A ref links
+sentences to annotations, and with `image_id` to an image of `instances.json` (the `file_name` of a ref has a suffix).
+In gRefCOCO, whose refs may be JSON, a ref may have several annotations, or none: then its mask is empty.
 
-All refs of an image to the same annotations are one region with all their sentences, each once. Masks are those of
-REFER (lichengunc/refer) and grefer: the union of all polygons or RLEs; of several annotations, crowds are left out.
+All refs of an image to the same annotations form one region with all distinct sentences. Masks are those of REFER
+(lichengunc/refer) and grefer: the union of all polygons or RLEs; crowds are skipped if there are several annotations.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -23,19 +23,19 @@ from cores_core.errors import DataError
 from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import Query
 
-NO_TARGET = -1  # gRefCOCO's annotation id for nothing
+NO_TARGET = -1  # gRefCOCO's annotation id of an empty target
 _COCO = "refer_seg/images/mscoco/images/train2014"
 _HINT = "see `cores prepare-data --list`"
 
 
 @dataclass(frozen=True)
 class ReferringFiles:
-    """What a set is read from.
+    """Files of a referring data set.
 
     Attributes:
-        refs: name of the file of refs; `.json` and `.p` stand in for each other.
+        refs: file name of the refs; if it is missing, the same name with `.json` or `.p` is tried.
         images: folder of images below the data root.
-        exclude: ids of images to leave out, from `held_out_images`. refCLEF's ids are not COCO's.
+        exclude: ids of images to skip, from `held_out_images`. refCLEF's ids are not those of COCO.
     """
 
     refs: str
@@ -72,16 +72,16 @@ class _Instances:
 def read_referring(
     folder: Path, data_root: Path, split: str, rejected: Rejections, files: ReferringFiles, share: Share = WHOLE
 ) -> Iterator[Record]:
-    """Read one split of one set, images in the order of their first ref.
+    """Read one split of one data set, images in the order of their first ref.
 
     Args:
         folder: `refer_seg/<name>`. data_root: image paths are stored relative to it.
-        split: as stored in the refs. "test" takes all of testA, testB ...; "testA" takes refs of "testAB", too.
-        rejected: takes what is left out.
-        files: an entry of `REFERRING_FILES`. share: which images to read.
+        split: as stored in the refs. "test" includes testA, testB, ...; "testA" includes refs of "testAB".
+        rejected: collects skipped items.
+        files: an entry of `REFERRING_FILES`. share: which shard of the images to read.
 
     Raises:
-        DataError: refs or instances are missing or not of this form, or no ref is of this split.
+        DataError: refs or instances are missing or malformed, or there is no ref of this split.
     """
     images = data_root / files.images
     if not images.is_dir():
@@ -106,7 +106,11 @@ def read_referring(
 
 
 def held_out_images(folder: Path, files: ReferringFiles) -> frozenset[int]:
-    """Ids of all images with a ref of another split than "train"; DataError if the refs cannot be read."""
+    """Ids of all images with a ref in a split other than "train".
+
+    Raises:
+        DataError: the refs cannot be read.
+    """
     refs = [ref for ref in _load_refs(folder, files) if isinstance(ref, dict) and ref.get("split") != "train"]
     return frozenset(ref["image_id"] for ref in refs if _is_id(ref.get("image_id")))
 
@@ -128,12 +132,12 @@ def _refs_of_split(entries: list[Any], split: str, rejected: Rejections) -> dict
             if _is_in_split(entry["split"], split) and (ref := _parse_ref(entry, rejected)).texts:
                 by_image.setdefault(ref.image_id, []).append(ref)
         except (AttributeError, KeyError, TypeError, ValueError):
-            rejected.add(f"refs[{index}]", "not a ref of this form")
+            rejected.add(f"refs[{index}]", "malformed ref")
     return by_image
 
 
 def _is_in_split(stored: str, wanted: str) -> bool:
-    """REFER's rule: a ref of "testAB" is in testA and in testB, and in test."""
+    """REFER's rule: a ref of "testAB" is in testA, in testB and in test."""
     both_test = stored.startswith("test") and wanted.startswith("test")
     return set(wanted[4:]) <= set(stored[4:]) if both_test else stored == wanted
 
@@ -142,9 +146,9 @@ def _parse_ref(entry: dict[str, Any], rejected: Rejections) -> _Ref:
     number, image_id, given = entry["ref_id"], entry["image_id"], entry["ann_id"]
     targets = set(given if isinstance(given, list | tuple) else [given])
     if not all(_is_id(value) for value in (number, image_id, *targets)) or (NO_TARGET in targets and len(targets) > 1):
-        raise ValueError("ids that are no numbers, or a target and no target")
+        raise ValueError("ids that are not integers, or both a target and no target")
     texts = [" ".join(sentence["sent"].split()) for sentence in entry["sentences"]]
-    "".join(texts).encode()  # half a surrogate pair is no text: ValueError
+    "".join(texts).encode()  # raises ValueError for unpaired surrogates
     if not texts:
         rejected.add(f"ref {number}", "ref without a sentence")
     rejected.items += [(f"ref {number}", "empty sentence")] * texts.count("")
@@ -156,11 +160,15 @@ def _is_id(value: object) -> TypeGuard[int]:
 
 
 def _is_name(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and value.isprintable()  # half a surrogate pair is not
+    return isinstance(value, str) and value.isprintable()  # False for unpaired surrogates
 
 
 def _load_instances(path: Path, refs: Mapping[int, list[_Ref]], rejected: Rejections) -> _Instances:
-    """Only what the refs name is kept; what they name and is not there is counted later, with the ref."""
+    """Read images, annotations and categories used by the refs; missing ones are rejected later with the ref.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
     targets = {target for of_image in refs.values() for ref in of_image for target in ref.targets}
     tree = load_json(path)
     try:
@@ -231,7 +239,7 @@ def _mask(annotations: list[dict[str, Any]], image_id: int, size_hw: tuple[int, 
 
 
 def _parts(segmentation: Any) -> list[Any]:
-    """One RLE, or all polygons together, are one part; refCLEF has a list of RLEs."""
+    """Split a segmentation into parts for `segmentation_rle`: refCLEF has lists of RLEs; others are a single part."""
     has_rles = isinstance(segmentation, list) and any(isinstance(part, dict) for part in segmentation)
     return segmentation if has_rles else [segmentation]
 
@@ -244,4 +252,4 @@ def _part_mask(part: Any, size_hw: tuple[int, int]) -> Rle:
     try:
         return segmentation_rle(part, size_hw)
     except DataError as error:
-        raise DataError(error.message.partition(" (")[0]) from error  # without the values, so that reasons repeat
+        raise DataError(error.message.partition(" (")[0]) from error  # no values, so that equal reasons can be counted

@@ -1,19 +1,19 @@
-"""COCO-Stuff, ADE20K and Mapillary Vistas: a label file for each image, in which each pixel has the value of its class.
+"""COCO-Stuff, ADE20K and Mapillary Vistas: semantic segmentation with a label map of class ids per image.
 
-Raw layout (LISA's tree), `<split>` as it is called on disk:
+Raw layout (LISA's), `<split>` as on disk:
 - `cocostuff/<split>/*.png` with `coco/<split>/*.jpg`; "train2017" or "val2017". The labels are the stuffthingmaps; the
-  older ones of cocostuff-api, whose person is 1, are not for this reader;
+  older ones of cocostuff-api, where person is 1, are not supported;
 - `ade20k/annotations/<split>/*.png` with `ade20k/images/<split>/*.jpg`; "training" or "validation";
 - `mapillary/config_v2.0.json`, `mapillary/<split>/v2.0/labels/*.png` with `mapillary/<split>/images/*.jpg`; likewise.
 
-All pixels of a class in one image are one region, and the name of the class is its one phrase. A value that the data
-set does not have condemns the whole label: it is one of another version, and its other values would mislead.
+All pixels of a class in an image form one region, with the class name as its only phrase. A label map with an unknown
+class id is rejected: it belongs to another version, whose other ids may differ, too.
 
 Source: COCO-Stuff (arXiv:1612.03716), ADE20K (arXiv:1608.05442), Mapillary Vistas v2.0; LISA (arXiv:2308.00692), which
-does not ask for stuff with "-" in its name ("wall-brick"), and calls Mapillary's classes by `readable` in lower case,
-also where that is no phrase of everyday speech ("lane marking - arrow (left)").
-Deviation: pixels without a class count nowhere, where LISA takes them for background, and nobody asks for Mapillary's
-"unlabeled". Stuff with "-" stays background here as there: LISA writes 255 over it, but its losses look at no 255.
+excludes stuff classes with "-" in their name ("wall-brick") as targets, and uses Mapillary's `readable` in lower case
+as class names, even if they are unusual phrases ("lane marking - arrow (left)").
+Deviation: pixels without a class are ignored (LISA: background), and Mapillary's "unlabeled" is not a target. As in
+LISA, stuff with "-" is background: LISA sets it to 255, but its losses have no ignored value.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -37,21 +37,21 @@ COCOSTUFF_IMAGES = "coco"
 MAPILLARY_CONFIG = "config_v2.0.json"
 """Relative to the data set's folder; its classes are in the order of their values."""
 MAPILLARY_VOID = "unlabeled"
-"""What Mapillary calls pixels without a class, which have a value of their own."""
+"""Mapillary's name for pixels without a class, which have their own id."""
 _PNG = ["PNG"]
-"""No other form, for a JPEG smears the values."""
+"""The only supported format; JPEG compression changes class ids."""
 _Labels = NDArray[np.uint8]
-"""(H, W), the value of each pixel's class. In Fortran order, in which masks are encoded fastest."""
+"""(H, W) class ids, in Fortran order, which is fastest for mask encoding."""
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """What the values in label files mean.
+    """Meaning of the class ids in label maps.
 
     Attributes:
-        asked: the values of each class by its name.
-        background: values of classes that nobody asks for.
-        void: values of pixels that belong to no class and count nowhere.
+        asked: class ids by class name.
+        background: ids of classes that are never targets.
+        void: ids of ignored pixels.
     """
 
     asked: Mapping[str, tuple[int, ...]]
@@ -60,7 +60,7 @@ class ClassMap:
 
     @property
     def values(self) -> Set[int]:
-        """All that may stand in a label file."""
+        """All valid class ids."""
         return {value for values in self.asked.values() for value in values} | self.background | self.void
 
 
@@ -72,10 +72,10 @@ def read_cocostuff(
     Args:
         folder: `cocostuff`. data_root: image paths are stored relative to it; it also holds `coco/`.
         split: its name on disk.
-        rejected: takes what is left out. share: which images to read.
+        rejected: collects skipped items. share: which shard of the images to read.
 
     Raises:
-        DataError: a folder is missing, or there is no label in it.
+        DataError: a folder is missing or has no label maps.
     """
     stuff = frozenset(value for value, name in enumerate(COCOSTUFF_CLASSES) if "-" in name)
     asked = {name: (value,) for value, name in enumerate(COCOSTUFF_CLASSES) if value not in stuff}
@@ -86,12 +86,12 @@ def read_cocostuff(
 def read_ade20k(
     folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
 ) -> Iterator[Record]:
-    """Read one split of ADE20K; the folder is `ade20k`, all else is as for `read_cocostuff`.
+    """Read one split of ADE20K; the folder is `ade20k`, other arguments are as for `read_cocostuff`.
 
     Raises:
-        DataError: a folder is missing, or there is no label in it.
+        DataError: a folder is missing or has no label maps.
     """
-    asked = {name: (value,) for value, name in enumerate(ADE20K_CLASSES, start=1)}  # 0 is all that has no class
+    asked = {name: (value,) for value, name in enumerate(ADE20K_CLASSES, start=1)}  # 0 means no class
     classes = ClassMap(asked, void=frozenset({0, IGNORE_VALUE}))
     return _read(folder / "annotations" / split, folder / "images" / split, data_root, classes, rejected, share)
 
@@ -99,10 +99,10 @@ def read_ade20k(
 def read_mapillary(
     folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
 ) -> Iterator[Record]:
-    """Read one split of Mapillary Vistas v2.0; the folder is `mapillary`, all else is as for `read_cocostuff`.
+    """Read one split of Mapillary Vistas v2.0; the folder is `mapillary`, other arguments are as for `read_cocostuff`.
 
     Raises:
-        DataError: the list of classes is missing or not of this form, a folder is missing, or there is no label in it.
+        DataError: the list of classes is missing or malformed, or a folder is missing or has no label maps.
     """
     classes = _load_mapillary_classes(folder / MAPILLARY_CONFIG)
     return _read(folder / split / "v2.0/labels", folder / split / "images", data_root, classes, rejected, share)
@@ -112,7 +112,7 @@ def _load_mapillary_classes(path: Path) -> ClassMap:
     tree = load_json(path)
     labels = tree.get("labels") if isinstance(tree, dict) else None
     if not isinstance(labels, list) or not 0 < len(labels) <= IGNORE_VALUE:
-        raise DataError(f"not a list of Mapillary's classes: {path} (no list of labels that fits into 8 bits)")
+        raise DataError(f"not a list of Mapillary's classes: {path} (`labels` must be a list of 1 to 255 entries)")
     asked: dict[str, tuple[int, ...]] = {}
     for value, label in enumerate(labels):
         readable = label.get("readable") if isinstance(label, dict) else None
@@ -127,7 +127,7 @@ def _load_mapillary_classes(path: Path) -> ClassMap:
 def _read(
     labels: Path, images: Path, data_root: Path, classes: ClassMap, rejected: Rejections, share: Share
 ) -> Iterator[Record]:
-    """One record for each stem that both folders have, in alphabetical order."""
+    """Yield a record per file stem that both folders have, in alphabetical order; reject the others."""
     labelled, pictured = _stems(labels, ".png"), _stems(images, ".jpg")
     if not labelled:
         raise DataError(f"no label (*.png) in: {labels}")
@@ -153,37 +153,37 @@ def _read(
 def _stems(folder: Path, suffix: str) -> set[str]:
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}")
-    return {path.stem for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")}  # "._x" is macOS' litter
+    return {path.stem for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")}  # macOS creates "._x"
 
 
 def _load_label(path: Path, size_hw: tuple[int, int]) -> _Labels:
-    """Read a label file; a palette is only there to look at, the values are its indices.
+    """Read a label map of size (height, width). Palettes are ignored; the class ids are the palette indices.
 
     Raises:
-        DataError: it is damaged, not of this form or of another size; the message repeats.
+        DataError: it is damaged, not 8-bit PNG, or of another size.
     """
     try:
         with Image.open(path, formats=_PNG) as label:
-            label.verify()  # only this looks at checksums: one bit in six that falls over would pass unseen
+            label.verify()  # checks the checksums; otherwise one in six bit errors would not be detected
         with Image.open(path, formats=_PNG) as label:
             if label.size != size_hw[::-1]:
                 raise DataError("label of another size than its image")
             if label.mode not in ("L", "P"):
-                raise DataError("label is not of one 8-bit channel")
+                raise DataError("label does not have a single 8-bit channel")
             return np.asfortranarray(label, dtype=np.uint8)
     except DECODE_ERRORS as error:
         raise DataError("label cannot be read") from error
 
 
 def _regions(labels: _Labels, classes: ClassMap) -> tuple[Region, ...]:
-    """One region for each class that is there.
+    """Build a region per class in a label map.
 
     Raises:
-        DataError: there is none, or a value that no class has.
+        DataError: there is no class that can be a target, or an unknown class id.
     """
     shown = frozenset(np.flatnonzero(np.bincount(labels.ravel(order="K"))).tolist())
     if not shown <= classes.values:
-        raise DataError("label has a value beyond its classes")
+        raise DataError("label has an unknown class id")
     ignore = _mask(labels, classes.void & shown)
     regions = []
     for name, values in classes.asked.items():
@@ -192,7 +192,7 @@ def _regions(labels: _Labels, classes: ClassMap) -> tuple[Region, ...]:
             source = ",".join(str(value) for value in values if value in shown)
             regions.append(Region(name, "object", mask, ignore, (Query(name, is_sentence=False),), source))
     if not regions:
-        raise DataError("label without a class to ask for")
+        raise DataError("label without a target class")
     return tuple(regions)
 
 

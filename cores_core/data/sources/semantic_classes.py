@@ -1,8 +1,8 @@
-"""The classes of COCO-Stuff and ADE20K, which their label files know as numbers alone. Eight names a line.
+"""Class names of COCO-Stuff and ADE20K in the order of their ids, eight per line.
 
 Source: the lists of cocostuff (github.com/nightrome/cocostuff) and of the ADE20K scene parsing benchmark
-(github.com/CSAILVision/sceneparsing), the latter by the first of its synonyms.
-Deviation: as in LISA (arXiv:2308.00692), COCO-Stuff's "sky-other" is "sky", because it is the only sky there is, and
+(github.com/CSAILVision/sceneparsing), the latter with the first synonym of each class.
+Deviation: as in LISA (arXiv:2308.00692), COCO-Stuff's "sky-other" is "sky", because it is the only sky class, and
 ADE20K's "television" is "television receiver".
 """
 
@@ -36,9 +36,9 @@ COCOSTUFF_CLASSES = _split("""
     tree, vegetable, wall-brick, wall-concrete, wall-other, wall-panel, wall-stone, wall-tile,
     wall-wood, water-other, waterdrops, window-blind, window-other, wood
 """)
-"""The 182 classes by the value that they have in a stuffthingmap: 0 is a person.
+"""The 182 classes by their id in the stuffthingmaps, from 0 (person).
 
-The first 91 are things. Eleven of these, as "street sign" and "hat", were never annotated; they only hold their value.
+The first 91 are things. Eleven of these, such as "street sign" and "hat", are never annotated.
 """
 ADE20K_CLASSES = _split("""
     wall, building, sky, floor, tree, ceiling, road, bed,
@@ -61,4 +61,4 @@ ADE20K_CLASSES = _split("""
     traffic light, tray, ashcan, fan, pier, crt screen, plate, monitor,
     bulletin board, shower, radiator, glass, clock, flag
 """)
-"""The 150 classes in the order of the benchmark. The value of the first is 1."""
+"""The 150 classes by their id in the benchmark, from 1 (wall)."""

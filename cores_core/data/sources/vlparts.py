@@ -1,11 +1,11 @@
-"""PACO-LVIS and PASCAL-Part in VLPart's form: COCO-style JSON whose categories are "dog:head", or "dog" for the whole.
+"""PACO-LVIS and PASCAL-Part in VLPart's format: COCO-style JSON with categories like "dog:head", or "dog" for wholes.
 
-Raw layout (LISA's tree): `vlpart/paco/annotations/paco_lvis_v1_<split>.json` with the images of `coco/`, and
+Raw layout (LISA's): `vlpart/paco/annotations/paco_lvis_v1_<split>.json` with the images of `coco/`, and
 `vlpart/pascal_part/<split>.json` with `vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages`.
 
-Source: VLPart (arXiv:2305.11173), PACO (arXiv:2301.01795); LISA (arXiv:2308.00692) for the two phrases for a part.
-Deviation: LISA draws single annotations, so that its "dog head" is one of several heads. Here all instances of a
-category in one image are one region, as in PartImageNet, because a question names the category.
+Source: VLPart (arXiv:2305.11173), PACO (arXiv:2301.01795); LISA (arXiv:2308.00692) for the two phrases per part.
+Deviation: LISA samples single annotations, so its "dog head" may be one of several heads. Here all instances of a
+category in an image form one region, as in PartImageNet, because questions name the category.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,13 +20,13 @@ from cores_core.errors import DataError
 from cores_core.sample import Query
 
 PACO_IMAGES = "coco"
-"""Relative to the data root; PACO's file names begin with `train2017/` or `val2017/`."""
+"""Relative to the data root; PACO's file names start with `train2017/` or `val2017/`."""
 PASCAL_PART_IMAGES = "VOCdevkit/VOC2010/JPEGImages"
 """Relative to the data set's folder."""
 Questions = Mapping[str, tuple[str, ...]]
-"""By raw category, such as "bird:beak"."""
+"""Questions by raw category, such as "bird:beak"."""
 _SPELLINGS = {"colied tube": "coiled tube"}
-"""Parts that PACO spells in a way that nobody would ask for."""
+"""Corrections of misspelled parts in PACO."""
 
 
 def read_paco(
@@ -37,10 +37,10 @@ def read_paco(
     Args:
         folder: `vlpart/paco`. data_root: image paths are stored relative to it; it also holds `coco/`.
         split: which JSON to read.
-        rejected: takes what is left out. share: which images to read.
+        rejected: collects skipped items. share: which shard of the images to read.
 
     Raises:
-        DataError: the JSON is missing or not of this form.
+        DataError: the JSON is missing or malformed.
     """
     annotations = folder / f"annotations/paco_lvis_v1_{split}.json"
     return _read(
@@ -51,17 +51,17 @@ def read_paco(
 def read_pascal_part(
     folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
 ) -> Iterator[Record]:
-    """Read one split of PASCAL-Part; the folder is `vlpart/pascal_part`, all else is as for `read_paco`.
+    """Read one split of PASCAL-Part; the folder is `vlpart/pascal_part`, other arguments are as for `read_paco`.
 
     Raises:
-        DataError: the JSON is missing or not of this form.
+        DataError: the JSON is missing or malformed.
     """
     images, questions = folder / PASCAL_PART_IMAGES, _questions("pascal_part", split, data_root)
     return _read(folder / f"{split}.json", images, data_root, rejected, share, questions)
 
 
 def _questions(name: str, split: str, data_root: Path) -> Questions:
-    """By raw category; they are for training alone, since evaluations ask for parts by name."""
+    """Questions by raw category, for training only; evaluation asks for parts by name."""
     if split != "train":
         return {}
     written = load_written(data_root, name)
@@ -102,14 +102,14 @@ def _read(
 
 
 def _word(label: str) -> tuple[str, str, tuple[str, ...]]:
-    """Category, kind and phrases: "car_(automobile):door_handle" is the "car door handle", a part.
+    """Parse a label to category, kind and phrases: "car_(automobile):door_handle" is the part "car door handle".
 
     Raises:
-        DataError: it names nothing, or a part of a part.
+        DataError: a name is empty, or there are more than two levels.
     """
     words = [" ".join(piece.partition("_(")[0].replace("_", " ").split()) for piece in label.split(":")]
     if not all(words) or len(words) > 2:
-        raise DataError(f"a category of another form: `{label}`")
+        raise DataError(f"malformed category: `{label}`")
     if len(words) == 1:
         return words[0], "object", (words[0],)
     whole, part = words

@@ -1,7 +1,7 @@
-"""LLaVA-Instruct-150k: conversations about images of COCO, in words alone.
+"""LLaVA-Instruct-150k: text conversations about images of COCO.
 
-Raw layout (LISA's tree): `llava_dataset/llava_instruct_150k.json`, a list of `{id, image, conversations}`, with the
-images of `coco/train2017`. Optional: the paper trains without it, for its free text conflicts with the template.
+Raw layout (LISA's): `llava_dataset/llava_instruct_150k.json`, a list of `{id, image, conversations}`, with the images
+of `coco/train2017`. Optional: the paper trains without it, because its free text conflicts with the answer template.
 
 Source: LLaVA (arXiv:2304.08485).
 """
@@ -25,8 +25,8 @@ def read_vqa(folder: Path, data_root: Path, split: str, rejected: Rejections, sh
 
     Args:
         folder: `llava_dataset`. data_root: image paths are stored relative to it; it also holds `coco/`.
-        split: the file's name without its ending.
-        rejected: takes what is left out. share: which conversations to read.
+        split: the file name without suffix.
+        rejected: collects skipped items. share: which shard of the conversations to read.
 
     Raises:
         DataError: the file is missing or not a list.
@@ -54,10 +54,10 @@ def _read_record(entry: Any, data_root: Path) -> Record:
 
 
 def _read_dialogue(said: Any) -> tuple[Turn, ...]:
-    """Questions and answers, which take turns; the place of the image is no part of a question.
+    """Parse alternating questions and answers; the image placeholder is removed.
 
     Raises:
-        DataError: they do not, or one is empty or no text.
+        DataError: they do not alternate, or one is empty or not a text.
     """
     if not isinstance(said, list) or not said or len(said) % 2:
         raise DataError("conversation that is not questions and answers")

@@ -1,8 +1,8 @@
-"""What a multimodal LLM of the hub is given: the pieces of its own chat template, and images by its own processor.
+"""Prompts for multimodal LLMs of the hub, with the chat template and image processor of the model.
 
-The template is rendered once, with placeholders for system text, questions and answers, and cut at these. What stands
-before the first question goes through the processor, which expands the image's tokens; all else is tokenised as text.
-No text of a user passes through the template engine. The end token of an answer is the first token behind it.
+The template is rendered once, with placeholders for system text, questions and answers, and split at these. The part
+before the first question goes through the processor, which expands the image token; the rest is tokenised as text.
+User text never goes through the template engine. The end token is the first token after an answer.
 """
 
 import copy
@@ -25,17 +25,17 @@ from cores_core.prompts import PromptFormat, break_up
 from cores_core.sample import RgbImage, Sample, Turn
 
 _SYSTEM, _QUESTIONS, _ANSWERS = "\x01S\x01", ("\x01Q\x01", "\x01R\x01"), ("\x01A\x01", "\x01B\x01")
-"""Placeholders, in characters that no template holds."""
+"""Placeholders made of control characters, which no template contains."""
 
 
 @dataclass(frozen=True)
 class TemplatePieces:
-    """A chat template cut into pieces.
+    """A chat template split into literal pieces.
 
     Attributes:
-        before: up to the system text. opening: from there to the first question, with the image's token.
+        before: up to the system text. opening: from there to the first question, with the image token.
         said: between an earlier question and its answer. again: between that answer and the next question.
-        answer: between the last question and its answer; some templates put more there than between earlier ones.
+        answer: between the last question and its answer; in some templates longer than `said`.
         end: the token that ends an answer.
     """
 
@@ -48,10 +48,10 @@ class TemplatePieces:
 
 
 def cut_template(processor: ProcessorMixin) -> TemplatePieces:
-    """Render a conversation of two rounds about an image, and cut it.
+    """Render a conversation of two rounds about an image, and split it at the placeholders.
 
     Raises:
-        CheckpointError: the processor has no template, or one that does not hold a conversation in this order.
+        CheckpointError: the processor has no template, or it omits or reorders parts of the conversation.
     """
     rounds = zip(_QUESTIONS, _ANSWERS, strict=True)
     messages = [_message("system", _SYSTEM)]
@@ -66,20 +66,20 @@ def cut_template(processor: ProcessorMixin) -> TemplatePieces:
     for placeholder in (_SYSTEM, _QUESTIONS[0], _ANSWERS[0], _QUESTIONS[1], _ANSWERS[1]):
         piece, found, text = text.partition(placeholder)
         if not found:
-            raise CheckpointError("the chat template leaves out a part of the conversation, or changes its order")
+            raise CheckpointError("the chat template omits a part of the conversation, or changes its order")
         pieces.append(piece)
     before, opening, said, again, answer = pieces
     end = processor.tokenizer.convert_ids_to_tokens(encode(processor.tokenizer, again)[0])
     if end not in processor.tokenizer.get_added_vocab():
-        raise CheckpointError(f"the chat template puts text behind an answer, not the token that ends it: {again!r}")
+        raise CheckpointError(f"the chat template ends an answer with text instead of a special token: {again!r}")
     return TemplatePieces(before, opening, said, again, answer, end)
 
 
 class ChatPrompts:
     """Ids and image tensors for a multimodal LLM of the hub, see `MllmPrompts`.
 
-    Images go through a copy of the processor that is set to `image_tokens`, None for as many as the processor itself
-    gives. The processor keeps its own settings, is saved with them, and can be set to another number when it is loaded.
+    `image_tokens` limits the tokens per image (None: the processor's own limit). The limit is set on a copy of the
+    processor; the original is saved unchanged, so that another limit can be chosen on loading.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class ChatPrompts:
         self._longest = None if image_tokens is None else family.cap(self._capped, image_tokens)
 
     def prefix(self, sample: Sample) -> Prefix:
-        """System text, in-context example and image; the tensors of the image come with them.
+        """Ids of system text, in-context example and image, with the image tensors.
 
         Raises:
-            DataError: the model's image processor refuses the image.
+            DataError: the model's image processor rejects the image.
         """
         system = break_up(self.prompt.system(sample.example).strip(), self._special)
         text = f"{self._pieces.before}{system}{self._pieces.opening}"
@@ -119,30 +119,30 @@ class ChatPrompts:
         except ValueError as error:
             size = f"{image.width}x{image.height}"
             hint = "crop it, or make it larger"
-            raise DataError(f"the model's image processor refuses an image of {size} pixels: {error}", hint) from error
+            raise DataError(f"the model's image processor rejects an image of {size} pixels: {error}", hint) from error
         return Prefix(given["input_ids"][0].tolist(), {name: given[name] for name in self._family.image_keys})
 
     def question(self, turn: Turn) -> list[int]:
-        """Ids of the question and of what stands between it and the answer, with what was said before."""
+        """Ids of earlier turns, the question, and the template's text between question and answer."""
         text = ""
         for said in turn.history:
             text += f"{said.question}{self._pieces.said}{said.answer}{self._pieces.again}"
         return encode(self.tokenizer, f"{text}{turn.question}{self._pieces.answer.rstrip(' ')}")
 
     def answer(self, turn: Turn) -> list[int]:
-        """Ids of the answer and the end token; blanks that the template puts before an answer belong to it."""
+        """Ids of the answer and the end token, including spaces that the template has before an answer."""
         blanks = self._pieces.answer[len(self._pieces.answer.rstrip(" ")) :]
         return encode(self.tokenizer, f"{blanks}{turn.answer}{self._pieces.end}")
 
     def vision(self, samples: Sequence[Sample], prefixes: Sequence[Prefix]) -> Mapping[str, Tensor]:
-        """The image tensors of a batch, one image behind the other."""
+        """Image tensors of a batch, concatenated along the first axis."""
         tensors = {name: [prefix.vision[name] for prefix in prefixes] for name in self._family.image_keys}
         if self._family.pads_tiles:
             tensors = {name: _pad_tiles(values) for name, values in tensors.items()}
         return {name: torch.cat(values) for name, values in tensors.items()}
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the whole processor: tokenizer, template, image processor."""
+        """Save the complete processor: tokenizer, template, image processor."""
         self.processor.save_pretrained(folder)
 
     def _shrink(self, image: RgbImage) -> RgbImage:
@@ -157,7 +157,7 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 
 def _pad_tiles(values: Sequence[Tensor]) -> list[Tensor]:
-    """Images (1, tiles, ...) with tiles of zeros, so that all have as many; what is not of tiles stays."""
+    """Pad images (1, tiles, ...) with zero tiles to the same number of tiles; tensors with fewer axes are unchanged."""
     if values[0].ndim < 4:
         return list(values)
     most = max(value.shape[1] for value in values)

@@ -1,4 +1,4 @@
-"""A multimodal LLM of the hub as transformers reads and builds it: sizes, processor, weights."""
+"""Read and build multimodal LLMs of the hub with transformers: config, processor, weights."""
 
 import copy
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from cores_core.model.weights.transformers_io import load_whole, read_config, re
 
 @dataclass(frozen=True)
 class HubMllm:
-    """Sizes and processor of a multimodal LLM, in transformers' own terms."""
+    """Config and processor of a multimodal LLM of transformers."""
 
     config: PreTrainedConfig
     processor: ProcessorMixin
@@ -25,13 +25,14 @@ class HubMllm:
 def read_hub_mllm(
     folder: Path, shapes_only: bool = False, processor_folder: Path | None = None
 ) -> tuple[HubMllm, Tensors]:
-    """Read a model of one of the `FAMILIES`, its weights as the state of an `Mllm` under `mllm.`.
+    """Read a model of one of the `FAMILIES`; weights as the state dict of an `Mllm` under `mllm.`.
 
     Args:
-        processor_folder: where its processor is, None for the same folder.
+        shapes_only: return tensors on the meta device.
+        processor_folder: folder of the processor; None for `folder`.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the weights do not fit the sizes.
+        CheckpointError: a file is missing or damaged, or the weights do not fit the config.
     """
     config, processor = read_config(AutoConfig, folder), read_processor(processor_folder or folder)
     if shapes_only:
@@ -40,24 +41,24 @@ def read_hub_mllm(
 
 
 def empty_hub_mllm(config: PreTrainedConfig, processor: ProcessorMixin) -> tuple[HubMllm, Tensors]:
-    """A model of these sizes on the meta device, as `read_hub_mllm` gives it."""
+    """Config, processor and weights like those of `read_hub_mllm`, with tensors on the meta device."""
     with init_empty_weights(include_buffers=False):
         net = AutoModelForImageTextToText.from_config(config)
     return _describe(net, processor)
 
 
 def build_hub_mllm(config: PreTrainedConfig) -> Mllm:
-    """A model of one of the `FAMILIES` with random weights."""
+    """Build a model of one of the `FAMILIES` with random weights."""
     return Mllm(AutoModelForImageTextToText.from_config(config, dtype=torch.float32), FAMILIES[config.model_type])
 
 
 def state_of(net: PreTrainedModel) -> Tensors:
-    """The state of an `Mllm` of a model under `mllm.`; a head that is the embedding is left out."""
+    """State dict of an `Mllm` around `net`, with the prefix `mllm.`; tied tensors are left out."""
     tied = tied_names(net)
     return {f"mllm.net.{name}": tensor for name, tensor in net.state_dict().items() if name not in tied}
 
 
 def _describe(net: PreTrainedModel, processor: ProcessorMixin) -> tuple[HubMllm, Tensors]:
     config = copy.deepcopy(net.config)
-    config.tie_word_embeddings = bool(tied_names(net))  # which some configs say wrongly; the weights decide
+    config.tie_word_embeddings = bool(tied_names(net))  # wrong in some configs; the weights decide
     return HubMllm(config, processor), state_of(net)

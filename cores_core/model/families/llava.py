@@ -1,10 +1,10 @@
-"""Read a LLaVA, in the hub's format or in the original one: sizes, tokenizer, and tensors by our names.
+"""Read and build LLaVA 1 and 1.5, in the hub's format or the original one: sizes, tokenizer, tensors with our names.
 
-    the hub's     config.json with `text_config` and `vision_config`, tokenizer.json, all weights in one folder
-    the original  config.json of a LLaMA; `mm_vision_tower` names the CLIP (a folder, relative to this one or not, or a
-                  hub id); tokenizer.model, added_tokens.json. LISA and CoReS store theirs this way
+    hub format       config.json with `text_config` and `vision_config`, tokenizer.json, all weights in one folder
+    original format  config.json of a LLaMA; `mm_vision_tower` is the CLIP (folder, absolute or relative to this one, or
+                     hub id); tokenizer.model, added_tokens.json. Also used by LISA and CoReS
 
-`model_type` is "llava" in both, though the classes differ, so `config.json` is read directly.
+`model_type` is "llava" in both although the classes differ, so `config.json` is read directly.
 """
 
 import json
@@ -45,7 +45,7 @@ MODEL_TYPE = "llava"
 
 @dataclass(frozen=True)
 class Llava:
-    """A LLaVA in our terms: `weights` are the state of the `Mllm` of the two configs."""
+    """A LLaVA: sizes, tokenizer, and `weights` as the state dict of the `Mllm` with these sizes."""
 
     language: LanguageConfig
     vision: VisionConfig
@@ -54,30 +54,30 @@ class Llava:
 
 
 def is_llava(folder: Path) -> bool:
-    """Whether a folder has the config of a LLaVA in one of the two formats."""
+    """Whether a folder has the config.json of a LLaVA, in either format."""
     return is_original(folder) or (
         model_type(folder) == MODEL_TYPE and "text_config" in load_json(folder / CONFIG_FILE)
     )
 
 
 def is_original(folder: Path) -> bool:
-    """Whether a folder has the config of a LLaVA in the original format."""
+    """Whether a folder has the config.json of a LLaVA in the original format."""
     path = folder / CONFIG_FILE
     return path.is_file() and not {"mm_vision_tower", "vision_tower"}.isdisjoint(load_json(path))
 
 
 def model_type(folder: Path) -> str | None:
-    """The `model_type` in a folder's config.json; None if it names none, or if there is no config.json."""
+    """`model_type` of a folder's config.json; None if it is absent or there is no config.json."""
     path = folder / CONFIG_FILE
     found = load_json(path).get("model_type") if path.is_file() else None
     return found if isinstance(found, str) else None
 
 
 def read_llava(folder: Path, shapes_only: bool = False) -> Llava:
-    """Read a LLaVA with the vocabulary that it has.
+    """Read a LLaVA with its original vocabulary.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the model is of a kind that we do not build.
+        CheckpointError: a file is missing or damaged, or the architecture is not that of LLaVA 1 or 1.5.
     """
     tree = load_json(folder / CONFIG_FILE)
     if "text_config" in tree:
@@ -88,7 +88,7 @@ def read_llava(folder: Path, shapes_only: bool = False) -> Llava:
 
 
 def read_original(folder: Path, tree: Json, shapes_only: bool) -> Tensors:
-    """All tensors of a folder in the original format, with its CLIP's from wherever they are, by our names."""
+    """Read all tensors of a LLaVA in the original format, with our names; those of CLIP may be in another folder."""
     weights = {our_name(name): tensor for name, tensor in read_tensors(folder, shapes_only) if not is_derived(name)}
     if not any(name.startswith(TOWER) for name in weights):
         for name, tensor in read_tensors(find_tower(tree, folder), shapes_only):
@@ -98,10 +98,10 @@ def read_original(folder: Path, tree: Json, shapes_only: bool) -> Tensors:
 
 
 def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[LanguageConfig, VisionConfig]:
-    """The sizes of a model in the original format; its vocabulary is the number of rows of its head.
+    """Read the sizes of a model in the original format; the vocabulary size is the number of rows of its head.
 
     Raises:
-        CheckpointError: they are not given, or make no sense.
+        CheckpointError: sizes are missing or invalid.
     """
     tower = load_json(find_tower(tree, folder) / CONFIG_FILE)
     tower = tower.get("vision_config", tower)
@@ -130,15 +130,15 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
             projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
         )
     except (KeyError, ConfigError) as error:
-        raise CheckpointError(f"sizes do not make sense in: {folder} ({error})") from error
+        raise CheckpointError(f"missing or invalid sizes in: {folder} ({error})") from error
     return language, vision
 
 
 def find_tower(tree: Json, folder: Path) -> Path:
-    """The folder of the CLIP that a config in the original format names: relative to its own, elsewhere, or by hub id.
+    """Folder of the CLIP named in a config of the original format: a path relative to `folder`, a path, or a hub id.
 
     Raises:
-        CheckpointError: it names none, or it is not there.
+        CheckpointError: the config names none, or it cannot be found.
     """
     name = tree.get("mm_vision_tower") or tree.get("vision_tower")
     if not name:
@@ -153,7 +153,7 @@ def find_tower(tree: Json, folder: Path) -> Path:
 
 
 def add_identity(weights: Tensors) -> Tensors:
-    """A projector of one layer is one of two whose second does nothing."""
+    """Append an identity layer to one-layer projectors, so that they fit the two-layer architecture."""
     if f"{SECOND_LAYER}weight" in weights:
         return weights
     bias = get_tensor(weights, f"{FIRST_LAYER}bias")
@@ -162,9 +162,9 @@ def add_identity(weights: Tensors) -> Tensors:
 
 
 def build_llava(language: LanguageConfig, vision: VisionConfig, image_token_id: int) -> Mllm:
-    """Build a LLaVA with random weights from its sizes: a Llama, a CLIP vision tower, a projector.
+    """Build a LLaVA of the given sizes with random weights: a Llama, a CLIP vision tower, a projector.
 
-    A projector of one layer is one of two whose second does nothing: its weights must be the identity.
+    The projector always has two layers; for `projector_layers=1` the second must be loaded with the identity.
     """
     text = LlamaConfig(
         hidden_size=language.width,
@@ -199,10 +199,10 @@ def build_llava(language: LanguageConfig, vision: VisionConfig, image_token_id: 
 
 
 def load_json(path: Path) -> Json:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read or is not a JSON object.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -218,18 +218,18 @@ def _read_hub(folder: Path, shapes_only: bool) -> Llava:
         config = LlavaConfig.from_pretrained(folder)
     except (AttributeError, KeyError, OSError, StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise CheckpointError(f"sizes do not make sense in: {folder / CONFIG_FILE} ({reason})") from error
+        raise CheckpointError(f"missing or invalid config: {folder / CONFIG_FILE} ({reason})") from error
     text, tower = config.text_config, config.vision_config
     known = {
         "the language model": (text.model_type, "llama"),
         "its rope": (text.rope_parameters.get("rope_type", "default"), "default"),
         "the vision tower": (tower.model_type, "clip_vision_model"),
         "the projector's activation": (config.projector_hidden_act, "gelu"),
-        "what is read of the tower": (config.vision_feature_select_strategy, "default"),
+        "the feature selection of the tower": (config.vision_feature_select_strategy, "default"),
     }
     for what, (found, expected) in known.items():
         if found != expected:
-            raise CheckpointError(f"{what} is `{found}`, not `{expected}`: {folder}", hint="only LLaVA 1 and 1.5 fit")
+            raise CheckpointError(f"{what} is `{found}`, not `{expected}`: {folder}", hint="this is no LLaVA 1 or 1.5")
     weights = {our_hub_name(name): tensor for name, tensor in read_tensors(folder, shapes_only)}
     weights = {name: tensor for name, tensor in weights.items() if not is_derived(name)}
     language = LanguageConfig(

@@ -1,7 +1,7 @@
-"""What a LLaVA is given: one square of an image, and a conversation in one of the frames of the releases.
+"""Prompts for LLaVA 1 and 1.5: one square image, and a conversation in one of the templates of the releases.
 
-The image stands between the system text and the question, so all turns share system text, example and image.
-Source: the CoReS and LISA releases; `llava_v1`, `llava_v0` and `llava_llama_2` are theirs.
+The image is placed between system text and question, so all turns share system text, in-context example and image.
+Source: the CoReS and LISA releases, with their templates `llava_v1`, `llava_v0` and `llava_llama_2`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from cores_core.model.tokenizer import Tokenizer, encode, token_id
 from cores_core.prompts import PromptFormat
 from cores_core.sample import Sample, Turn
 
-MAX_PREFIXES = 64  # in-context examples whose ids are kept
+MAX_PREFIXES = 64  # in-context examples whose ids are cached
 PADDED_AT_ONCE = 1 << 22
-"""Pixels that are held of an image that is padded to a square, whose area is that of its longest side."""
+"""Pixels of a padded image in memory at a time: the full padded square may be far larger than the image."""
 MAX_CROPPED_ASPECT = 64
-"""Aspect ratio above which only the middle of an image is resized before the centre crop, which bounds the memory."""
+"""Aspect ratio above which an image is cropped before it is resized, to bound the memory."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class Square:
-    """How an image meets a CLIP vision tower: the side in pixels, the tokens it becomes, `pad` or `crop`."""
+    """Image preprocessing for a CLIP vision tower: side in pixels, number of image tokens, fit by `pad` or `crop`."""
 
     side: int
     tokens: int
@@ -55,7 +55,7 @@ class LlavaPrompts:
         self._prefixes: dict[str | None, list[int]] = {}
 
     def prefix(self, sample: Sample) -> Prefix:
-        """System text, in-context example, the user's role and as many image tokens as the square has patches."""
+        """Ids of system text, in-context example, the user's role and one image token per patch; no tensors."""
         example = sample.example
         if example not in self._prefixes:
             if len(self._prefixes) >= MAX_PREFIXES:
@@ -64,7 +64,7 @@ class LlavaPrompts:
         return Prefix(self._prefixes[example], {})
 
     def question(self, turn: Turn) -> list[int]:
-        """Ids of what stands between the image and the answer."""
+        """Ids between the image and the answer: earlier turns, the question, the assistant's role."""
         return encode(self.tokenizer, prompts.render_question(turn, self.prompt))
 
     def answer(self, turn: Turn) -> list[int]:
@@ -72,11 +72,11 @@ class LlavaPrompts:
         return encode(self.tokenizer, f"{prompts.render_answer(turn, self.prompt)}{prompts.END}")
 
     def vision(self, samples: Sequence[Sample], prefixes: Sequence[Prefix]) -> Mapping[str, Tensor]:
-        """`pixel_values` (B, 3, s, s)."""
+        """`pixel_values` of the vision tower, (B, 3, s, s), normalised."""
         return {"pixel_values": torch.stack([square_pixels(Image.fromarray(s.image), self.square) for s in samples])}
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the tokenizer."""
+        """Save the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
     def _encode_prefix(self, example: str | None) -> list[int]:
@@ -86,7 +86,7 @@ class LlavaPrompts:
 
 
 def square_pixels(image: Image.Image, square: Square) -> Tensor:
-    """The vision tower's (3, s, s): shortest side to s and centre crop, or padded to a square; bicubic."""
+    """Preprocess an image to (3, s, s): resize the shortest side to s and centre crop, or pad to a square; bicubic."""
     size, longest, shortest = square.side, max(image.size), min(image.size)
     if square.fit == "crop":
         ends = max((longest - MAX_CROPPED_ASPECT * shortest) // 2, 0)
@@ -95,14 +95,14 @@ def square_pixels(image: Image.Image, square: Square) -> Tensor:
         image = image.resize((size * width // shortest, size * height // shortest), Image.Resampling.BICUBIC)
         image = _crop_middle(image, size, size)
     else:
-        for _ in range(2):  # rows first, then columns, as Pillow resizes a square: the pixels are the same
+        for _ in range(2):  # rows first, then columns, like Pillow: same pixels as resizing the padded square
             image = _resize_padded_rows(image, longest, size).transpose(Image.Transpose.TRANSPOSE)
     pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
     return torch.from_numpy(normalise(pixels, CLIP_MEAN, CLIP_STD))
 
 
 def _resize_padded_rows(image: Image.Image, padded: int, size: int) -> Image.Image:
-    """Pad each row at both ends to `padded` pixels and resize it to `size`, a band of rows at a time."""
+    """Pad each row on both sides to `padded` pixels and resize it to `size`, in bands of rows."""
     resized = Image.new("RGB", (size, image.height))
     step = max(PADDED_AT_ONCE // padded, 1)
     for top in range(0, image.height, step):

@@ -1,10 +1,9 @@
-"""Sizes of published multimodal LLMs and SAMs, and processors for them that need no download.
+"""Sizes of published multimodal LLMs and SAMs, and processors for them without a download.
 
-`cores train --plan` answers from these where neither weights nor a network are at hand; tests build tiny models of the
-same families with them. Source of the numbers: the head of published.yaml.
-Deviation: a stand-in processor has a small tokenizer of its own, byte-level BPE in every family, with the family's
-special tokens. Its token ids are not the published ones, it cuts text into more tokens, and it adds no begin token by
-itself.
+Used by `cores train --plan` without weights or network, and by tests to build tiny models of the same families. Source
+of the numbers: the head of published.yaml.
+Deviation: a stand-in processor has a small byte-level BPE tokenizer with the family's special tokens. Its ids are not
+the published ones, texts have more tokens, and no begin token is added.
 """
 
 import copy
@@ -27,14 +26,14 @@ from cores_core.prompts import PromptFormat
 from cores_core.sample import Query
 
 _VOCABULARY = 2000
-"""The most tokens of a stand-in tokenizer; the built-in texts need fewer."""
+"""Maximum vocabulary of a stand-in tokenizer; the built-in texts need fewer tokens."""
 _SPARE = 8
-"""Ids that a stand-in tokenizer leaves free in a small embedding, for the tokens of the chain."""
+"""Ids that a stand-in tokenizer leaves free in a small embedding, for the chain tokens."""
 
 
 @dataclass(frozen=True)
 class _Family:
-    """How a family's processor is put together; the fields are explained in published.yaml."""
+    """Classes and arguments of a family's processor; the fields are documented in published.yaml."""
 
     processor: Mapping[str, Any]
     image: Mapping[str, Any]
@@ -54,7 +53,7 @@ class _Family:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Arguments of an image processor and of a processor that follow from a model's config."""
+    """Arguments of the image, joint and video processors that are derived from a model's config."""
 
     image: Mapping[str, Any]
     processor: Mapping[str, Any] = field(default_factory=dict)
@@ -72,27 +71,27 @@ def published_sams() -> tuple[str, ...]:
 
 
 def published_config(name: str) -> PreTrainedConfig:
-    """The config of a published multimodal LLM or SAM, at full size.
+    """The full-size config of a published multimodal LLM or SAM.
 
     Raises:
-        ConfigError: no sizes ship for a model of this name.
+        ConfigError: published.yaml has no model of this name.
     """
     known = {**_tables()["models"], **_tables()["sams"]}
     if name not in known:
-        raise ConfigError(f"the sizes of this model are not known here: {name}", hint=f"known: {', '.join(known)}")
+        raise ConfigError(f"no published sizes for the model: {name}", hint=f"known: {', '.join(known)}")
     return AutoConfig.for_model(known[name]["family"], **copy.deepcopy(known[name]["config"]))
 
 
 def stand_in_processor(config: PreTrainedConfig) -> ProcessorMixin:
-    """Build the processor of a config's family with a small tokenizer trained on the built-in prompts.
+    """Build the processor of a config's family, with a small tokenizer trained on the built-in prompts.
 
-    Sizes of images and the number of their tokens follow from the config, so this serves models of any size.
+    Image sizes and numbers of image tokens are derived from the config, so models of any size are supported.
 
     Args:
-        config: its token ids (of images, padding, ends) are set to those of the new tokenizer.
+        config: changed in place: token ids (image, padding, end) are set to those of the new tokenizer.
 
     Raises:
-        ConfigError: the family is not known, or its special tokens do not fit into the embedding.
+        ConfigError: the family is unknown, or its special tokens do not fit into the embedding.
     """
     families = _tables()["families"]
     if config.model_type not in families:
@@ -131,7 +130,7 @@ def _build(row: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:
 
 
 def _tokenizer(family: _Family, embedded: int) -> PreTrainedTokenizerFast:
-    """Train a tokenizer whose ids, the chain's tokens included, fit into an embedding of so many rows."""
+    """Train a tokenizer whose ids, with those of the chain tokens, fit into an embedding of `embedded` rows."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = min(_VOCABULARY, embedded - _SPARE)
     if vocabulary < len(alphabet) + len(family.specials):
@@ -155,7 +154,7 @@ def _tokenizer(family: _Family, embedded: int) -> PreTrainedTokenizerFast:
 
 
 def _texts() -> Iterator[str]:
-    """The built-in prompts, which also hold the words that stand around them in a chat."""
+    """Training texts of the tokenizer: role names and the built-in prompts."""
     yield from ["system\n", "user\n", "assistant\n", "model\n", "System: ", "User: ", "Assistant: "] * 50
     for question, answer in prompts.EXAMPLES:
         yield from (question, answer)
@@ -194,7 +193,7 @@ def _internvl_sizes(config: PreTrainedConfig, _: _Family) -> _Sizes:
 
 
 def _idefics3_sizes(config: PreTrainedConfig, family: _Family) -> _Sizes:
-    """Tiles of the vision tower's size, at most four along the longer side."""
+    """SmolVLM and Idefics3: tiles of the vision tower's input size, at most four along the longer side."""
     tile = {"longest_edge": config.vision_config.image_size}
     image = {"size": {"longest_edge": 4 * config.vision_config.image_size}, "max_image_size": tile}
     tokens = (config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor) ** 2

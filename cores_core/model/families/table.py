@@ -1,6 +1,6 @@
-"""The families of multimodal LLMs that a chain can stand on: what differs between them, by transformers' model types.
+"""The supported families of multimodal LLMs and their differences, by `model_type` of transformers.
 
-tests/model/families/ compares every entry with the model's own forward, values and gradients.
+tests/model/families/ compares every entry with the model's own forward pass, values and gradients.
 """
 
 import math
@@ -12,19 +12,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Family:
-    """What one family of models asks for.
+    """Properties of a family of multimodal LLMs.
 
     Attributes:
-        image_keys: the tensors of the hub's processor that its forward takes beside tokens.
+        image_keys: the processor's image tensors that are arguments of the model's forward.
         language, vision, projector: names of its parts inside `net.model`; None if the projector is in the tower.
-        pads_tiles: whether images of a batch are padded to as many tiles, or joined one behind the other.
+        pads_tiles: whether the images of a batch are padded to the same number of tiles, or concatenated.
         mrope: whether positions have three axes (time, height, width).
-        sees_images_both_ways: whether the tokens of an image see those behind them.
-        packs: whether the questions of an image can share its prefix in one row. Layers that carry a state from token
-            to token cannot.
-        cap: sets a processor to give at most so many tokens an image, as far as it can. Returns the most pixels that
-            the longer side of an image may have before the processor sees it; None for any number.
-        preset: the settings to train a model of it with.
+        sees_images_both_ways: whether image tokens attend to each other bidirectionally.
+        packs: whether the questions of an image can share its prefix in one row; False for models with recurrent
+            layers (linear attention).
+        cap: limits a processor to a number of tokens per image, as far as possible. Returns the maximum length of the
+            longer side in pixels, to which images must be resized before the processor; None for no limit.
+        preset: name of the preset for training.
     """
 
     image_keys: tuple[str, ...] = ("pixel_values",)
@@ -40,11 +40,11 @@ class Family:
 
 
 LLAVA = Family(preset="cores-7b-llava1.5")
-"""LLaVA 1 and 1.5, whose prompts and images are those of the releases (llava.py)."""
+"""LLaVA 1 and 1.5, with prompts and image preprocessing of the releases (llava_prompts.py)."""
 
 
 def _cap_pixels(processor: Any, tokens: int) -> None:
-    """Qwen: a token is a square of merged patches, so the number of pixels bounds their number."""
+    """Qwen: a token is a square of merged patches, so a limit on pixels limits the tokens."""
     images = processor.image_processor
     most = tokens * (images.patch_size * images.merge_size) ** 2
     size = images.size
@@ -52,7 +52,7 @@ def _cap_pixels(processor: Any, tokens: int) -> None:
 
 
 def _cap_tiles(processor: Any, tokens: int) -> None:
-    """InternVL: n tiles in a grid, and from two on one more of the whole image. One tile is the least."""
+    """InternVL: a grid of n tiles, plus a tile of the whole image if n > 1. The minimum is one tile."""
     images = processor.image_processor
     grid = max(1, tokens // processor.image_seq_length - 1)
     images.max_patches = min(images.max_patches, grid)
@@ -60,9 +60,9 @@ def _cap_tiles(processor: Any, tokens: int) -> None:
 
 
 def _cap_grid(processor: Any, tokens: int) -> None:
-    """SmolVLM and Idefics3: at most k x k tiles, and from k = 2 on one more of the whole image. One tile is the least.
+    """SmolVLM and Idefics3: at most k x k tiles, plus a tile of the whole image if k > 1. The minimum is one tile.
 
-    Row and column marks, about seven tokens a tile, come on top of the image's own.
+    Row and column markers, about seven tokens per tile, are not counted.
     """
     images = processor.image_processor
     tiles = tokens // processor.image_seq_len
@@ -72,10 +72,10 @@ def _cap_grid(processor: Any, tokens: int) -> None:
 
 
 def _shrink_to_tiles(processor: Any, tokens: int) -> int:
-    """LLaVA-OneVision: a tile of the whole image, k x k tiles and a token for each of their lines.
+    """LLaVA-OneVision: a tile of the whole image, k x k tiles, and one newline token per row of patches.
 
-    The processor takes the smallest grid that an image fits into, so small images have few tiles; its list of grids
-    stays, because the model's config holds it, too. It cannot go below k = 1: 1485 tokens with tiles of 729.
+    Limits the image size: the processor chooses the smallest grid that an image fits into. Its list of grids must stay
+    that of the model's config. The minimum is k = 1: 1485 tokens with tiles of 729.
     """
     tile = processor.num_image_tokens
     side = 1
@@ -138,4 +138,4 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "gemma3": Family(sees_images_both_ways=True),  # as many tokens for every image
     }
 )
-"""By the `model_type` of a hub folder's config.json."""
+"""Families by the `model_type` of a hub folder's config.json."""

@@ -1,12 +1,12 @@
-"""SAM's attention with the weights of the stock one and the same values, in less time and memory.
+"""Faster drop-in replacements for SAM's attention layers, with the same weights and values and less memory.
 
-`RowAttention`, of the image encoder, takes a few rows of queries at a time. The stock one holds a score for every pair
-of cells, (heads, h*w, h*w), several times over: for ViT-H at 1024 pixels a gigabyte each in float32. Those of some rows
-stay in the cache of a processor. Its values are equal to the bit. `scaled_dot_product_attention` is hardly faster on a
-CPU, and it rounds otherwise, which moves a pixel of a mask now and then.
+`RowAttention` (image encoder) processes a few rows of queries at a time. The stock layer holds several copies of all
+scores, (heads, h*w, h*w): 1 GB each in float32 for ViT-H at 1024 pixels; those of a few rows fit the CPU's cache. The
+output is bit-identical. `scaled_dot_product_attention` is hardly faster on a CPU and rounds differently, which
+occasionally changes a mask pixel.
 
-`CellAttention`, of the mask decoder, lets every cell look at the six tokens. A CPU's softmax over so short a last axis
-takes twenty times as long as over another one. Its values are equal but for the rounding of the exponential.
+`CellAttention` (mask decoder) attends from each cell to the six tokens. On a CPU, softmax over such a short last axis
+is twenty times slower than over another axis. The output differs only by the rounding of the exponential.
 """
 
 import math
@@ -20,13 +20,13 @@ from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor, nn
 
 CPU_QUERIES: Final = 128
-"""Cells whose scores are made together on a CPU: few enough for its cache (measured: 1024 take twice as long)."""
+"""Query cells per block on a CPU; the scores fit its cache (measured: 1024 take twice as long)."""
 QUERIES: Final = 1024
-"""The same elsewhere: enough to keep a GPU busy, a quarter of the square of scores at 1024 pixels."""
+"""Query cells per block on other devices: enough to use a GPU fully, a quarter of all scores at 1024 pixels."""
 
 
 class RowAttention(nn.Module):
-    """SAM's attention with relative positions, with the weights of a stock one under the same names."""
+    """SAM's attention with relative positions. Takes over the weights of a stock layer, with the same names."""
 
     def __init__(self, stock: Attention) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class RowAttention(nn.Module):
         return mixed
 
     def _scores(self, queries: Tensor, keys: Tensor, height: int, width: int) -> Iterator[Tensor]:
-        """Of some rows of queries at a time, how much each looks at every cell, (B*heads, rows*w, h*w)."""
+        """Yield attention scores of a few rows of queries at a time, (B*heads, rows*w, h*w)."""
         down, across = get_rel_pos(height, height, self.rel_pos_h), get_rel_pos(width, width, self.rel_pos_w)
         grid, scaled = (cells.view(-1, height, width, keys.shape[2]) for cells in (queries, queries * self.scale))
         rows = max(1, (CPU_QUERIES if queries.device.type == "cpu" else QUERIES) // width)
@@ -60,7 +60,7 @@ class RowAttention(nn.Module):
 
 
 class CellAttention(nn.Module):
-    """The mask decoder's attention from cells to its few tokens, with a stock one's weights under the same names."""
+    """The mask decoder's attention from image to tokens. Takes over a stock layer's weights, with the same names."""
 
     def __init__(self, stock: DecoderAttention) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class CellAttention(nn.Module):
         self.v_proj, self.out_proj = stock.v_proj, stock.out_proj
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from (N, h*w, C) cells to (N, K, C) tokens; gives (N, h*w, C)."""
+        """Attend from (N, h*w, C) cells to (N, K, C) tokens; returns (N, h*w, C)."""
         queries, keys, values = (
             projected.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, cells or tokens, d)
             for projected in (self.q_proj(q), self.k_proj(k), self.v_proj(v))
@@ -81,12 +81,12 @@ class CellAttention(nn.Module):
 
 
 def attend_from_cells(transformer: TwoWayTransformer) -> None:
-    """Let the cells of a mask decoder's transformer attend to its tokens so, with the weights that it has."""
+    """Replace the image-to-token attention layers of a mask decoder's transformer by `CellAttention`, in place."""
     for block in transformer.layers:
         block.cross_attn_image_to_token = CellAttention(block.cross_attn_image_to_token)
 
 
 def attend_by_rows(image_encoder: ImageEncoderViT) -> None:
-    """Let all blocks of an encoder attend by rows, with the weights that they have."""
+    """Replace the attention layers of an image encoder by `RowAttention`, in place."""
     for block in image_encoder.blocks:
         block.attn = RowAttention(block.attn)

@@ -1,10 +1,10 @@
-"""SAM 2, SAM 2.1 and SAM 3's tracker, by transformers, prompted by embeddings as SAM 1 is.
+"""SAM 2, SAM 2.1 and SAM 3's tracker from transformers, prompted by embeddings like SAM 1.
 
-The two finer feature maps pass one convolution each on their way to the mask decoder. As in the released code they are
-computed once for an image, so they belong to the image encoder here: with a frozen encoder they are frozen, too, and
-what is kept of an image is small.
-Deviation: the methods of transformers that give embeddings record no gradient, so the modules are called themselves;
-and the decoder never chooses among its masks by their stability, which it does in evaluation but not in training.
+The mask decoder applies one convolution to each of the two finer feature maps. As in the released code, these are
+computed once per image; here they belong to the image encoder, so that they are frozen with it and cached features are
+small.
+Deviation: transformers' methods for embeddings disable gradients, so the modules are called directly. Mask selection
+by stability, which transformers applies in evaluation mode only, is disabled.
 """
 
 from pathlib import Path
@@ -27,24 +27,24 @@ HUB_SAMS = {
     "sam3_tracker_video": Sam3TrackerModel,
     "sam3_video": Sam3TrackerModel,
 }
-"""The classes for the model types of the hub; those of videos hold the one for images."""
+"""Model class by `model_type` on the hub; checkpoints for video contain the image model."""
 _HALF = (127.5, 127.5, 127.5)
 
 
 class HubImageEncoder(nn.Module):
-    """Pixels to feature maps as the mask decoder takes them, the finest first."""
+    """Image encoder whose feature maps, finest first, are the input of the mask decoder."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.vision_encoder = model.vision_encoder
         self.finest, self.finer = model.mask_decoder.conv_s0, model.mask_decoder.conv_s1
-        self.no_memory_embedding = model.no_memory_embedding  # (1, 1, C): there is no earlier frame of a video
+        self.no_memory_embedding = model.no_memory_embedding  # (1, 1, C), for images without earlier video frames
 
     def forward(self, pixels: Tensor) -> Features:
         """Encode (B, 3, S, S) pixels.
 
-        SAM 3 has a fourth, coarser map that the decoder does not take; like transformers, this adds the embedding for
-        "no earlier frame" to the last of all maps.
+        SAM 3 has a fourth, coarsest map that the decoder does not use. As in transformers, the no-memory embedding is
+        added to the last of all maps.
         """
         maps = list(self.vision_encoder(pixels, return_dict=True).fpn_hidden_states)
         maps[-1] = maps[-1] + self.no_memory_embedding[0, 0, :, None, None]
@@ -52,7 +52,7 @@ class HubImageEncoder(nn.Module):
 
 
 class HubSam(Segmenter):
-    """A SAM of transformers without its points, boxes and memory."""
+    """A SAM of transformers, without point and box prompts and memory."""
 
     image_encoder: HubImageEncoder
     mask_decoder: Any
@@ -71,7 +71,7 @@ class HubSam(Segmenter):
 
     @property
     def width(self) -> int:
-        """C, the width of a prompt embedding."""
+        """C, the width of prompt embeddings."""
         return hub_prompt_width(self.config)
 
     def encode(self, pixels: Tensor) -> Features:
@@ -80,11 +80,11 @@ class HubSam(Segmenter):
         return tuple(level.float() for level in self.image_encoder(half))
 
     def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
-        """Decode one mask for each of N prompts, see `Segmenter.decode`."""
+        """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
         return self.decode_tokens(features, prompts[:, None], prior)
 
     def decode_tokens(self, features: Features, tokens: Tensor, prior: Tensor | None) -> Tensor:
-        """The same for prompts of K tokens each, (N, K, C)."""
+        """Decode one mask for each of N prompts of K embeddings, (N, K, C), see `Segmenter.decode`."""
         *finer, coarsest = features
         count = len(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
@@ -100,7 +100,7 @@ class HubSam(Segmenter):
         return masks[:, 0]
 
     def _positions(self, features: Tensor) -> Tensor:
-        """The positional embedding of each cell, (1, C, h, w)."""
+        """Positional embedding of the coarsest feature map, (1, C, h, w)."""
         steps = [(torch.arange(n, device=features.device, dtype=features.dtype) + 0.5) / n for n in features.shape[-2:]]
         rows, columns = torch.meshgrid(*steps, indexing="ij")
         positions: Tensor = self.image_positions(torch.stack([columns, rows], dim=-1))
@@ -108,7 +108,7 @@ class HubSam(Segmenter):
 
 
 def hub_frame(config: PreTrainedConfig) -> Frame:
-    """The square of a SAM of transformers; both sides of an image are resized to it."""
+    """Image preprocessing of a SAM of transformers: both sides of an image are resized to its input size."""
     side, grid = int(_prompts(config).image_size), int(config.vision_config.backbone_feature_sizes[-1][0])
     if config.model_type == "sam2":
         return Frame(side, grid, keeps_ratio=False)
@@ -116,28 +116,28 @@ def hub_frame(config: PreTrainedConfig) -> Frame:
 
 
 def hub_prompt_width(config: PreTrainedConfig) -> int:
-    """C, the width of a prompt embedding."""
+    """C, the width of prompt embeddings."""
     return int(_prompts(config).hidden_size)
 
 
 def hub_block_numbers(config: PreTrainedConfig) -> int:
-    """Numbers that the image encoder's largest block holds of an image: input, queries, keys, values, and its MLP's."""
+    """Number of activations of the image encoder's largest block per image: input, queries, keys, values and MLP."""
     backbone, side = config.vision_config.backbone_config, hub_frame(config).side
     width, patch = (backbone.embed_dim_per_stage[0], 4) if config.model_type == "sam2" else (backbone.hidden_size, 14)
     return int(8 * width * (side // patch) ** 2)
 
 
 def build_hub_sam(config: PreTrainedConfig) -> HubSam:
-    """A SAM of transformers with random weights."""
+    """Build a SAM of transformers with random weights."""
     model_class = HUB_SAMS[config.model_type]
     return HubSam(model_class._from_config(config, dtype=torch.float32))
 
 
 def read_hub_sam(folder: Path, shapes_only: bool = False) -> tuple[PreTrainedConfig, Tensors]:
-    """The sizes and the weights of a SAM of transformers, as the state of a `HubSam` under `segmenter.`.
+    """Read config and weights of a SAM of transformers; weights as the state dict of a `HubSam` under `segmenter.`.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the weights do not fit the sizes.
+        CheckpointError: a file is missing or damaged, or the weights do not fit the config.
     """
     config = read_hub_sam_config(folder)
     if shapes_only:
@@ -146,7 +146,7 @@ def read_hub_sam(folder: Path, shapes_only: bool = False) -> tuple[PreTrainedCon
 
 
 def empty_hub_sam(config: PreTrainedConfig) -> tuple[PreTrainedConfig, Tensors]:
-    """A SAM of these sizes on the meta device, as `read_hub_sam` gives it."""
+    """Config and weights like those of `read_hub_sam`, with tensors on the meta device."""
     model_class = HUB_SAMS[config.model_type]
     with init_empty_weights(include_buffers=False):
         model = model_class._from_config(config)
@@ -154,10 +154,10 @@ def empty_hub_sam(config: PreTrainedConfig) -> tuple[PreTrainedConfig, Tensors]:
 
 
 def read_hub_sam_config(folder: Path) -> PreTrainedConfig:
-    """The sizes of a SAM of transformers.
+    """Read the config of a SAM of transformers.
 
     Raises:
-        CheckpointError: they are missing or make no sense.
+        CheckpointError: it is missing or invalid.
     """
     return read_config(HUB_SAMS[model_type(folder) or ""].config_class, folder)
 

@@ -1,10 +1,9 @@
-"""Stock segment-anything, prompted by embeddings: encode an image, decode a mask from a prompt and a prior.
+"""Stock segment-anything prompted by embeddings: encode an image, decode a mask from a prompt and a mask input.
 
-A text prompt is one more sparse embedding, (N, 1, C); the dense prompt is the prompt encoder's no-mask embedding or its
-embedding of the prior. SAM itself is unchanged (masks are those of the research fork to 1e-6), but attends in less time
-and memory (see `attention.py`).
+The prompt is a sparse embedding, (N, 1, C); the dense embedding is SAM's no-mask embedding or that of the mask input.
+SAM is unchanged (masks equal those of the research fork to 1e-6) except for faster attention layers (`attention.py`).
 Deviation: queries of several images are decoded in one call. The stock decoder repeats one image embedding for all
-prompts, so each prompt's own embedding is passed inside its dense prompt and the repeated one is zero.
+prompts, so each query's image embedding is added to its dense embedding, and the repeated one is zero.
 """
 
 import math
@@ -23,11 +22,11 @@ from cores_core.model.segmenter import Features, Frame, Segmenter
 from cores_core.model.weights.tensors import Tensors, get_tensor
 
 SHARPNESS = 10.0
-"""How the initial look at neighbours is split between large biases and small tables of positions."""
+"""Scale of the initial query biases relative to the tables of relative positions, see `_look_nearby`."""
 
 
 class Sam1(Segmenter):
-    """segment-anything without its points and boxes. h x w is its embedding grid, s = 4h."""
+    """segment-anything without point and box prompts. h x w is its embedding grid, s = 4h."""
 
     image_encoder: ImageEncoderViT
     prompt_encoder: PromptEncoder
@@ -44,7 +43,7 @@ class Sam1(Segmenter):
 
     @property
     def width(self) -> int:
-        """C, the width of a prompt embedding."""
+        """C, the width of prompt embeddings."""
         return int(self.prompt_encoder.embed_dim)
 
     def encode(self, pixels: Tensor) -> Features:
@@ -52,7 +51,7 @@ class Sam1(Segmenter):
         return (self.image_encoder(pixels.to(self.image_encoder.pos_embed.dtype)).float(),)
 
     def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
-        """Decode one mask for each of N prompts, see `Segmenter.decode`."""
+        """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
         (image_embeddings,) = features
         with torch.autocast(prompts.device.type, enabled=False):  # SAM's positional encoding mixes dtypes otherwise
             _, dense = self.prompt_encoder(points=None, boxes=None, masks=prior)
@@ -68,7 +67,7 @@ class Sam1(Segmenter):
 
 
 def build_sam1(config: SamConfig) -> Sam1:
-    """Build a SAM with random weights from its sizes, with the proportions of the released ones."""
+    """Build a SAM of the given sizes with random weights; other sizes have the proportions of the released SAMs."""
     grid = config.image_size // config.patch_size
     width = config.prompt_width
     image_encoder = ImageEncoderViT(
@@ -101,13 +100,13 @@ def build_sam1(config: SamConfig) -> Sam1:
 
 
 def sam_sizes(weights: Tensors) -> SamConfig:
-    """The size of a SAM from its tensors: heads from the width of the relative positions, windows from their length.
+    """Infer the sizes of a SAM from tensor shapes: heads from the width of the relative positions, windows from length.
 
     Args:
-        weights: the state of a `Sam1` under the prefix `segmenter.`, in whole or in part.
+        weights: state dict of a `Sam1` under the prefix `segmenter.`; may be incomplete.
 
     Raises:
-        CheckpointError: a tensor that tells is missing, or the sizes make no sense.
+        CheckpointError: a tensor needed for this is missing, or the sizes are invalid.
     """
     prefix = "segmenter.image_encoder."
     position = get_tensor(weights, f"{prefix}pos_embed")
@@ -128,19 +127,19 @@ def sam_sizes(weights: Tensors) -> SamConfig:
             prompt_width=get_tensor(weights, f"{prefix}neck.0.weight").shape[0],
         )
     except (IndexError, ConfigError) as error:
-        raise CheckpointError(f"the sizes of SAM do not make sense: {error}") from error
+        raise CheckpointError(f"invalid sizes of SAM: {error}") from error
 
 
 def resize_positions(weights: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
-    """The positions of SAM's image encoder for a grid of another size.
+    """Interpolate the positional embeddings of SAM's image encoder to another grid size.
 
     Args:
-        weights: the state of a `Sam1`, or of a module that holds one.
-        grid: the new number of cells a side.
+        weights: state dict of a `Sam1`, or of a module that contains one.
+        grid: the new number of cells per side.
 
     Returns:
-        The tensors that change: absolute positions (bicubic), and of the blocks with global attention the relative
-        ones (linear), so that a distance means the same share of the image.
+        The changed tensors: absolute positions (bicubic), and the relative positions of blocks with global attention
+        (linear), so that equal fractions of the image keep equal embeddings.
     """
     (name,) = (name for name in weights if name.endswith("image_encoder.pos_embed"))
     absolute = weights[name].permute(0, 3, 1, 2)
@@ -155,11 +154,11 @@ def resize_positions(weights: Mapping[str, Tensor], grid: int) -> dict[str, Tens
 
 @torch.no_grad()
 def _look_nearby(image_encoder: ImageEncoderViT) -> None:
-    """Let attention begin as a convolution: each head looks at one neighbour of a cell, later blocks further away.
+    """Initialise attention as a convolution (ConViT): each head attends to one offset, farther in later blocks.
 
-    A head's logit for a cell at (y, x) from its own falls off as the square of the distance to the head's neighbour.
-    The square is written in three columns of the tables of relative positions: d^2, dy and dx, whose factors are the
-    biases of the queries. Source: d'Ascoli et al., "ConViT" (arXiv:2103.10697), in SAM's own parameters.
+    A head's logit for a cell falls with the squared distance to the head's offset. The square is expressed by three
+    columns of the relative position tables, d^2, dy and dx, with the query biases as their factors.
+    Source: d'Ascoli et al., "ConViT" (arXiv:2103.10697), in SAM's own parameters.
     """
     depth = len(image_encoder.blocks)
     for number, block in enumerate(image_encoder.blocks):

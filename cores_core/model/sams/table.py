@@ -1,4 +1,4 @@
-"""SAMs by name, path or hub id: segment-anything's three, SAM 2.1 in four sizes, SAM 3's tracker."""
+"""Find SAM weights by name, path or hub id: segment-anything's three, SAM 2.1 in four sizes, SAM 3's tracker."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cores_core.model.weights.tensors import Tensors, read_file
 SAM_FILES = {
     name: f"sam_{name}_{digest}.pth" for name, digest in (("vit_h", "4b8939"), ("vit_l", "0b3195"), ("vit_b", "01ec64"))
 }
-"""The released SAMs by their names in segment-anything; the ending is the beginning of the file's SHA-256."""
+"""File names of the released SAMs by their names in segment-anything; they end in the first digits of the SHA-256."""
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 HUB_IDS = {
     "sam2.1-tiny": "facebook/sam2.1-hiera-tiny",
@@ -23,18 +23,18 @@ HUB_IDS = {
     "sam2.1-large": "facebook/sam2.1-hiera-large",
     "sam3": "facebook/sam3",
 }
-"""The hub ids of SAM 2.1 and SAM 3."""
+"""Hub ids of SAM 2.1 and SAM 3 by short name."""
 GATED = "facebook/sam3"
 
 
 def read_sam(path: Path, shapes_only: bool = False) -> tuple[PreTrainedConfig | None, Tensors]:
-    """A SAM from segment-anything's own file, or from a folder in the hub's format.
+    """Read a SAM from a file of segment-anything, or from a folder in the hub's format.
 
     Returns:
-        Sizes in transformers' terms, None for segment-anything's; and weights under `segmenter.`.
+        Its transformers config (None for segment-anything), and its weights with the prefix `segmenter.`.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or no SAM.
+        CheckpointError: a file is missing or damaged, or not of a SAM.
     """
     if path.is_dir():
         return read_hub_sam(path, shapes_only)
@@ -43,10 +43,10 @@ def read_sam(path: Path, shapes_only: bool = False) -> tuple[PreTrainedConfig | 
 
 
 def find_sam(source: str) -> Path:
-    """A SAM's file or folder, given by path, hub id or name; a named one is downloaded if it is not there.
+    """File or folder of a SAM given by path, hub id or name; names and hub ids are downloaded if not cached.
 
     Raises:
-        CheckpointError: there is none, it is of another kind, or it cannot be downloaded.
+        CheckpointError: there is none, it is another type of model, or it cannot be downloaded.
     """
     if source in SAM_FILES:
         return _find_file(source)
@@ -58,17 +58,17 @@ def find_sam(source: str) -> Path:
     if path.is_dir() and model_type(path) not in HUB_SAMS:
         hint = f"supported are segment-anything's files and the model types {', '.join(HUB_SAMS)}"
         found = model_type(path)
-        raise CheckpointError(f"base.sam is of the model type `{found}`, not one that can be used: {source}", hint=hint)
+        raise CheckpointError(f"base.sam has the model type `{found}`, which is not supported: {source}", hint=hint)
     return path
 
 
 def kept_file(name: str) -> Path:
-    """Where torch's hub cache keeps a released file of segment-anything."""
+    """Path of a released file of segment-anything in torch's hub cache."""
     return Path(torch.hub.get_dir()) / "checkpoints" / SAM_FILES[name]
 
 
 def sam_weight_files(path: Path) -> list[Path]:
-    """The files that say which weights a SAM has."""
+    """Weight files and config of a SAM, for fingerprints."""
     return sorted([*path.glob("*.safetensors"), path / "config.json"]) if path.is_dir() else [path]
 
 
@@ -83,7 +83,7 @@ def _fetch(hub_id: str) -> Path:
 
 
 def _find_file(source: str) -> Path:
-    """A released file of segment-anything, from torch's hub cache, or downloaded into it."""
+    """Path of a released file of segment-anything in torch's hub cache, downloaded if missing."""
     path, name = kept_file(source), SAM_FILES[source]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Give a model another chain to train on with: LISA's one step becomes CoReS' two, or two become three."""
+"""Change the chain of a checkpoint for further training, such as from LISA's one step to CoReS' two."""
 
 from dataclasses import replace
 
@@ -9,16 +9,17 @@ from cores_core.model.weights.vocabulary import add_tokens
 from cores_core.prompts import Context
 
 REFINER = "refiner."
-"""Beginning of the names of the refiner's tensors."""
+"""Name prefix of the refiner's tensors."""
 
 
 def change_chain(parts: Parts, chain: ChainConfig, context: Context) -> Parts:
-    """Change tokenizer and weights such that they fit the chain; what is new comes from torch's global generator.
+    """Change tokenizer and weights of a model, in place, to those of another chain.
 
-    Tokens that the model lacks get new rows, and a refiner that it lacks is new; one that is not wanted goes.
+    Adds missing chain tokens with new embedding rows, and adds or removes the refiner. New weights are drawn from
+    torch's global generator.
 
     Returns:
-        The parts with the chain, the context and the new size of the vocabulary.
+        The parts with the new chain, context and vocabulary size.
     """
     config = replace(parts.config, chain=chain, context=context)
     parts = with_vocabulary(

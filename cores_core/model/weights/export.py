@@ -1,6 +1,6 @@
-"""Write a model in the format of the released LISA and CoReS weights, so that other people's scripts can read ours.
+"""Write a model in the format of the released LISA and CoReS weights, for scripts that read these.
 
-The opposite of `releases.py`: reading what this writes gives the same model, writing what that read the same tensors.
+The inverse of `releases.py`: export and read are lossless in both orders.
 """
 
 import json
@@ -24,19 +24,19 @@ TOWER_FOLDER, WEIGHTS_FILE = "clip", "model.safetensors"
 
 
 def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a folder in the releases' format; it appears under its name only when it is whole.
+    """Write a folder in the releases' format, atomically.
 
     Args:
         dtype: precision of the weights in the files; None for that in memory.
 
     Raises:
-        CheckpointError: the model's tokenizer or prompts have no counterpart in that format.
+        CheckpointError: the format cannot represent the model's tokenizer or prompts.
     """
     tokenizer, config = checkpoint.processor.tokenizer, checkpoint.config
     if not isinstance(tokenizer, SentencePieceTokenizer) or config.wording != "released":
         raise CheckpointError(
             "this model cannot be written in the releases' format: its tokenizer is of another kind",
-            hint="only models that began with LISA, CoReS or LLaVA weights can",
+            hint="only models initialised from LISA, CoReS or LLaVA weights can",
         )
     ours = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in _released_tensors(checkpoint).items()}
     tower = {f"vision_model.{name.removeprefix(TOWER)}": ours.pop(name) for name in [*ours] if name.startswith(TOWER)}
@@ -52,7 +52,7 @@ def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | N
 
 
 def _released_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Our tensors without what we added: the row of the image token, and a second layer that does nothing."""
+    """The model's tensors without those added on import: the image token's row, the projector's identity layer."""
     weights: dict[str, Tensor] = dict(checkpoint.model.state_dict())
     image = token_id(checkpoint.processor.tokenizer, prompts.IMAGE)
     for name in (EMBEDDING, HEAD):

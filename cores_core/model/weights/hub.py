@@ -1,4 +1,4 @@
-"""Models by their hub id, such as `openai/clip-vit-large-patch14`: from the hub's cache, or downloaded into it."""
+"""Find models by hub id, such as `openai/clip-vit-large-patch14`, in the Hugging Face cache, or download them to it."""
 
 import re
 from pathlib import Path
@@ -14,26 +14,26 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form `owner/model` and is no path that exists."""
+    """Whether a name has the form `owner/model` and is not an existing path."""
     return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def fetch_model(name: str) -> Path:
-    """The folder of a hub id with its configs, tokenizer and weights.
+    """Folder with configs, tokenizer and weights of a hub id, downloaded if it is not cached.
 
     Raises:
-        CheckpointError: the hub has no such model, or cannot be reached and the cache does not hold it.
+        CheckpointError: the hub has no such model, or it is not cached and the hub cannot be reached.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = f"check the name and the network, or download it and give the folder ({reason})"
-        raise CheckpointError(f"model is neither a folder nor to be had from the hub: {name}", hint=hint) from error
+        raise CheckpointError(f"not a local folder and not found on the hub: {name}", hint=hint) from error
 
 
 def cached_model(name: str) -> Path | None:
-    """The folder of a hub id in the hub's cache, None if there are no weights in it. The network is not asked."""
+    """Folder of a hub id in the Hugging Face cache, None if it has no weights there. Does not use the network."""
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(_FILES), local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError, OSError):

@@ -1,4 +1,4 @@
-"""What the releases and the hub call their tensors, and what we call them: one table each, read in both directions."""
+"""Tensor names of the releases and of the hub, and those of `CoresModel`: one table each, used in both directions."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ _PREFIXES = (
     ("transformer_cross_attention_layers.multihead_attn.", "refiner.attention."),
     ("transformer_cross_attention_layers.norm.", "refiner.norm."),
 )
-"""Prefix in the releases, prefix in `CoresModel.state_dict()`."""
+"""Pairs of prefixes: in the releases, in `CoresModel.state_dict()`."""
 _HUB_PREFIXES = (
     ("language_model.model.", LANGUAGE),
     ("language_model.lm_head.", "mllm.net.lm_head."),
@@ -33,12 +33,12 @@ _HUB_PREFIXES = (
     ("model.", "mllm.net.model."),
     ("lm_head.", "mllm.net.lm_head."),
 )
-"""Prefix of a LLaVA on the hub, in the layouts that transformers has written over the years; and in ours."""
+"""Pairs of prefixes: of a LLaVA in the layouts of various transformers versions, in `CoresModel.state_dict()`."""
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$|^model\.visual_model\.pixel_(mean|std)$")
 
 
 def renamed_keys(state: Any) -> Any:
-    """An optimiser's state of checkpoint format 2 by today's names: a multimodal LLM was called `llava` there."""
+    """Convert an optimiser state of checkpoint format 2, recursively: `mllm.llava.` in keys becomes `mllm.net.`."""
     if isinstance(state, dict):
         return {
             key.replace("mllm.llava.", "mllm.net.") if isinstance(key, str) else key: renamed_keys(value)
@@ -48,22 +48,22 @@ def renamed_keys(state: Any) -> Any:
 
 
 def is_derived(released: str) -> bool:
-    """Whether some releases store this tensor although it follows from the config."""
+    """Whether a released tensor is redundant, because its values follow from the config."""
     return _DERIVED.search(released) is not None
 
 
 def our_name(released: str) -> str:
-    """Our name of a released tensor; the same name if it is none of the known ones."""
+    """Map the name of a released tensor to that in `CoresModel`; unknown names are returned unchanged."""
     return _rename(released, _PREFIXES)
 
 
 def our_hub_name(name: str) -> str:
-    """Our name of a tensor of a LLaVA in the hub's format; the same name if it is none of the known ones."""
+    """Map the name of a hub LLaVA's tensor to that in `CoresModel`; unknown names are returned unchanged."""
     return _rename(name, _HUB_PREFIXES)
 
 
 def released_name(ours: str, projector_layers: int) -> str:
-    """The releases' name of one of our tensors; a projector of one layer has no number."""
+    """Map the name of a tensor of `CoresModel` to that in the releases. One-layer projectors have no layer number."""
     if projector_layers == 1 and ours.startswith(FIRST_LAYER):
         return f"model.mm_projector.{ours.removeprefix(FIRST_LAYER)}"
     for theirs, prefix in _PREFIXES:

@@ -1,6 +1,6 @@
-"""Pretrained weights to begin with: a multimodal LLM, a SAM. What they do not bring is built with random weights.
+"""Initialise a model from a pretrained multimodal LLM and a pretrained SAM; all other parts get random weights.
 
-Source: CoReS (arXiv:2404.05673), appendix A: LLaVA and SAM ViT-H; projection, refiner and the chain's tokens are new.
+Source: CoReS (arXiv:2404.05673), appendix A: LLaVA and SAM ViT-H; projection, refiner and chain tokens are new.
 """
 
 import hashlib
@@ -36,15 +36,15 @@ FINGERPRINT_BYTES = 1 << 20
 def read_base(
     config: Config, new_tokenizer: Callable[[], Tokenizer], shapes_only: bool = False, published: bool = False
 ) -> Parts:
-    """Read what `config.base` names and build the rest; sizes of what is read replace those of the config.
+    """Read the models of `config.base` and build the rest. The sizes in the returned config are those of the weights.
 
     Args:
-        new_tokenizer: makes a tokenizer where no pretrained MLLM brings one.
-        shapes_only: read and build on the meta device: sizes and names without values.
-        published: for plans, with `shapes_only`: take published sizes for what is not here, and fetch nothing for it.
+        new_tokenizer: builds a tokenizer; called if there is no pretrained MLLM.
+        shapes_only: read and build on the meta device: names and shapes without values.
+        published: with `shapes_only`: use published sizes for models that are not available locally (no download).
 
     Raises:
-        CheckpointError: a file is missing or damaged, or does not fit.
+        CheckpointError: a file is missing, damaged or of an unsupported model.
     """
     assert shapes_only or not published
     absent = find_absent(config.base) if published else frozenset()
@@ -63,7 +63,7 @@ def read_base(
 
 
 def _read_mllm(config: Config, shapes_only: bool) -> Parts:
-    """The multimodal LLM of a config, with the vocabulary that it has."""
+    """Read the multimodal LLM of a config, with its original vocabulary."""
     folder = find_mllm(str(config.base.mllm))
     if is_llava(folder):
         llava = read_llava(folder, shapes_only)
@@ -74,7 +74,7 @@ def _read_mllm(config: Config, shapes_only: bool) -> Parts:
 
 
 def _add_chain(parts: Parts) -> Parts:
-    """The same parts with rows for the tokens of the chain, and for those that a LLaVA's prompts need."""
+    """Add embedding rows for the chain tokens, and for a LLaVA those of the image and its start and end tokens."""
     chain = parts.config.prompt.chain
     if parts.mllm is not None:
         return with_vocabulary(parts, add_tokens(parts.tokenizer, parts.weights, chain))
@@ -90,10 +90,10 @@ def _add_sam(parts: Parts, sam: PreTrainedConfig | None, weights: Tensors) -> Pa
 
 
 def find_mllm(source: str) -> Path:
-    """The folder of a multimodal LLM given by path or by hub id.
+    """Folder of a multimodal LLM given by path or hub id (downloaded).
 
     Raises:
-        CheckpointError: there is none, or it is of a family that is not supported.
+        CheckpointError: there is none, or its family is not supported.
     """
     command = delta_command(source)
     how = "" if command is None else f"it is published as a difference from LLaMA; make it with: {command}"
@@ -112,10 +112,10 @@ def find_mllm(source: str) -> Path:
 
 
 def describe_base(base: BaseConfig, absent: Collection[str] = ()) -> dict[str, dict[str, str]]:
-    """What a model began with, by the names of the settings: its source and its fingerprint; empty for nothing.
+    """`source` and `fingerprint` of the pretrained `mllm` and `sam`, as far as they are set.
 
     Args:
-        absent: parts whose sizes alone are here.
+        absent: parts of which only published sizes are known.
     """
     found: dict[str, dict[str, str]] = {}
     if base.mllm is not None and "mllm" not in absent:
@@ -127,9 +127,9 @@ def describe_base(base: BaseConfig, absent: Collection[str] = ()) -> dict[str, d
 
 
 def describe_source(source: str, files: list[Path]) -> dict[str, str]:
-    """Where weights come from, with a digest of the sizes and the first megabyte of their files.
+    """Source of weights, and a fingerprint: SHA-256 (16 hex digits) of file sizes and the first megabyte of each file.
 
-    A safetensors file begins with the names and shapes of what it holds.
+    A safetensors file begins with the names and shapes of its tensors.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -140,7 +140,7 @@ def describe_source(source: str, files: list[Path]) -> dict[str, str]:
 
 
 def _build_missing(parts: Parts) -> Tensors:
-    """Random weights, from torch's global generator, for the parts of a model that no tensor is of."""
+    """Random weights, from torch's global generator, for the parts of a model without any tensor in `parts.weights`."""
     chain, weights = parts.config.chain, parts.weights
     builders: dict[str, Callable[[], nn.Module]] = {
         "mllm.": lambda: build_mllm(parts),

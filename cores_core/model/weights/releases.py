@@ -1,7 +1,7 @@
-"""Read a folder in the format of the released LISA and CoReS weights: sizes, tokenizer, and tensors by our names.
+"""Read a folder in the format of the released LISA and CoReS weights: sizes, tokenizer, tensors with our names.
 
-A LLaVA in the original format with SAM, projection and refiner beside it in the same files, and the tokens of the chain
-in `added_tokens.json`. The size of SAM stands nowhere; it follows from the shapes of its tensors.
+The format is an original LLaVA whose files also hold SAM, projection and refiner, with the chain tokens in
+`added_tokens.json`. SAM's sizes are inferred from the shapes of its tensors.
 Source: the releases of LISA and CoReS.
 """
 
@@ -28,7 +28,7 @@ from cores_core.prompts import PromptFormat
 
 
 def is_released(folder: Path) -> bool:
-    """Whether a folder looks like released weights."""
+    """Whether a folder has the files of released weights."""
     return (folder / MODEL_FILE).is_file() and is_original(folder)
 
 
@@ -36,12 +36,12 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
     """Read released weights.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the tokenizer has no token to segment with.
+        CheckpointError: a file is missing or damaged, or the tokenizer lacks a chain token.
     """
     tree, tokenizer = load_json(folder / CONFIG_FILE), SentencePieceTokenizer(folder)
     if prompts.SEG not in tokenizer:
         hint = f"train it: cores train --preset cores-7b --mllm {folder}; or give a LISA or CoReS release"
-        raise CheckpointError(f"this model has not learned to segment: {folder} (no token {prompts.SEG})", hint=hint)
+        raise CheckpointError(f"not trained to segment: {folder} (no token {prompts.SEG})", hint=hint)
     weights = read_original(folder, tree, shapes_only)
     language, vision = original_sizes(folder, tree, weights)
     refiner = "refiner.norm.weight" in weights

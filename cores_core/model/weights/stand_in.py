@@ -1,8 +1,8 @@
-"""The parts of a model by their published sizes, on the meta device: for plans where the weights are not here.
+"""Build models of published sizes on the meta device, to plan memory without their weights. Nothing is downloaded.
 
 Source: families/published.yaml for models of transformers; here LLaVA 1 and 1.5 (their config.json, and that of CLIP
-ViT-L/14) and segment-anything (build_sam.py). Nothing is fetched.
-Deviation: the tokenizer is a small one, trained on the built-in prompts, so texts have somewhat more tokens.
+ViT-L/14) and segment-anything (build_sam.py).
+Deviation: the tokenizer is a small one trained on the built-in prompts, so texts have slightly more tokens.
 """
 
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ from cores_core.model.tokenizer import token_id
 from cores_core.model.weights.hub import cached_model
 
 SOURCE = "published sizes"
-"""Stands where a part's fingerprint would, were it here."""
+"""Replaces the fingerprint of a model whose weights are not available."""
 _VOCABULARY = 2000
-"""The most tokens of the tokenizer; the built-in texts need fewer."""
+"""Maximum vocabulary of the tokenizer; the built-in texts need fewer tokens."""
 _CLIP_224 = VisionConfig(
     image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, fit="crop", read_layer=-2,
     projector_layers=1,
@@ -52,7 +52,7 @@ LLAVA_SIZES: Mapping[str, tuple[LanguageConfig, VisionConfig]] = MappingProxyTyp
         "llava-hf/llava-1.5-13b-hf": (_VICUNA_13B, _CLIP_336),
     }
 )
-"""LLaVA 1 under the names of the folders that LISA's instructions merge from its deltas; 1.5 by hub id."""
+"""LLaVA 1 by the folder names of LISA's instructions (merged from deltas); LLaVA 1.5 by hub id."""
 _VIT_H = SamConfig(
     image_size=1024, patch_size=16, width=1280, depth=32, heads=16, window=14, global_blocks=(7, 15, 23, 31),
     prompt_width=256,
@@ -67,7 +67,7 @@ SAM_SIZES: Mapping[str, SamConfig] = MappingProxyType(
 
 
 def find_absent(base: BaseConfig) -> frozenset[str]:
-    """Which of `mllm` and `sam` are not here, on disk or in a cache, but have published sizes."""
+    """Which of `mllm` and `sam` are neither on disk nor cached, but have published sizes."""
     absent = set()
     if base.mllm in (*published_models(), *LLAVA_SIZES) and not _is_here(base.mllm):
         absent.add("mllm")
@@ -80,7 +80,7 @@ def find_absent(base: BaseConfig) -> frozenset[str]:
 
 
 def published_mllm(config: Config) -> Parts:
-    """The multimodal LLM that `base.mllm` names, by its published sizes; its tokenizer lacks the chain's tokens."""
+    """Build the multimodal LLM of `base.mllm` from its published sizes; its tokenizer has no chain tokens yet."""
     name = str(config.base.mllm)
     if name in LLAVA_SIZES:
         language, vision = LLAVA_SIZES[name]
@@ -96,7 +96,7 @@ def published_mllm(config: Config) -> Parts:
 
 
 def published_sam(parts: Parts) -> Parts:
-    """The same parts with the SAM that `base.sam` names, by its published sizes."""
+    """Add the SAM of `base.sam` to the parts, from its published sizes."""
     name = str(parts.config.base.sam)
     if name in SAM_SIZES:
         with torch.device("meta"):

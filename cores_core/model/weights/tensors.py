@@ -1,4 +1,4 @@
-"""Read the tensors of a folder in the hub's file forms, one at a time; pickles only with `weights_only`."""
+"""Read tensors one at a time from the hub's file formats: safetensors, or pickles with `weights_only=True`."""
 
 import json
 import pickle
@@ -24,14 +24,14 @@ _META_DTYPES = {
 
 
 def read_tensors(folder: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every tensor of a folder, on the CPU, in the precision of the file.
+    """Yield name and value of each tensor of a folder, on the CPU, in the dtype of the file.
 
     Args:
-        shapes_only: give tensors on the meta device, without reading their values.
+        shapes_only: yield tensors on the meta device without reading values.
 
     Raises:
-        CheckpointError: there are no weights, a shard is missing, damaged or holds code, or the index and the shards
-            name different tensors.
+        CheckpointError: there are no weights, a shard is missing, damaged or contains code, or index and shards list
+            different tensors.
     """
     for name in WHOLE:
         if (folder / name).is_file():
@@ -45,8 +45,8 @@ def read_tensors(folder: Path, shapes_only: bool = False) -> Iterator[tuple[str,
 
 
 def read_file(path: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every tensor of one file, as `read_tensors` gives them."""
-    hint = "download it again; files with code in them are never run"
+    """Yield name and value of each tensor of one file. Arguments and errors as for `read_tensors`."""
+    hint = "download it again; code in weight files is never run"
     try:
         if path.suffix == ".safetensors":
             yield from _read_safetensors(path, shapes_only)
@@ -60,14 +60,18 @@ def read_file(path: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tens
 
 
 def get_tensor(weights: Tensors, name: str) -> Tensor:
-    """One of the tensors; an error that names it if it is missing."""
+    """Get a tensor by name.
+
+    Raises:
+        CheckpointError: it is missing.
+    """
     if name not in weights:
         raise CheckpointError(f"missing tensor: {name}")
     return weights[name]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that `read_tensors` reads, the index left out."""
+    """The files that `read_tensors` reads, without the index; empty if there are none."""
     for name in WHOLE:
         if (folder / name).is_file():
             return [folder / name]
@@ -78,9 +82,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _read_safetensors(path: Path, shapes_only: bool) -> Iterator[tuple[str, Tensor]]:
-    """Copies, because mapped tensors are not aligned in memory, which changes the last bits of products.
+    """Yield copies of the tensors: memory-mapped ones are unaligned, which changes the last bits of matrix products.
 
-    The file is opened anew for each tensor, so that what was read does not stay mapped beside its copy.
+    The file is reopened for each tensor, so that pages already read do not stay mapped in addition to the copies.
     """
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
@@ -98,7 +102,7 @@ def _read_shards(folder: Path, index: Path, shapes_only: bool) -> Iterator[tuple
     places = _read_index(index)
     for shard in sorted(set(places.values())):
         if not (folder / shard).is_file():
-            raise CheckpointError(f"a shard is missing: {folder / shard}", hint="download the folder again")
+            raise CheckpointError(f"missing shard: {folder / shard}", hint="download the folder again")
     unread = dict(places)
     for shard in sorted(set(places.values())):
         for name, tensor in read_file(folder / shard, shapes_only):
@@ -106,7 +110,7 @@ def _read_shards(folder: Path, index: Path, shapes_only: bool) -> Iterator[tuple
                 raise CheckpointError(f"a tensor is not in the index {index.name}: {name} of {shard}")
             yield name, tensor
     if unread:
-        raise CheckpointError(f"{len(unread)} tensors of the index are in no shard: {next(iter(unread))} ...")
+        raise CheckpointError(f"{len(unread)} tensors of the index are not in any shard: {next(iter(unread))} ...")
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Models of transformers from a folder in the hub's format: sizes, processor, weights, with errors of ours."""
+"""Load configs, processors and models of transformers from a folder, with failures raised as `CheckpointError`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,22 +26,22 @@ _LONGEST_REASON = 160  # characters; some errors of transformers list all model 
 
 
 def read_config(config_class: type[PreTrainedConfig], folder: Path) -> PreTrainedConfig:
-    """The sizes in a folder's config.json.
+    """Read a folder's config.json.
 
     Raises:
-        CheckpointError: it is missing or makes no sense.
+        CheckpointError: it is missing or invalid.
     """
     try:
         return config_class.from_pretrained(folder)
     except _READ_ERRORS as error:
-        raise CheckpointError(f"sizes do not make sense in: {folder / 'config.json'} ({_short(error)})") from error
+        raise CheckpointError(f"missing or invalid config: {folder / 'config.json'} ({_short(error)})") from error
 
 
 def read_processor(folder: Path) -> ProcessorMixin:
-    """The processor in a folder: tokenizer, chat template, image processor.
+    """Load the processor in a folder: tokenizer, chat template, image processor.
 
     Raises:
-        CheckpointError: a file of it is missing or damaged.
+        CheckpointError: one of its files is missing or damaged.
     """
     try:
         return AutoProcessor.from_pretrained(folder)
@@ -50,10 +50,10 @@ def read_processor(folder: Path) -> ProcessorMixin:
 
 
 def load_whole(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
-    """A model of transformers with its weights, in the precision of the files.
+    """Load a model with its weights, in the dtype of the files.
 
     Raises:
-        CheckpointError: a tensor is missing, extra or of another shape, or a file is damaged.
+        CheckpointError: a tensor is missing, unexpected or of another shape, or a file is damaged.
     """
     with without_progress():
         try:
@@ -68,13 +68,13 @@ def load_whole(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedMo
 
 
 def tied_names(net: nn.Module) -> frozenset[str]:
-    """The names of a model's tensors that share those of others."""
+    """Names of a model's tensors that are tied to others (such as a head tied to the token embedding)."""
     return frozenset(getattr(net, "all_tied_weights_keys", {}))
 
 
 @contextmanager
 def without_progress() -> Iterator[None]:
-    """Let transformers load without a progress bar of its own."""
+    """Disable the progress bars of transformers."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -1,4 +1,4 @@
-"""New tokens for a pretrained MLLM: ids in its tokenizer, rows in its embedding and its head."""
+"""Add tokens to a pretrained MLLM: ids in its tokenizer, rows in its token embedding and vocabulary head."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,30 +11,30 @@ from cores_core.model.weights.names import HEAD
 from cores_core.model.weights.tensors import Tensors
 
 NEW_ROW_STD = 0.02
-"""Standard deviation of the rows of new tokens. Source: the releases, which leave it to LLaMA's initialisation."""
+"""Standard deviation of new rows. Source: the releases, which use LLaMA's initialisation."""
 
 
 def add_tokens(tokenizer: Tokenizer, weights: Tensors, tokens: Sequence[str]) -> int:
-    """Add those tokens that a tokenizer lacks, with rows from torch's global generator. Changes tokenizer and weights.
+    """Add missing tokens, with rows from torch's global generator. Changes tokenizer and weights in place.
 
     Returns:
-        The number of rows of the embedding; one that was padded may have room for new tokens already.
+        The number of rows of the embedding, unchanged if it was padded and has free rows.
     """
     return _add(tokenizer, weights, tokens, NEW_ROW_STD)
 
 
 def add_image_token(tokenizer: Tokenizer, weights: Tensors) -> int:
-    """Give the image token, which has no id in the original LLaVA, one with rows of zeros that nothing ever reads."""
+    """Add the image placeholder token, which the original LLaVA lacks, with rows of zeros, which are never used."""
     return _add(tokenizer, weights, (prompts.IMAGE,), 0.0)
 
 
 def embedding_name(weights: Mapping[str, Tensor]) -> str:
-    """The name of the language model's token embedding among the tensors of a model."""
+    """Name of the language model's token embedding in the state dict of a model."""
     return next(filter(is_embedding, weights))
 
 
 def is_embedding(name: str) -> bool:
-    """Whether this is the name of the language model's token embedding."""
+    """Whether a tensor name is that of the language model's token embedding."""
     return name.startswith("mllm.") and name.endswith("_model.embed_tokens.weight")
 
 
@@ -48,7 +48,7 @@ def _add(tokenizer: Tokenizer, weights: Tensors, tokens: Sequence[str], std: flo
     ids = [tokenizer.convert_tokens_to_ids(token) for token in new]
     size = max(size, *(index + 1 for index in ids))
     for name in (embedding, HEAD):
-        if name in weights:  # a head that is the embedding is not
+        if name in weights:  # a tied head is not
             weights[name] = rows = _grow(weights[name], size)
             rows[ids] = (torch.randn(len(ids), rows.shape[1]) * std).to(rows)
     return size

@@ -123,7 +123,7 @@ def test_an_image_of_another_size_is_named(folder: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "reason"), [("COCO", "a path leaves the data root"), ("Label Studio", "image is missing")]
+    ("form", "reason"), [("COCO", "a path outside the data root"), ("Label Studio", "image is missing")]
 )
 def test_an_image_outside_of_the_data_root_is_named(folder: Path, form: str, reason: str) -> None:
     """Label Studio's paths are those of its server, so the image is looked for by its name as well."""
@@ -229,7 +229,7 @@ def test_a_json_beside_a_jsonl_is_noted_as_not_read(folder: Path) -> None:
     (folder / "train.jsonl").write_text(json.dumps(row))
     (record,), rejected = read(folder / "train.jsonl", folder.parents[1])
     assert len(record.regions) == 1
-    assert rejected.notes == [("train.json", "not read, because train.jsonl is there")]
+    assert rejected.notes == [("train.json", "not read, because train.jsonl exists")]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -154,7 +154,7 @@ def test_a_category_that_the_bank_does_not_know_is_named(tmp_path: Path, name: s
     _change(tmp_path, lambda tree: tree["categories"][0].update(name=name))
     (record,), rejected = _read(tmp_path)
     assert [region.category for region in record.regions] == ["Car Side Mirror"]
-    assert rejected[f"the question bank does not know `{name}`"] == 1
+    assert rejected[f"the question bank has no entry for `{name}`"] == 1
 
 
 @pytest.mark.parametrize(

@@ -153,12 +153,12 @@ def test_a_palette_is_read_by_its_indices(tmp_path: Path, family: Family) -> Non
     ("label", "reason"),
     [
         (Image.new("L", (4, 6), 1), "label of another size than its image"),
-        (Image.new("RGB", (6, 4), (1, 1, 1)), "label is not of one 8-bit channel"),
-        (Image.new("LA", (6, 4), (1, 1)), "label is not of one 8-bit channel"),
-        (Image.new("I;16", (6, 4), 1), "label is not of one 8-bit channel"),
-        (Image.new("1", (6, 4), 1), "label is not of one 8-bit channel"),
-        (Image.new("L", (6, 4), 254), "label has a value beyond its classes"),
-        (Image.new("L", (6, 4), 255), "label without a class to ask for"),
+        (Image.new("RGB", (6, 4), (1, 1, 1)), "label does not have a single 8-bit channel"),
+        (Image.new("LA", (6, 4), (1, 1)), "label does not have a single 8-bit channel"),
+        (Image.new("I;16", (6, 4), 1), "label does not have a single 8-bit channel"),
+        (Image.new("1", (6, 4), 1), "label does not have a single 8-bit channel"),
+        (Image.new("L", (6, 4), 254), "label has an unknown class id"),
+        (Image.new("L", (6, 4), 255), "label without a target class"),
     ],
 )
 def test_a_label_that_cannot_be_used_is_left_out_by_name(
@@ -203,7 +203,7 @@ def test_one_value_too_high_condemns_the_label(tmp_path: Path, family: Family, f
     right, wrong = _full(family.value), _full(family.value)
     right[0, 0], wrong[0, 0] = first_wrong - 1, first_wrong
     _write(tmp_path, family, {"a": right, "bad": wrong, "c": right})
-    _expect_one_rejected(tmp_path, family, f"{family.labels}/bad.png", "label has a value beyond its classes")
+    _expect_one_rejected(tmp_path, family, f"{family.labels}/bad.png", "label has an unknown class id")
 
 
 def test_a_sideways_image_has_its_upright_size(tmp_path: Path) -> None:

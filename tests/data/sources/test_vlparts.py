@@ -89,7 +89,7 @@ def test_a_category_of_another_form_is_named(tmp_path: Path, name: str) -> None:
     _write_paco(tmp_path, {1: "dog", 2: name}, [(0, 1, LEFT), (1, 2, LEFT)])
     (regions, rejected) = _read_regions(tmp_path)
     assert [region.category for region in regions] == ["dog"]
-    assert rejected == {f"a category of another form: `{name}`": 1}
+    assert rejected == {f"malformed category: `{name}`": 1}
 
 
 def test_an_image_without_a_file_or_a_region_is_left_out(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_config_is_a_copy_that_one_may_change() -> None:
 
 
 def test_an_unknown_model_is_refused_with_the_names_of_the_known() -> None:
-    with pytest.raises(ConfigError, match="not known here: Qwen/Qwen9") as caught:
+    with pytest.raises(ConfigError, match="for the model: Qwen/Qwen9") as caught:
         published_config("Qwen/Qwen9")
     assert "Qwen/Qwen3-VL-4B-Instruct" in (caught.value.hint or "")
 

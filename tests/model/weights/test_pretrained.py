@@ -189,7 +189,7 @@ def test_a_sam_that_does_not_fit_is_named(
         (lambda tree: tree["text_config"].update(model_type="mistral"), "the language model is `mistral`"),
         (lambda tree: tree["vision_config"].update(model_type="siglip_vision_model"), "the vision tower is `siglip"),
         (lambda tree: tree.update(projector_hidden_act="relu"), "the projector's activation is `relu`"),
-        (lambda tree: tree.update(vision_feature_select_strategy="full"), "what is read of the tower is `full`"),
+        (lambda tree: tree.update(vision_feature_select_strategy="full"), "selection of the tower is `full`"),
     ],
 )
 def test_a_llava_of_another_kind_is_refused(llava: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
