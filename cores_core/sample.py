@@ -39,8 +39,8 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something that an image shows: its category, its kind ("part" or "object") and its (H, W) bool mask."""
+class Annotation:
+    """An annotated region of an image: its category, its kind ("part" or "object") and its (H, W) bool mask."""
 
     category: str
     kind: str
@@ -65,7 +65,7 @@ class Sample:
         masks: N target masks, each (H, W) bool; empty where there is no target (prediction).
         ignores: N masks of pixels that count nowhere, or None for none.
         categories: what each of the N masks shows.
-        scene: all that the image is known to show, asked about or not.
+        annotations: all annotated regions of the image, asked about or not; only if `SampleOptions` asks for them.
         example: the in-context example that is read before, None for that of the prompt format, "" for none.
         key: which pixels these are, the same for the same pixels only; "" where nobody asks.
     """
@@ -75,6 +75,6 @@ class Sample:
     masks: tuple[BoolMask, ...] = ()
     ignores: tuple[BoolMask | None, ...] = ()
     categories: tuple[str, ...] = ()
-    scene: tuple[Thing, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     example: str | None = None
     key: str = ""
