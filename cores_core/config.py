@@ -178,16 +178,17 @@ class MixtureConfig:
 class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
-    AdamW's `learning_rate` decays over the last `decay_share` of the steps after the warm-up. `start_from` names a checkpoint whose weights a run begins with, in place of random ones. A step shows
-    `images_per_step` images in all, shared among processes, each of which reads `images_at_once` (None: all its share)
-    before it goes on: the same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows
-    every other one mirrored; `keep_images` holds images in memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights
-    and mask head stay in float32. `checkpoint_activations` computes the language model's activations twice, to hold
-    fewer; `compile` compiles SAM's image encoder, a minute at the start for less time a step. A sample that cannot be
-    used is skipped; after `most_skipped` of them the run stops. `wandb` is a project of Weights & Biases that gets what
-    TensorBoard gets. `embedding_cache` is a folder that keeps what a frozen SAM image encoder makes of each image, in
-    bfloat16, until it holds `embedding_cache_gb` (10^9 bytes); processes and runs may share it. SAM with images of 1024
-    pixels: 2 MB each.
+    AdamW's `learning_rate` decays over the last `decay_share` of the steps after the warm-up. `start_from` names a
+    checkpoint whose weights a run begins with, in place of random ones. A step shows `images_per_step` images in
+    all, shared among processes, each of which reads `images_at_once` (None: all its share) before it goes on: the
+    same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows every other one
+    mirrored; `keep_images` holds images in memory. With precision `bf16`, the encoders and the language model run
+    in bfloat16 under autocast; weights and mask head stay in float32. `checkpoint_activations` computes the
+    language model's activations twice, to hold fewer; `compile` compiles SAM's image encoder, a minute at the start
+    for less time a step. A sample that cannot be used is skipped; after `most_skipped` of them the run stops.
+    `wandb` is a project of Weights & Biases that gets what TensorBoard gets. `embedding_cache` is a folder that
+    keeps what a frozen SAM image encoder makes of each image, in bfloat16, until it holds `embedding_cache_gb`
+    (10^9 bytes); processes and runs may share it. SAM with images of 1024 pixels: 2 MB each.
     """
 
     start_from: str | None = None

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from cores_core.config import Config, SamConfig
+from cores_core.config import Config, SamConfig, ScratchConfig
 from cores_core.errors import ConfigError
 
 T = TypeVar("T")
@@ -112,10 +112,12 @@ def config_tree(config: Config) -> dict[str, Any]:
 def render_config(config: Config) -> str:
     """The whole resolved config as YAML, ready to be written; `load_config` reads the file back.
 
-    Sizes that say nothing are left out: those of a LLaVA where the model has a chat template of its own, and with them
-    those of SAM where they are the defaults.
+    Sections without effect are left out: `scratch` where it is off, sizes of a LLaVA where the model has a chat
+    template of its own, and with them those of SAM where they are the defaults.
     """
     tree = config_tree(config)
+    if config.scratch == ScratchConfig():
+        del tree["scratch"]
     if config.conversation == "template":
         del tree["language"]
         tree["vision"] = {"max_tokens": config.vision.max_tokens}

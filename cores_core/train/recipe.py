@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cores_core.config import Config, TrainConfig
 from cores_core.data.mixture import SampleOptions
@@ -21,6 +21,9 @@ from cores_core.model.cores import ChainOutput, CoresModel
 from cores_core.model.losses import Counts, Losses, compute_losses
 from cores_core.model.processor import Batch, Processor, Tokens
 from cores_core.sample import Sample
+
+Rows = list[Tokens]
+"""Token rows of one image, as `Processor.tokenize` returns them."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class StepImages:
 
 
 class Objective(nn.Module):
-    """The paper's losses. Those of another recipe may have parameters, which train with the model but are no part of it.
+    """The paper's losses. Those of another recipe may have parameters, which train beside the model.
 
-    Its tensors are saved in checkpoints beside the model (`save_checkpoint`), with what `about` gives.
+    Its tensors, if there are any, are saved in checkpoints as `objective.safetensors`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -77,7 +80,7 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The paper's. Holds settings only, so that processes that load data can have a copy."""
+    """The paper's training. Holds settings only, so that it can be copied to data loading processes."""
 
     config: Config
 
@@ -110,19 +113,11 @@ class Recipe:
 
     def images_of(self, step: int) -> StepImages:
         """What a step (from 0) reads."""
-        train = self.config.train
-        return StepImages(
-            step * train.images_per_step, train.images_per_step, train.queries_per_image, train.images_at_once
-        )
+        train, count = self.config.train, self.config.train.images_per_step
+        return StepImages(step * count, count, train.queries_per_image, train.images_at_once)
 
-    def collate(
-        self, processor: Processor, step: int, samples: Sequence[Sample], rows: Sequence[list[Tokens]]
-    ) -> Batch:
-        """Make a batch for a step.
-
-        Args:
-            samples, rows: B images, and the token rows that `processor.tokenize` gave for each.
-        """
+    def collate(self, processor: Processor, step: int, samples: Sequence[Sample], rows: Sequence[Rows]) -> Batch:
+        """Make a batch of B images for a step."""
         return processor.collate_tokenized(samples, rows)
 
     def build_objective(self, model: CoresModel, stores: Sequence[Store]) -> Objective:

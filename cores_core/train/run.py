@@ -166,7 +166,7 @@ class _Run:
     def _log(self, report: StepReport, board: SummaryWriter) -> None:
         changed = {"changes": list(self.changes)} if self.changes else {}
         row = report.row()
-        _append_row(self.job.output / "metrics.jsonl", row | changed)
+        _append_row(self.job.output / "metrics.jsonl", {**row, **changed})
         self.changes = ()
         if report.step % self.train.log_every == 0:
             for name, value in row.items():

@@ -143,11 +143,12 @@ class ScratchObjective(Objective):
     def _coverage(self, batch: Batch, image: int) -> Tensor:
         """(K, 4h, 4w): how much of each fine cell each category covers, 0 to 1."""
         maps = batch.extras["coverage"][image]
-        covered = maps.new_zeros((len(self.index), *maps.shape[1:]), dtype=torch.float32)
+        covered: Tensor = maps.new_zeros((len(self.index), *maps.shape[1:]), dtype=torch.float32)
         covered[[self.index[name] for name in batch.extras["shown"][image]]] = maps / 255
         return covered
 
     def _asked(self, batch: Batch) -> Tensor:
+        """(N,) numbers of the categories that the masks show."""
         return torch.tensor([self.index[name] for name in batch.extras["asked"]], device=self.prototypes.device)
 
 

@@ -19,10 +19,10 @@ from cores_core.data.mixture import SampleOptions
 from cores_core.data.store import Store
 from cores_core.masks import resize_mask
 from cores_core.model.cores import CoresModel
-from cores_core.model.processor import Batch, Processor, Tokens
+from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Frame
 from cores_core.sample import Query, Sample
-from cores_core.train.recipe import Objective, Recipe, StepImages, build_adamw, trainable, warmup_decay
+from cores_core.train.recipe import Objective, Recipe, Rows, StepImages, build_adamw, trainable, warmup_decay
 from cores_core.train.scratch.muon import Muon, hidden_matrices
 from cores_core.train.scratch.objective import ScratchObjective, collect_categories
 
@@ -63,9 +63,7 @@ class ScratchRecipe(Recipe):
         later = super().images_of(step - scratch.sam_steps)
         return replace(later, first=scratch.sam_steps * scratch.sam_images + later.first)
 
-    def collate(
-        self, processor: Processor, step: int, samples: Sequence[Sample], rows: Sequence[list[Tokens]]
-    ) -> Batch:
+    def collate(self, processor: Processor, step: int, samples: Sequence[Sample], rows: Sequence[Rows]) -> Batch:
         """Add what the prototypes need (see `ScratchObjective`); the first phase reads no text."""
         is_text = step >= self.config.scratch.sam_steps
         batch = super().collate(processor, step, samples, rows) if is_text else processor.collate_images(samples)
