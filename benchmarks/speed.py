@@ -50,6 +50,7 @@ from cores_core.sample import Query, RgbImage, Sample
 from cores_core.settings import load_config
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, StepData, train_step
+from cores_core.train.recipe import Objective, Recipe
 
 PACKED, KEPT, UNSHARED, PLAIN, RELEASED = "packed", "kept", "unshared", "plain", "as released"
 STOCK, BY_ROWS, COMPILED = "stock attention", "attention by rows", "by rows, compiled"
@@ -206,7 +207,7 @@ def train(cell: Cell) -> Action:
     model, config = checkpoint.model, checkpoint.config
     add_lora(model, LORA)
     choose_trainable(model, LORA)
-    learner = Learner(model.train(), None, TorchEngine(model, config.train, Group()))
+    learner = Learner(model.train(), Objective(config), TorchEngine(model, Recipe(config), Group()))
     samples = [new_sample(checkpoint, cell.questions, seed) for seed in range(TRAINED_IMAGES)]
     if cell.form in (UNSHARED, PLAIN, RELEASED):
         samples = [alone for sample in samples for alone in split(sample)]
