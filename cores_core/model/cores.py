@@ -23,7 +23,7 @@ class TextOutput:
     """Output of the language side for N queries with K answer tokens in total.
 
     Attributes:
-        prompts: for each step of the chain the prompt embeddings for SAM, (N, C), before the refiner.
+        prompts: for each stage of the chain the prompt embeddings for SAM, (N, C), before the refiner.
         logits: (K, V) float32 vocabulary logits of the answer tokens; `labels` (K,) are their target ids.
     """
 
@@ -38,23 +38,23 @@ class ChainOutput:
 
     Attributes:
         text: output of the language side.
-        steps: for each step of the chain the unthresholded logits, (N, 1, s, s); the last is the answer.
+        stages: for each stage of the chain the unthresholded logits, (N, 1, s, s); the last is the answer.
         features: SAM's image features, each map with B rows.
     """
 
     text: TextOutput
-    steps: tuple[Tensor, ...]
+    stages: tuple[Tensor, ...]
     features: Features
 
     @property
     def coarse(self) -> Tensor:
-        """C1: logits of the first step."""
-        return self.steps[0]
+        """C1: logits of the first stage."""
+        return self.stages[0]
 
     @property
     def refined(self) -> Tensor:
-        """C2: logits of the last step."""
-        return self.steps[-1]
+        """C2: logits of the last stage."""
+        return self.stages[-1]
 
 
 class CoresModel(nn.Module):
@@ -82,18 +82,18 @@ class CoresModel(nn.Module):
         """
         text = self.reason(batch)
         features = self.encode(batch)
-        steps = self.segment(tuple(level[batch.image_index] for level in features), text.prompts)
-        return ChainOutput(text=text, steps=steps, features=features)
+        stages = self.segment(tuple(level[batch.image_index] for level in features), text.prompts)
+        return ChainOutput(text=text, stages=stages, features=features)
 
     def reason(self, batch: Batch) -> TextOutput:
         """Run the language model and project the hidden states of the chain tokens to prompt embeddings."""
         hidden = self.mllm(batch)
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
-        predicts_label = batch.predicts_label
+        label_mask = batch.label_mask
         return TextOutput(
             prompts=tuple(self.projection(state).float() for state in states),
-            logits=self.mllm.logits(hidden[:, :-1][predicts_label]).float(),
-            labels=batch.labels[:, 1:][predicts_label],
+            logits=self.mllm.logits(hidden[:, :-1][label_mask]).float(),
+            labels=batch.labels[:, 1:][label_mask],
         )
 
     def encode(self, batch: Batch) -> Features:
@@ -104,26 +104,26 @@ class CoresModel(nn.Module):
         return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
 
     def segment(self, features: Features, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Decode one mask per step; each step after the first uses the previous mask as mask input and for the refiner.
+        """Decode one mask per stage; each but the first uses the previous mask as mask input and in the refiner.
 
         Args:
             features: image features per query, every map with N rows.
-            prompts: (N, C) prompt embeddings for each step.
+            prompts: (N, C) prompt embeddings for each stage.
 
         Returns:
-            The mask logits of each step, (N, 1, s, s).
+            The mask logits of each stage, (N, 1, s, s).
         """
         if not len(features[0]):  # no masks in this batch: a dummy query keeps all weights in the graph on every rank
             blank = tuple(level.new_zeros(1, *level.shape[1:]) for level in features)
             queries = tuple(prompt.new_zeros(1, prompt.shape[1]) + prompt.sum() for prompt in prompts)
             return tuple(logits[:0] for logits in self.segment(blank, queries))
-        steps: list[Tensor] = []
+        stages: list[Tensor] = []
         for prompt in prompts:
-            prior = steps[-1] if steps else None
-            if prior is not None and self.refiner is not None:
-                prompt = self.refiner(prompt, features[-1], prior)
-            steps.append(self.segmenter.decode(features, prompt, prior))
-        return tuple(steps)
+            mask_input = stages[-1] if stages else None
+            if mask_input is not None and self.refiner is not None:
+                prompt = self.refiner(prompt, features[-1], mask_input)
+            stages.append(self.segmenter.decode(features, prompt, mask_input))
+        return tuple(stages)
 
     @property
     def device(self) -> torch.device:

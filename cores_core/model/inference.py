@@ -39,19 +39,19 @@ class Segmentation:
     Attributes:
         answer: the answer text.
         size: of the image; `square` is the side of SAM's input.
-        steps: mask logits of each step, (1, 1, s, s), on the model's device; empty if the answer is not well-formed.
+        stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty if the answer is not well-formed.
             Full-resolution masks are computed on first access.
     """
 
     answer: str
     size: ImageSize
     square: int
-    steps: tuple[Tensor, ...]
+    stages: tuple[Tensor, ...]
 
     @property
     def well_formed(self) -> bool:
         """Whether the answer contains the chain tokens once each and in order."""
-        return bool(self.steps)
+        return bool(self.stages)
 
     @cached_property
     def coarse(self) -> NDArray[np.float32]:
@@ -60,13 +60,13 @@ class Segmentation:
 
     @cached_property
     def refined(self) -> NDArray[np.float32]:
-        """(H, W) logits of the final mask C2 at image resolution; equal to `coarse` for a chain of one step."""
+        """(H, W) logits of the final mask C2 at image resolution; equal to `coarse` for a chain of one stage."""
         return self._pixels(-1)
 
-    def _pixels(self, step: int) -> NDArray[np.float32]:
+    def _pixels(self, stage: int) -> NDArray[np.float32]:
         if not self.well_formed:
             return np.full(self.size.original_hw, NO_MASK, dtype=np.float32)
-        logits = upsample_masks(self.steps[step], self.size, self.square)[0]
+        logits = upsample_masks(self.stages[stage], self.size, self.square)[0]
         pixels: NDArray[np.float32] = logits.float().cpu().numpy()
         return pixels
 
@@ -154,8 +154,8 @@ def _check_finite(part: str, outputs: Sequence[Tensor]) -> None:
 
 def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
     """Indices of the turns whose template answer differs from greedy decoding."""
-    branches = batch.branches[:, 1:][batch.predicts_label]
-    differing = branches[text.logits.argmax(dim=-1) != text.labels]
+    sequence_ids = batch.sequence_ids[:, 1:][batch.label_mask]
+    differing = sequence_ids[text.logits.argmax(dim=-1) != text.labels]
     return sorted({branch - 1 for branch in differing.tolist()})
 
 
@@ -177,9 +177,9 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Featur
     drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.formed:
         features = tuple(level.repeat_interleave(len(answers.formed), dim=0) for level in encode())
-        steps = checkpoint.model.segment(features, answers.text.prompts)
-        _check_finite("the segmenter", steps)
-        drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in steps), strict=True), strict=True))
+        stages = checkpoint.model.segment(features, answers.text.prompts)
+        _check_finite("the segmenter", stages)
+        drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True))
     size, square = answers.batch.sizes[0], checkpoint.processor.frame.side
     return [
         Segmentation(checkpoint.processor.decode(ids), size, square, drawn.get(index, ()))

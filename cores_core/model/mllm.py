@@ -59,7 +59,7 @@ class Mllm(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Hidden states of the last layer, after the final norm, (R, T, D)."""
-        places = Places(batch.branches, batch.positions, self._is_image(batch.input_ids))
+        places = Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
         hidden = self._read(batch, self._attention(places, places), self._positions(batch))
         return hidden.to(batch.input_ids.device)  # the last layer may be on another device (device_map="auto")
 
@@ -82,14 +82,14 @@ class Mllm(nn.Module):
             The ids of each turn, including the end token if it was generated.
         """
         cache = DynamicCache() if self.family.packs else DynamicCache(config=self.text_config)
-        seen = Places(batch.branches, batch.positions, self._is_image(batch.input_ids))
-        positions = self._positions(batch)
-        hidden = self._read(batch, self._attention(seen, seen), positions, cache)
-        branches = torch.unique(seen.branches[0])  # in ascending order
-        numbers = branches[branches > PREFIX][None]  # (1, N) branch of each new token
-        last = torch.stack([(seen.branches[0] == number).nonzero().max() for number in numbers[0]])
+        seen = Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
+        position_ids = self._positions(batch)
+        hidden = self._read(batch, self._attention(seen, seen), position_ids, cache)
+        sequence_ids = torch.unique(seen.sequence_ids[0])  # in ascending order
+        numbers = sequence_ids[sequence_ids > PREFIX][None]  # (1, N) branch of each new token
+        last = torch.stack([(seen.sequence_ids[0] == number).nonzero().max() for number in numbers[0]])
         new = Places(numbers, seen.order[:, last], torch.zeros_like(numbers, dtype=torch.bool))
-        hidden, positions = hidden.to(numbers.device)[:, last], positions[..., last]
+        hidden, position_ids = hidden.to(numbers.device)[:, last], position_ids[..., last]
         answers: list[list[int]] = [[] for _ in last]
         for _ in range(limit):
             tokens = self.logits(hidden).argmax(dim=-1)  # (1, N)
@@ -98,23 +98,23 @@ class Mllm(nn.Module):
                     answer.append(token)
             if all(answer[-1] == end_id for answer in answers):
                 break
-            new, positions = new._replace(order=new.order + 1), positions + 1
+            new, position_ids = new._replace(order=new.order + 1), position_ids + 1
             seen = seen.followed_by(new)
             hidden = self.net.model(
                 input_ids=tokens,
                 attention_mask=self._attention(new, seen),
-                position_ids=positions,
+                position_ids=position_ids,
                 cache=cache,
                 use_cache=True,
             ).last_hidden_state.to(numbers.device)
         return answers
 
-    def _read(self, batch: Batch, mask: Any, positions: Tensor, cache: DynamicCache | None = None) -> Tensor:
+    def _read(self, batch: Batch, mask: Any, position_ids: Tensor, cache: DynamicCache | None = None) -> Tensor:
         vision = {n: t.to(self.net.dtype) if t.is_floating_point() else t for n, t in batch.vision.items()}
         output = self.net.model(
             input_ids=batch.input_ids,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=position_ids,
             cache=cache,
             use_cache=cache is not None,
             **vision,
@@ -132,22 +132,22 @@ class Mllm(nn.Module):
         position of the prefix plus 1.
         """
         if not self.family.mrope:
-            return batch.positions
-        positions = batch.positions.expand(3, -1, -1).clone()
-        for row, (ids, branches) in enumerate(zip(batch.input_ids, batch.branches, strict=True)):
-            prefix = ids[branches == PREFIX][None]
+            return batch.position_ids
+        position_ids = batch.position_ids.expand(3, -1, -1).clone()
+        for row, (ids, sequence_ids) in enumerate(zip(batch.input_ids, batch.sequence_ids, strict=True)):
+            prefix = ids[sequence_ids == PREFIX][None]
             grid = batch.vision["image_grid_thw"][row : row + 1]
             found, _ = self.net.model.get_rope_index(prefix, self._is_image(prefix).int(), image_grid_thw=grid)
             length = prefix.shape[1]
-            positions[:, row, :length] = found[:, 0]
-            positions[:, row, length:] += found.max() + 1 - length
+            position_ids[:, row, :length] = found[:, 0]
+            position_ids[:, row, length:] += found.max() + 1 - length
         self.net.model.rope_deltas = None  # set by get_rope_index; stale state would shift later calls
-        return positions
+        return position_ids
 
     def _attention(self, queries: Places, keys: Places) -> Any:
         """The `attention_mask` argument: one additive mask, or one per layer type for sliding-window models."""
         if not self.family.packs:
-            return (keys.branches != PADDING).long()  # (R, Tk); recurrent models build their own causal mask
+            return (keys.sequence_ids != PADDING).long()  # (R, Tk); recurrent models build their own causal mask
         both_ways, dtype = self.family.sees_images_both_ways, self.net.dtype
         whole = additive_mask(queries, keys, both_ways, dtype)
         if "sliding_attention" not in (getattr(self.text_config, "layer_types", None) or ()):

@@ -2,9 +2,9 @@
 
 `MllmPrompts` (implementations in `families/`) defines the inputs of an MLLM, `Frame` those of a SAM. All turns of one
 image share its prefix (system text, in-context example, image) and are packed into one sequence: the prefix, then one
-branch per turn. `branches` maps each token to its branch; positions in every branch start where the prefix ends. Token
-ids are concatenated piece by piece, so labels need no search. Models with recurrent layers cannot branch; for these,
-each turn has a row of its own that repeats the prefix.
+branch per turn. `sequence_ids` maps each token to its branch; positions in every branch start where the prefix ends.
+Token ids are concatenated piece by piece, so labels need no search. Models with recurrent layers cannot branch; for
+these, each turn has a row of its own that repeats the prefix.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from cores_core.sample import ImageSize, Sample, Turn
 
 IGNORED_LABEL = -100
 PREFIX, PADDING = 0, -1
-"""Values of `Batch.branches` for prefix and padding; turns count from 1."""
+"""Values of `Batch.sequence_ids` for prefix and padding; turns count from 1."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Batch:
 
     Attributes:
         input_ids: (R, T) token ids; the image token is already repeated once per image state.
-        positions: (R, T) position of each token in its unpacked sequence.
-        branches: (R, T) 0 for the prefix, 1.. for the turns, -1 for padding.
+        position_ids: (R, T) position of each token in its unpacked sequence.
+        sequence_ids: (R, T) 0 for the prefix, 1.. for the turns, -1 for padding.
         labels: (R, T) token ids of answers, -100 elsewhere.
         vision: image tensors by the argument names of the MLLM. sam_pixels: (B, 3, S, S).
         sizes: B image sizes. counts: B numbers of turns with a mask.
@@ -46,8 +46,8 @@ class Batch:
     """
 
     input_ids: Tensor
-    positions: Tensor
-    branches: Tensor
+    position_ids: Tensor
+    sequence_ids: Tensor
     labels: Tensor
     vision: Mapping[str, Tensor]
     sam_pixels: Tensor
@@ -65,7 +65,7 @@ class Batch:
         return torch.arange(len(self.counts), device=device).repeat_interleave(torch.tensor(self.counts, device=device))
 
     @property
-    def predicts_label(self) -> Tensor:
+    def label_mask(self) -> Tensor:
         """(R, T-1) bool: positions whose next token belongs to an answer."""
         return self.labels[:, 1:] != IGNORED_LABEL
 
@@ -85,8 +85,8 @@ class Tokens(NamedTuple):
     """One token row of a `Batch` before padding (four lists of equal length), and its prefix."""
 
     ids: list[int]
-    positions: list[int]
-    branches: list[int]
+    position_ids: list[int]
+    sequence_ids: list[int]
     labels: list[int]
     prefix: "Prefix"
 
@@ -170,13 +170,15 @@ class Processor:
         rows = [row for rows in tokens for row in rows]
         *columns, prefixes = zip(*rows, strict=True)
         fill = (self.mllm.pad_id, 0, PADDING, IGNORED_LABEL)
-        ids, positions, branches, labels = (_pad(column, value) for column, value in zip(columns, fill, strict=True))
+        ids, position_ids, sequence_ids, labels = (
+            _pad(column, value) for column, value in zip(columns, fill, strict=True)
+        )
         shown = [sample for sample, rows in zip(samples, tokens, strict=True) for _ in rows]
         return replace(
             self.collate_images(samples),
             input_ids=ids,
-            positions=positions,
-            branches=branches,
+            position_ids=position_ids,
+            sequence_ids=sequence_ids,
             labels=labels,
             vision=self.mllm.vision(shown, prefixes),
         )
@@ -188,8 +190,8 @@ class Processor:
         empty = torch.zeros(len(samples), 0, dtype=torch.long)
         return Batch(
             input_ids=empty,
-            positions=empty,
-            branches=empty,
+            position_ids=empty,
+            sequence_ids=empty,
             labels=empty,
             vision={},
             sam_pixels=torch.stack([pixels for pixels, _ in sam]),
@@ -234,8 +236,8 @@ class Processor:
                 )
             row = rows[0 if self.mllm.packs else branch - 1]
             row.ids.extend([*question, *answer])
-            row.positions.extend(range(start, start + length))
-            row.branches.extend([branch] * length)
+            row.position_ids.extend(range(start, start + length))
+            row.sequence_ids.extend([branch] * length)
             row.labels.extend([*[IGNORED_LABEL] * len(question), *answer])
         return rows
 

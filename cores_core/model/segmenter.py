@@ -83,13 +83,13 @@ class Segmenter(nn.Module, ABC):
         """Encode (B, 3, S, S) pixels preprocessed by `Frame.pixels` into float32 features."""
 
     @abstractmethod
-    def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
+    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
         """Decode one mask for each of N prompts.
 
         Args:
             features: image features per prompt, every map with N rows.
             prompts: (N, C) prompt embeddings.
-            prior: (N, 1, s, s) mask logits of the previous step (SAM's mask input), or None.
+            mask_input: (N, 1, s, s) mask logits of the previous step (SAM's mask input), or None.
 
         Returns:
             (N, 1, s, s) unthresholded logits.

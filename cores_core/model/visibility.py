@@ -9,12 +9,12 @@ from cores_core.model.processor import PADDING, PREFIX
 
 
 class Places(NamedTuple):
-    """Token coordinates of R packed rows: `branches` and index in the unpacked sequence (`order`), both (R, T).
+    """Token coordinates of R packed rows: `sequence_ids` and index in the unpacked sequence (`order`), both (R, T).
 
     `image` (R, T) bool is true for image tokens.
     """
 
-    branches: Tensor
+    sequence_ids: Tensor
     order: Tensor
     image: Tensor
 
@@ -36,7 +36,7 @@ def additive_mask(
         window: size of a sliding window in tokens, including the token itself; None for no window.
     """
     query, key = Places(*(t[:, :, None] for t in queries)), Places(*(t[:, None] for t in keys))
-    same = (key.branches == query.branches) | ((key.branches == PREFIX) & (query.branches != PADDING))
+    same = (key.sequence_ids == query.sequence_ids) | ((key.sequence_ids == PREFIX) & (query.sequence_ids != PADDING))
     seen = key.order <= query.order
     if both_ways:
         seen = seen | (query.image & key.image)

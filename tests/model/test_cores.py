@@ -28,14 +28,14 @@ def single(tiny_config: Config) -> Checkpoint:
 
 def test_a_dual_chain_has_two_masks_for_every_query(checkpoint: Checkpoint) -> None:
     output = _forward(checkpoint, _ask(checkpoint, *QUESTIONS), _ask(checkpoint, QUESTIONS[0]))
-    assert len(output.steps) == 2
+    assert len(output.stages) == 2
     assert output.coarse.shape == output.refined.shape == (4, 1, 32, 32)
     assert not torch.allclose(output.coarse, output.refined)
 
 
 def test_a_single_chain_has_one_mask_and_no_refiner(single: Checkpoint) -> None:
     output = _forward(single, _ask(single, *QUESTIONS))
-    assert len(output.steps) == 1
+    assert len(output.stages) == 1
     assert output.coarse is output.refined
     assert single.model.refiner is None
     assert single.model.chain_ids == (token_id(single.processor.tokenizer, prompts.SEG),)
@@ -60,7 +60,7 @@ def test_a_batch_equals_its_images_one_by_one(checkpoint: Checkpoint) -> None:
     alone = [_forward(checkpoint, sample) for sample in samples]
     for step in range(2):
         torch.testing.assert_close(
-            together.steps[step], torch.cat([output.steps[step] for output in alone]), atol=1e-5, rtol=0
+            together.stages[step], torch.cat([output.stages[step] for output in alone]), atol=1e-5, rtol=0
         )
     torch.testing.assert_close(
         together.text.logits, torch.cat([output.text.logits for output in alone]), atol=1e-5, rtol=0
@@ -112,7 +112,7 @@ def test_without_the_refiner_the_prior_alone_joins_the_steps(checkpoint: Checkpo
     assert checkpoint.model.refiner is not None
     output = _forward(plain, _ask(plain, QUESTIONS[0]))
     with torch.no_grad():
-        expected = plain.model.segmenter.decode(output.features, output.text.prompts[1], prior=output.coarse)
+        expected = plain.model.segmenter.decode(output.features, output.text.prompts[1], mask_input=output.coarse)
     torch.testing.assert_close(output.refined, expected)
 
 

@@ -18,7 +18,7 @@ def test_packed_states_equal_those_of_each_question_alone(checkpoint: Checkpoint
     packed = _collate(checkpoint, *QUESTIONS)
     hidden = _read(checkpoint, packed)
     for number, question in enumerate(QUESTIONS, start=1):
-        seen = (packed.branches[0] == PREFIX) | (packed.branches[0] == number)
+        seen = (packed.sequence_ids[0] == PREFIX) | (packed.sequence_ids[0] == number)
         torch.testing.assert_close(hidden[0, seen], _read_plainly(checkpoint, question)[0], atol=1e-5, rtol=0)
 
 
@@ -26,15 +26,15 @@ def test_a_branch_does_not_see_another(checkpoint: Checkpoint) -> None:
     packed, changed = (_collate(checkpoint, QUESTIONS[0], second, QUESTIONS[2]) for second in QUESTIONS[1:])
     hidden, other = _read(checkpoint, packed), _read(checkpoint, changed)
     for number in (PREFIX, 1, 3):
-        unchanged = hidden[packed.branches == number], other[changed.branches == number]
+        unchanged = hidden[packed.sequence_ids == number], other[changed.sequence_ids == number]
         torch.testing.assert_close(*unchanged, atol=1e-5, rtol=0)
-    assert not torch.equal(packed.input_ids[packed.branches == 2], changed.input_ids[changed.branches == 2])
+    assert not torch.equal(packed.input_ids[packed.sequence_ids == 2], changed.input_ids[changed.sequence_ids == 2])
 
 
 def test_a_token_sees_nothing_later(checkpoint: Checkpoint) -> None:
     packed = _collate(checkpoint, *QUESTIONS)
     before = _read(checkpoint, packed)
-    last = torch.nonzero(packed.branches[0] == 2).max()
+    last = torch.nonzero(packed.sequence_ids[0] == 2).max()
     packed.input_ids[0, last] = 300
     after = _read(checkpoint, packed)
     moved = (before - after).abs().amax(dim=-1)[0] > 1e-6

@@ -62,13 +62,13 @@ def test_hidden_states_are_the_same(model: Checkpoint) -> None:
     packed, plain = _batches(model)
     with torch.no_grad():
         together, alone = model.model.mllm(packed), model.model.mllm(plain)
-    rows = [(image, number) for image in range(len(packed.branches)) for number in _turns(packed, image)]
-    assert len(rows) == len(plain.branches) == 7
+    rows = [(image, number) for image in range(len(packed.sequence_ids)) for number in _turns(packed, image)]
+    assert len(rows) == len(plain.sequence_ids) == 7
     for row, (image, number) in enumerate(rows):
         for theirs, ours in ((PREFIX, PREFIX), (number, 1)):
-            expected = alone[row, plain.branches[row] == ours]
+            expected = alone[row, plain.sequence_ids[row] == ours]
             torch.testing.assert_close(
-                together[image, packed.branches[image] == theirs], expected, atol=VALUE_TOLERANCE, rtol=0
+                together[image, packed.sequence_ids[image] == theirs], expected, atol=VALUE_TOLERANCE, rtol=0
             )
 
 
@@ -96,7 +96,7 @@ def test_the_gradient_of_every_trained_parameter_is_the_same(model: Checkpoint) 
 def test_packing_is_what_makes_the_difference(model: Checkpoint) -> None:
     packed, plain = _batches(model)
     assert (len(packed.vision["pixel_values"]), len(plain.vision["pixel_values"])) == (3, 7)
-    assert (packed.branches >= PREFIX).sum() < 0.6 * (plain.branches >= PREFIX).sum()
+    assert (packed.sequence_ids >= PREFIX).sum() < 0.6 * (plain.sequence_ids >= PREFIX).sum()
 
 
 def _batches(model: Checkpoint) -> tuple[Batch, Batch]:
@@ -125,11 +125,11 @@ def _split(sample: Sample) -> Iterator[Sample]:
 
 
 def _turns(batch: Batch, image: int) -> range:
-    return range(1, int(batch.branches[image].max()) + 1)
+    return range(1, int(batch.sequence_ids[image].max()) + 1)
 
 
 def _values(output: ChainOutput) -> tuple[Tensor, ...]:
-    return *output.text.prompts, output.text.logits, *output.steps
+    return *output.text.prompts, output.text.logits, *output.stages
 
 
 def _learn(model: Checkpoint, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -41,18 +41,18 @@ def test_each_branch_reads_what_the_question_alone_would_read(processor: Process
     packed = processor.collate([_ask(processor, *QUESTIONS)])
     for number, question in enumerate(QUESTIONS, start=1):
         alone = processor.collate([_ask(processor, question)])
-        read = (packed.branches[0] == PREFIX) | (packed.branches[0] == number)
-        for field in ("input_ids", "positions", "labels"):
+        read = (packed.sequence_ids[0] == PREFIX) | (packed.sequence_ids[0] == number)
+        for field in ("input_ids", "position_ids", "labels"):
             assert getattr(packed, field)[0, read].tolist() == getattr(alone, field)[0].tolist()
 
 
 def test_positions_start_again_in_every_branch(processor: Processor) -> None:
     packed = processor.collate([_ask(processor, *QUESTIONS)])
-    prefix = int((packed.branches == PREFIX).sum())
+    prefix = int((packed.sequence_ids == PREFIX).sum())
     for number in range(len(QUESTIONS) + 1):
-        positions = packed.positions[packed.branches == number].tolist()
+        position_ids = packed.position_ids[packed.sequence_ids == number].tolist()
         first = 0 if number == PREFIX else prefix
-        assert positions == list(range(first, first + len(positions)))
+        assert position_ids == list(range(first, first + len(position_ids)))
 
 
 def test_labels_are_the_answers_with_their_end_and_nothing_else(processor: Processor) -> None:
@@ -65,21 +65,21 @@ def test_labels_are_the_answers_with_their_end_and_nothing_else(processor: Proce
     assert packed.labels[labelled].tolist() == answer * len(QUESTIONS)
     assert torch.equal(packed.labels[labelled], packed.input_ids[labelled])
     for number in range(1, len(QUESTIONS) + 1):
-        assert labelled[packed.branches == number].tolist()[-len(answer) :] == [True] * len(answer)
+        assert labelled[packed.sequence_ids == number].tolist()[-len(answer) :] == [True] * len(answer)
 
 
 def test_every_turn_has_each_token_of_the_chain_once(processor: Processor) -> None:
     packed = processor.collate([_ask(processor, *QUESTIONS)])
     for index in processor.chain_ids:
-        branches = packed.branches[packed.input_ids == index]
-        assert branches.tolist() == [1, 2, 3]
+        sequence_ids = packed.sequence_ids[packed.input_ids == index]
+        assert sequence_ids.tolist() == [1, 2, 3]
 
 
 def test_there_is_an_image_token_for_every_patch_and_only_in_the_prefix(processor: Processor) -> None:
     packed = processor.collate([_ask(processor, *QUESTIONS)])
     is_image = packed.input_ids == token_id(processor.tokenizer, prompts.IMAGE)
     assert int(is_image.sum()) == processor.mllm.square.tokens == (32 // 16) ** 2
-    assert (packed.branches[is_image] == PREFIX).all()
+    assert (packed.sequence_ids[is_image] == PREFIX).all()
 
 
 def test_the_text_read_is_the_text_rendered(processor: Processor) -> None:
@@ -98,7 +98,7 @@ def test_the_text_read_is_the_text_rendered(processor: Processor) -> None:
 def test_a_shorter_row_is_padded_on_the_right_with_what_counts_nowhere(processor: Processor) -> None:
     batch = processor.collate([_ask(processor, QUESTIONS[0]), _ask(processor, *QUESTIONS)])
     assert batch.counts == (1, 3)
-    padding = batch.branches[0] == PADDING
+    padding = batch.sequence_ids[0] == PADDING
     length = int((~padding).sum())
     assert padding.tolist() == [False] * length + [True] * (batch.input_ids.shape[1] - length)
     assert (batch.labels[0, padding] == IGNORED_LABEL).all()
@@ -158,7 +158,7 @@ def test_a_question_that_does_not_fit_is_refused(processor: Processor) -> None:
 
 def test_many_questions_may_be_longer_together_than_one_may_be(processor: Processor) -> None:
     batch = processor.collate([_ask(processor, *["Where is the long part of the boat?"] * 70)])
-    assert batch.input_ids.shape[1] > processor.mllm.max_tokens > int(batch.positions.max())
+    assert batch.input_ids.shape[1] > processor.mllm.max_tokens > int(batch.position_ids.max())
 
 
 def test_targets_and_ignores_stand_beside_their_image(processor: Processor) -> None:

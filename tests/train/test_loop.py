@@ -24,7 +24,7 @@ BATCHES = [[(0, 3), (1, 3)], [(2, 3), (3, 3)], [(4, 3), (5, 3)]]
 
 
 class _Positions:
-    """A mixture whose samples are their own positions, and a processor that leaves them as they are."""
+    """A mixture whose samples are their own position_ids, and a processor that leaves them as they are."""
 
     def __init__(self, damaged: Container[int] = ()) -> None:
         self.damaged = damaged
@@ -67,8 +67,8 @@ def test_a_step_may_be_read_in_smaller_batches() -> None:
     steps = [
         Steps(source, source, recipe, 0, group)[1].batches for group in (ALONE, Group(0, size=2), Group(1, size=2))
     ]
-    positions = [[[position for position, _ in batch] for batch in batches] for batches in steps]
-    assert positions == [[[5, 6], [7, 8], [9]], [[5, 7], [9]], [[6, 8]]]
+    position_ids = [[[position for position, _ in batch] for batch in batches] for batches in steps]
+    assert position_ids == [[[5, 6], [7, 8], [9]], [[5, 7], [9]], [[6, 8]]]
 
 
 def test_a_sample_that_cannot_be_used_gives_its_place_to_another_and_is_named() -> None:
@@ -115,5 +115,5 @@ def test_the_answers_of_a_step_are_tokenized_once(checkpoint: Checkpoint, partwo
     turns = sum(len(sample.turns) for sample in samples)
     assert len(texts) == 2 * turns + 1  # question and answer of each turn, and the prefix that all share
     expected = ours.collate(samples)
-    for name in ("input_ids", "positions", "branches", "labels", "sam_pixels"):
+    for name in ("input_ids", "position_ids", "sequence_ids", "labels", "sam_pixels"):
         assert torch.equal(getattr(batch, name), getattr(expected, name))

@@ -79,16 +79,18 @@ class HubSam(Segmenter):
         half = pixels.to(self.image_encoder.no_memory_embedding.dtype)
         return tuple(level.float() for level in self.image_encoder(half))
 
-    def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
+    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
         """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
-        return self.decode_tokens(features, prompts[:, None], prior)
+        return self.decode_tokens(features, prompts[:, None], mask_input)
 
-    def decode_tokens(self, features: Features, tokens: Tensor, prior: Tensor | None) -> Tensor:
+    def decode_tokens(self, features: Features, tokens: Tensor, mask_input: Tensor | None) -> Tensor:
         """Decode one mask for each of N prompts of K embeddings, (N, K, C), see `Segmenter.decode`."""
         *finer, coarsest = features
         count = len(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
-            _, dense = self.prompt_encoder(input_points=None, input_labels=None, input_boxes=None, input_masks=prior)
+            _, dense = self.prompt_encoder(
+                input_points=None, input_labels=None, input_boxes=None, input_masks=mask_input
+            )
             masks: Tensor = self.mask_decoder(
                 image_embeddings=coarsest,
                 image_positional_embeddings=self._positions(coarsest).expand(count, -1, -1, -1),

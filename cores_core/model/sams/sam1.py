@@ -50,11 +50,11 @@ class Sam1(Segmenter):
         """Encode (B, 3, S, S) pixels into one map, (B, C, h, w) float32."""
         return (self.image_encoder(pixels.to(self.image_encoder.pos_embed.dtype)).float(),)
 
-    def decode(self, features: Features, prompts: Tensor, prior: Tensor | None) -> Tensor:
+    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
         """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
         (image_embeddings,) = features
         with torch.autocast(prompts.device.type, enabled=False):  # SAM's positional encoding mixes dtypes otherwise
-            _, dense = self.prompt_encoder(points=None, boxes=None, masks=prior)
+            _, dense = self.prompt_encoder(points=None, boxes=None, masks=mask_input)
             logits, _ = self.mask_decoder(
                 image_embeddings=torch.zeros_like(image_embeddings[:1]),
                 image_pe=self.prompt_encoder.get_dense_pe(),

@@ -138,7 +138,7 @@ def test_each_question_of_a_recurrent_model_has_a_row_of_its_own() -> None:
     batch = processor.collate([Sample(IMAGE, turns), replace(Sample(IMAGE, turns[:1]))])
     assert len(batch.input_ids) == len(batch.vision["image_grid_thw"]) == 3
     assert batch.counts == (2, 1)
-    assert [sorted(set(row.tolist()) - {-1}) for row in batch.branches] == [[0, 1], [0, 2], [0, 1]]
+    assert [sorted(set(row.tolist()) - {-1}) for row in batch.sequence_ids] == [[0, 1], [0, 2], [0, 1]]
 
 
 def _image_id(processor: Processor) -> int:

@@ -88,8 +88,8 @@ def our_states(batch: Batch, mllm: Mllm) -> list[Tensor]:
     """The same of every question of a batch, in order."""
     hidden = mllm(batch)
     states = []
-    for row, branches in zip(hidden, batch.branches, strict=True):
-        states += [row[branches == number] for number in branches.unique().tolist() if number > 0]
+    for row, sequence_ids in zip(hidden, batch.sequence_ids, strict=True):
+        states += [row[sequence_ids == number] for number in sequence_ids.unique().tolist() if number > 0]
     return states
 
 
@@ -174,18 +174,18 @@ def test_a_wrong_entry_is_seen(name: str, change: dict[str, Any]) -> None:
 def test_branches_that_see_each_other_are_seen(name: str) -> None:
     tiny = build(name)
     batch = tiny.batch
-    joined = replace(batch, branches=batch.branches.clamp(max=1))
+    joined = replace(batch, sequence_ids=batch.sequence_ids.clamp(max=1))
     with torch.no_grad():
         apart, together = tiny.mllm(batch), tiny.mllm(joined)
-    late = batch.branches == len(QUESTIONS)
+    late = batch.sequence_ids == len(QUESTIONS)
     assert float((apart - together)[late].abs().max()) > 1e-2
 
 
 def test_the_window_counts_places_of_the_plain_sequence() -> None:
     tiny = build("gemma3")
     batch = tiny.batch
-    columns = torch.arange(batch.positions.shape[1]).expand_as(batch.positions)
+    columns = torch.arange(batch.position_ids.shape[1]).expand_as(batch.position_ids)
     with torch.no_grad():
-        right, wrong = tiny.mllm(batch), tiny.mllm(replace(batch, positions=columns))
-    late = batch.branches == len(QUESTIONS)
+        right, wrong = tiny.mllm(batch), tiny.mllm(replace(batch, position_ids=columns))
+    late = batch.sequence_ids == len(QUESTIONS)
     assert float((right - wrong)[late].abs().max()) > 1e-2

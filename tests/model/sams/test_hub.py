@@ -59,37 +59,43 @@ def test_features_are_those_of_the_stock_model(stock: PreTrainedModel, features:
         torch.testing.assert_close(ours, theirs.reshape(ours.shape), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("with_prior", [False, True])
+@pytest.mark.parametrize("with_mask_input", [False, True])
 def test_a_points_own_embedding_gives_the_points_mask(
-    stock: PreTrainedModel, segmenter: HubSam, features: Features, pixels: Tensor, with_prior: bool
+    stock: PreTrainedModel, segmenter: HubSam, features: Features, pixels: Tensor, with_mask_input: bool
 ) -> None:
     """The stock decoder takes two tokens for a point, of which the second is padding; both are given as they are."""
     point, label = torch.tensor([[[[40.0, 30.0]]]]), torch.tensor([[[1]]])
-    prior = torch.linspace(-4, 4, segmenter.frame.mask_side**2).reshape(1, 1, *[segmenter.frame.mask_side] * 2)
-    prior = prior if with_prior else None
+    mask_input = torch.linspace(-4, 4, segmenter.frame.mask_side**2).reshape(1, 1, *[segmenter.frame.mask_side] * 2)
+    mask_input = mask_input if with_mask_input else None
     one = tuple(level[:1] for level in features)
     with torch.no_grad():
         own = stock(
-            pixel_values=pixels[:1], input_points=point, input_labels=label, input_masks=prior, multimask_output=False
+            pixel_values=pixels[:1],
+            input_points=point,
+            input_labels=label,
+            input_masks=mask_input,
+            multimask_output=False,
         ).pred_masks[:, 0]
         sparse, _ = segmenter.prompt_encoder(point, label, None, None)  # (1, 1, 2, C)
-        ours = segmenter.decode_tokens(one, sparse[:, 0], prior)
+        ours = segmenter.decode_tokens(one, sparse[:, 0], mask_input)
     assert own.shape == (1, 1, segmenter.frame.mask_side, segmenter.frame.mask_side)
     torch.testing.assert_close(ours, own, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("with_prior", [False, True])
+@pytest.mark.parametrize("with_mask_input", [False, True])
 def test_prompts_of_two_images_together_equal_each_alone(
-    segmenter: HubSam, features: Features, with_prior: bool
+    segmenter: HubSam, features: Features, with_mask_input: bool
 ) -> None:
     prompts = torch.randn(3, segmenter.width, generator=torch.Generator().manual_seed(0))
-    prior = torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)) if with_prior else None
+    mask_input = torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)) if with_mask_input else None
     many = tuple(level[IMAGE_INDEX] for level in features)
     with torch.no_grad():
-        together = segmenter.decode(many, prompts, prior)
+        together = segmenter.decode(many, prompts, mask_input)
         for n in range(3):
             one = slice(n, n + 1)
-            alone = segmenter.decode(tuple(f[one] for f in many), prompts[one], None if prior is None else prior[one])
+            alone = segmenter.decode(
+                tuple(f[one] for f in many), prompts[one], None if mask_input is None else mask_input[one]
+            )
             torch.testing.assert_close(together[one], alone, atol=1e-6, rtol=0)
     assert together.shape == (3, 1, segmenter.frame.mask_side, segmenter.frame.mask_side)
 

@@ -36,7 +36,7 @@ def prompts() -> Tensor:
 
 
 IMAGE_INDEX = [0, 0, 1]
-PRIORS = [None, torch.linspace(-3, 3, 3 * LOW * LOW).reshape(3, 1, LOW, LOW)]
+MASK_INPUTS = [None, torch.linspace(-3, 3, 3 * LOW * LOW).reshape(3, 1, LOW, LOW)]
 
 
 def test_sizes_follow_the_config(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor) -> None:
@@ -45,27 +45,27 @@ def test_sizes_follow_the_config(segmenter: Segmenter, embeddings: Tensor, promp
     assert _decode(segmenter, embeddings[IMAGE_INDEX], prompts, None).shape == (3, 1, LOW, LOW)
 
 
-@pytest.mark.parametrize("prior", PRIORS, ids=["no prior", "prior"])
+@pytest.mark.parametrize("mask_input", MASK_INPUTS, ids=["no mask input", "mask input"])
 def test_queries_of_two_images_together_equal_each_alone(
-    segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None
+    segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, mask_input: Tensor | None
 ) -> None:
-    together = _decode(segmenter, embeddings[IMAGE_INDEX], prompts, prior)
+    together = _decode(segmenter, embeddings[IMAGE_INDEX], prompts, mask_input)
     for query, image in enumerate(IMAGE_INDEX):
         alone = _decode(
             segmenter,
             embeddings[image : image + 1],
             prompts[query : query + 1],
-            None if prior is None else prior[query : query + 1],
+            None if mask_input is None else mask_input[query : query + 1],
         )
         torch.testing.assert_close(together[query : query + 1], alone, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("prior", PRIORS, ids=["no prior", "prior"])
+@pytest.mark.parametrize("mask_input", MASK_INPUTS, ids=["no mask input", "mask input"])
 def test_decoding_equals_stock_sam(
-    segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None
+    segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, mask_input: Tensor | None
 ) -> None:
     """The stock call: one image, its embedding repeated by the decoder, the prompt a sparse embedding."""
-    sparse, dense = segmenter.prompt_encoder(points=None, boxes=None, masks=prior)
+    sparse, dense = segmenter.prompt_encoder(points=None, boxes=None, masks=mask_input)
     with torch.no_grad():
         expected, _ = segmenter.mask_decoder(
             image_embeddings=embeddings[:1],
@@ -74,7 +74,7 @@ def test_decoding_equals_stock_sam(
             dense_prompt_embeddings=dense.expand(3, -1, -1, -1),
             multimask_output=False,
         )
-    ours = _decode(segmenter, embeddings[[0, 0, 0]], prompts, prior)
+    ours = _decode(segmenter, embeddings[[0, 0, 0]], prompts, mask_input)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 
@@ -112,9 +112,9 @@ def test_a_square_image_keeps_every_place(segmenter: Segmenter) -> None:
     assert full[0, 31] + full[0, 32] == pytest.approx(0.0, abs=1e-6)
 
 
-def _decode(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, prior: Tensor | None) -> Tensor:
+def _decode(segmenter: Segmenter, embeddings: Tensor, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
     with torch.no_grad():
-        return segmenter.decode((embeddings,), prompts, prior)
+        return segmenter.decode((embeddings,), prompts, mask_input)
 
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:

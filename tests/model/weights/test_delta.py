@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cores_core.model.stand_in import LLAVA_SIZES
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cores_core.errors import CheckpointError
 from cores_core.model.weights.delta import DELTAS, apply_delta, delta_command
+from cores_core.model.weights.stand_in import LLAVA_SIZES
 from cores_core.model.weights.tensors import read_tensors
 from cores_core.settings import list_presets, load_config
 
