@@ -43,7 +43,7 @@ class Batch:
         masks, ignores: per image (N_b, H, W) bool targets and ignored pixels (None for none); empty without targets.
         categories: N category names of the masks.
         things: for each image the (category, kind) of all it is known to show; `thing_maps` (K, 4h, 4w) uint8 their
-            masks in SAM's frame at the decoder's resolution, 0-255. Both empty where the samples tell nothing.
+            masks in SAM's frame at the decoder's resolution, 0-255. Both empty if samples have no scene.
         keys: B cache keys of the images' pixels, "" for none.
     """
 
