@@ -2,13 +2,13 @@
 
     python benchmarks/speed.py --preset medium
 
-`packed` is the default, `kept` adds --cache-embeddings with all features cached. `unshared` has one sample per question,
+`packed` is the default, `kept` adds --cache-embeddings with all features cached. `unshared` has a sample per question,
 which repeats the prefix and both encoders. `plain` is `unshared` with SAM's stock attention, `as released` is `plain`
 with one pass of SAM's encoder per image, as in the released code.
 Every row of a table is measured in a new single-threaded process: the median of some repetitions after a warm-up, and
 the peak resident memory beyond that of the loaded model. Ratios are of CPU seconds, which depend less on other load of
-the machine. Training is LoRA on two images per step with a frozen SAM encoder. Generated answers and `cores predict` are
-measured with the embedded model, which is trained to answer. Prints Markdown.
+the machine. Training is LoRA on two images per step with a frozen SAM encoder. Generated answers and `cores predict`
+are measured with the embedded model, which is trained to answer. Prints Markdown.
 """
 
 import argparse
@@ -50,6 +50,7 @@ from cores_core.sample import Query, RgbImage, Sample
 from cores_core.settings import load_config
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, StepData, train_step
+from cores_core.train.recipe import Objective, Recipe
 
 PACKED, KEPT, UNSHARED, PLAIN, RELEASED = "packed", "kept", "unshared", "plain", "as released"
 STOCK, BY_ROWS, COMPILED = "stock attention", "attention by rows", "by rows, compiled"
@@ -206,7 +207,7 @@ def train(cell: Cell) -> Action:
     model, config = checkpoint.model, checkpoint.config
     add_lora(model, LORA)
     choose_trainable(model, LORA)
-    learner = Learner(model.train(), None, TorchEngine(model, config.train, Group()))
+    learner = Learner(model.train(), Objective(config), TorchEngine(model, Recipe(config), Group()))
     samples = [new_sample(checkpoint, cell.questions, seed) for seed in range(TRAINED_IMAGES)]
     if cell.form in (UNSHARED, PLAIN, RELEASED):
         samples = [alone for sample in samples for alone in split(sample)]

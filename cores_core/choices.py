@@ -12,5 +12,7 @@ Quantization = Literal["4bit", "8bit"]
 """Precision of the language model's linear layers (bitsandbytes, CUDA)."""
 Protocol = Literal["generated", "given"]
 """How an answer is obtained: decoded by the model, or teacher-forced from the answer template."""
+Format = Literal["files", "jsonl", "coco", "labelme", "label-studio", "yolo", "palette", "cutout"]
+"""What `cores predict` writes: mask, overlay and JSON of each answer; or what other tools read (docs/formats.md)."""
 ReleasedConversation = Literal["llava_v1", "llava_v0", "llava_llama_2"]
 """Chat templates of the research releases; the first is their default."""

@@ -3,6 +3,7 @@
 Presets in `presets/*.yaml` hold only what differs from the defaults here; `settings.py` reads them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ class LanguageConfig:
     rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
-        _check_positive("language", self)
+        _check_sizes("language", self)
         _check_divides("language", "heads", self.heads, "width", self.width)
         _check_divides("language", "key_heads", self.key_heads or self.heads, "heads", self.heads)
 
@@ -54,7 +55,7 @@ class VisionConfig:
     def __post_init__(self) -> None:
         if self.read_layer >= 0:
             raise ConfigError(f"`vision.read_layer` counts from the end and must be negative: {self.read_layer}")
-        _check_positive("vision", self, free=("read_layer",))
+        _check_sizes("vision", self, free=("read_layer",))
         _check_divides("vision", "heads", self.heads, "width", self.width)
         _check_divides("vision", "patch_size", self.patch_size, "image_size", self.image_size)
 
@@ -75,7 +76,7 @@ class SamConfig:
     def __post_init__(self) -> None:
         if self.window < 0:
             raise ConfigError(f"`sam.window` must not be negative: {self.window}")
-        _check_positive("sam", self, free=("window",))
+        _check_sizes("sam", self, free=("window",))
         _check_divides("sam", "heads", self.heads, "width", self.width)
         _check_divides("sam", "patch_size", self.patch_size, "image_size", self.image_size)
         if self.prompt_width % 16:  # SAM's decoder halves it and has 8 heads
@@ -137,7 +138,6 @@ class LossWeights:
     """How much each loss counts. Defaults: the best ratios of Table S2 (mask : text = 2 : 1, BCE : DICE = 2 : 3).
 
     `coarse` is the weight of C1's own mask loss, beside the final mask's, where `chain.c1_supervision` gives it one.
-    `concept` is no loss of the paper: it stands in for pretrained weights where there are none (train/concepts.py).
     """
 
     text: float = 1.0
@@ -145,7 +145,6 @@ class LossWeights:
     bce: float = 0.4
     dice: float = 0.6
     coarse: float = 0.1
-    concept: float = 0.0
 
     def __post_init__(self) -> None:
         _check_not_negative("loss", self)
@@ -179,40 +178,25 @@ class MixtureConfig:
 class TrainConfig:
     """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
 
-    With `muon`, hidden matrices have the rate `matrix_learning_rate` and everything else AdamW's `learning_rate`, times
-    `embedding_rate` for tables of embeddings, whose rows are seldom seen. Rates decay over the last `decay_share` of
-    the steps after the warm-up. A model from random weights is trained in phases, each with a warm-up and a decay of
-    its own: the first `pretrain_steps` show SAM `pretrain_images` each, with `pretrain_queries` prompts an image, which
-    are the prototypes of `loss.concept`, and train it alone; the next `align_steps` teach the MLLM alone to give these
-    prompts; the rest, at `joint_rate` of the rates, train all.
-
-    `start_from` names a checkpoint whose weights a run begins with, in place of random ones. A step shows
-    `images_per_step` images in all, shared among processes, each of which reads `images_at_once` (None: all its share)
-    before it goes on: the same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows
-    every other one mirrored; `word_dropout` is the share of a question's words that is left out; `keep_images` holds
-    images in memory. With precision `bf16`, the encoders and the language model run in bfloat16 under autocast; weights
-    and mask head stay in float32. `checkpoint_activations` computes the language model's activations twice, to hold
-    fewer; `compile` compiles SAM's image encoder, a minute at the start for less time a step. A sample that cannot be
-    used is skipped; after `most_skipped` of them the run stops. `wandb` is a project of Weights & Biases that gets what
-    TensorBoard gets. `embedding_cache` is a folder that keeps what a frozen SAM image encoder makes of each image, in
-    bfloat16, until it holds `embedding_cache_gb` (10^9 bytes); processes and runs may share it. SAM with images of 1024
-    pixels: 2 MB each.
+    AdamW's `learning_rate` decays over the last `decay_share` of the steps after the warm-up. `start_from` names a
+    checkpoint whose weights a run begins with, in place of random ones. A step shows `images_per_step` images in
+    all, shared among processes, each of which reads `images_at_once` (None: all its share) before it goes on: the
+    same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows every other one
+    mirrored; `keep_images` holds images in memory. With precision `bf16`, the encoders and the language model run
+    in bfloat16 under autocast; weights and mask head stay in float32. `checkpoint_activations` computes the
+    language model's activations twice, to hold fewer; `compile` compiles SAM's image encoder, a minute at the start
+    for less time a step. A sample that cannot be used is skipped; after `most_skipped` of them the run stops.
+    `wandb` is a project of Weights & Biases that gets what TensorBoard gets. `embedding_cache` is a folder that
+    keeps what a frozen SAM image encoder makes of each image, in bfloat16, until it holds `embedding_cache_gb`
+    (10^9 bytes); processes and runs may share it. SAM with images of 1024 pixels: 2 MB each.
     """
 
     start_from: str | None = None
     steps: int = 5000
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    pretrain_steps: int = 0
-    align_steps: int = 0
-    pretrain_images: int = 8
-    pretrain_queries: int = 1
-    joint_rate: float = 1.0
     images_per_step: int = 2
     images_at_once: int | None = None
     queries_per_image: int = 3
     learning_rate: float = 3e-4
-    matrix_learning_rate: float = 4e-3
-    embedding_rate: float = 1.0
     warmup_steps: int = 100
     decay_share: float = 1.0
     weight_decay: float = 0.0
@@ -220,7 +204,6 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     longest_side: int | None = None
     mirror: bool = False
-    word_dropout: float = 0.0
     keep_images: bool = False
     gradient_clip: float = 1.0
     seed: int = 0
@@ -239,14 +222,47 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_not_negative("train", self)
+        counts = ("steps", "images_per_step", "queries_per_image")
+        _check_positive("train", self, (*counts, "log_every", "save_every", "keep_checkpoints", "validate_every"))
+
+
+@dataclass(frozen=True)
+class ScratchConfig:
+    """Training from random weights (train/scratch/), which the paper does not do. With these defaults it is off.
+
+    It has three phases, each with a warm-up and a decay of its own; the third is what `sam_steps` and `align_steps`
+    leave of `train.steps`.
+    """
+
+    prototype_loss: float = 0.0
+    """Weight of the prototype loss, which the first two phases need."""
+    sam_steps: int = 0
+    """Steps of the first phase, which trains SAM alone, with prototypes as its prompts."""
+    sam_images: int = 8
+    """Images of each step of the first phase, shared among processes."""
+    sam_queries: int = 1
+    """Most prompts of an image in the first phase."""
+    align_steps: int = 0
+    """Steps of the second phase, which trains the MLLM alone to give the prototypes."""
+    joint_rate: float = 1.0
+    """Factor on all learning rates in the third phase, which trains the whole model."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the weight matrices of hidden layers, AdamW for everything else."""
+    muon_learning_rate: float = 4e-3
+    """Peak learning rate of Muon; that of AdamW is `train.learning_rate`."""
+    embedding_rate: float = 1.0
+    """Factor on AdamW's learning rate for embedding tables, each row of which gets few gradients."""
+    word_dropout: float = 0.0
+    """Probability of leaving out a word of a question."""
+
+    def __post_init__(self) -> None:
+        _check_not_negative("scratch", self)
+        _check_positive("scratch", self, ("sam_images", "sam_queries"))
         if self.word_dropout >= 1:
-            raise ConfigError(f"`train.word_dropout` must be below 1: {self.word_dropout}")
-        for name in (
-            "steps", "images_per_step", "pretrain_images", "pretrain_queries", "queries_per_image", "log_every",
-            "save_every", "keep_checkpoints", "validate_every",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"`train.{name}` must be at least 1: {getattr(self, name)}")
+            raise ConfigError(f"`scratch.word_dropout` must be below 1: {self.word_dropout}")
+        for name in ("sam_steps", "align_steps"):
+            if getattr(self, name) and not self.prototype_loss:
+                raise ConfigError(f"`scratch.{name}` needs `scratch.prototype_loss`", hint=f"set scratch.{name}=0")
 
 
 @dataclass(frozen=True)
@@ -278,14 +294,12 @@ class Config:
     conversation: Conversation = "llava_v1"
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
+    scratch: ScratchConfig = field(default_factory=ScratchConfig)
     data: tuple[str, ...] = ("partworld",)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        for name in ("pretrain_steps", "align_steps"):
-            if getattr(self.train, name) and not self.loss.concept:
-                raise ConfigError(f"`train.{name}` needs `loss.concept`", hint=f"set train.{name}=0")
         if self.wording == "released" and (self.chain.steps == 3 or self.chain.reasons):
             raise ConfigError("no release words such answers", hint="set wording=cores")
         if self.lora.rank and not (self.train.start_from or (self.base.mllm and self.base.sam)):
@@ -304,11 +318,16 @@ class Config:
         )
 
 
-def _check_positive(section: str, config: Any, free: tuple[str, ...] = ()) -> None:
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if isinstance(value, int) and value < 1 and entry.name not in free:
-            raise ConfigError(f"`{section}.{entry.name}` must be at least 1: {value}")
+def _check_sizes(section: str, config: Any, free: tuple[str, ...] = ()) -> None:
+    """All whole numbers of a section are positive, but for those in `free`."""
+    sizes = [entry.name for entry in fields(config) if isinstance(getattr(config, entry.name), int)]
+    _check_positive(section, config, [name for name in sizes if name not in free])
+
+
+def _check_positive(section: str, config: Any, names: Iterable[str]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"`{section}.{name}` must be at least 1: {getattr(config, name)}")
 
 
 def _check_divides(section: str, part: str, divisor: int, whole: str, number: int) -> None:

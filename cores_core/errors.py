@@ -22,7 +22,7 @@ class DataError(CoresError):
 
 
 class MissingDataError(DataError):
-    """A raw data set, or a part of it, is missing."""
+    """A data set, a part of it, or another requirement of a training is missing."""
 
 
 class LossError(CoresError):

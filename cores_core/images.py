@@ -40,6 +40,11 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's limit is lower than MAX_PIXELS
 
 
+def is_url(source: str | Path) -> bool:
+    """Whether a source is a URL and not the path of a file that exists."""
+    return _URL.match(str(source)) is not None and not Path(source).exists()
+
+
 def load_image(source: str | Path) -> RgbImage:
     """Load a file as (H, W, 3) uint8 RGB, with EXIF rotation applied, transparency on white, scaled to 8 bits.
 
@@ -51,7 +56,7 @@ def load_image(source: str | Path) -> RgbImage:
         DataError: missing, a URL, a folder, not an image, truncated, too large, or with values that are not finite.
     """
     path = Path(source)
-    if _URL.match(str(source)) and not path.exists():
+    if is_url(source):
         raise DataError(f"this is a URL, not a file: {source}", hint="download the image first, then give its path")
     if path.is_dir():
         raise DataError(f"this is a folder, not an image: {path}")

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from cores_core.errors import DataError
-from cores_core.images import load_image
+from cores_core.images import is_url, load_image
 from cores_core.sample import Query, RgbImage
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -46,7 +46,7 @@ class Request:
         Raises:
             DataError: it cannot be read.
         """
-        return load_image(self.path) if self.frame is None else read_frame(self.path, self.frame)
+        return load_image(self.image) if self.frame is None else read_frame(self.path, self.frame)
 
 
 def list_requests(
@@ -76,6 +76,8 @@ def list_requests(
 def is_single_image(source: str) -> bool:
     """Whether a source is one image file, and not a folder, a list, a video or a glob."""
     path = Path(source)
+    if is_url(source):
+        return True
     lists = source == STDIN or path.suffix.lower() in (".jsonl", *VIDEO_SUFFIXES)
     return (path.is_file() and not lists) or not (lists or path.is_dir() or _is_glob(source))
 
@@ -111,7 +113,7 @@ def _expand(source: str, stdin: Iterable[str], every: int) -> Iterator[_Found]:
         yield from _read_jsonl(path)
     elif path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _list_frames(path, every)
-    elif path.is_file() or not _is_glob(source):
+    elif path.is_file() or is_url(source) or not _is_glob(source):
         yield source, Path(path.name), None, ()
     else:
         yield from _match(path)

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from cores_core.choices import Protocol
+from cores_core.choices import Format, Protocol
 from cores_core.errors import DataError
 from cores_core.files import save_text
 from cores_core.formats.coco import save_coco
@@ -35,10 +35,8 @@ from cores_core.model.source import ModelSource
 from cores_core.pool import Progress, run_shares
 from cores_core.predict import Prediction, Predictor, save_prediction
 from cores_core.runtime import read_ahead
-from cores_core.sample import RgbImage
+from cores_core.sample import Query, RgbImage
 
-Format = Literal["files", "jsonl", "coco", "labelme", "label-studio", "yolo", "palette", "cutout"]
-"""What is written: mask, overlay and JSON of each answer; or forms that other tools read (docs/formats.md)."""
 PREDICTIONS, SKIPPED = "predictions.jsonl", "skipped.jsonl"
 READ_AHEAD = 4
 
@@ -111,6 +109,12 @@ def answer_stream(predictor: Predictor, requests: Iterable[Request], job: Predic
             yield _write(job, request, loaded, predictions, seconds)
 
 
+def prediction_row(job: PredictJob, request: Request, query: Query, prediction: Prediction, seconds: float) -> Row:
+    """The row of one answer, docs/format.md."""
+    row = {"image": request.image, "name": request.name, "is_sentence": query.is_sentence, **prediction.to_json()}
+    return row | {"model": job.source.name, "protocol": job.protocol, "seconds": round(seconds, 3)}
+
+
 def _open_journal(job: PredictJob, resume: bool) -> Journal:
     journal = Journal(job.output)
     if journal.exists and not resume:
@@ -152,8 +156,7 @@ def _write(
     rows: list[Row] = []
     for number, query in enumerate(request.queries, start=1):
         prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
-        row = {"image": request.image, "name": request.name, "is_sentence": query.is_sentence, **prediction.to_json()}
-        row |= {"model": job.source.name, "protocol": job.protocol, "seconds": round(seconds, 3)}
+        row = prediction_row(job, request, query, prediction, seconds)
         base = job.output / (request.name if len(request.queries) == 1 else f"{request.name}.{number}")
         if "files" in job.formats:
             save_prediction(prediction, image, base, row)

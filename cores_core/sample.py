@@ -39,8 +39,8 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """An annotated region: its category, its kind ("part" or "object") and its (H, W) bool mask."""
+class Annotation:
+    """An annotated region of an image: its category, its kind ("part" or "object") and its (H, W) bool mask."""
 
     category: str
     kind: str
@@ -65,7 +65,7 @@ class Sample:
         masks: N target masks, each (H, W) bool; an empty tuple in prediction.
         ignores: N masks of pixels excluded from losses and scores, each (H, W) bool or None.
         categories: category of each of the N masks.
-        scene: all annotated regions of the image, including those without a question.
+        annotations: all annotated regions of the image, including those without a question; see `SampleOptions`.
         example: in-context example; None for that of the prompt format, "" for none.
         key: identifies the pixels, for the feature cache; "" if unused.
     """
@@ -75,6 +75,6 @@ class Sample:
     masks: tuple[BoolMask, ...] = ()
     ignores: tuple[BoolMask | None, ...] = ()
     categories: tuple[str, ...] = ()
-    scene: tuple[Thing, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     example: str | None = None
     key: str = ""

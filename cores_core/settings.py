@@ -10,10 +10,23 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from cores_core.config import Config, SamConfig
+from cores_core.config import Config, SamConfig, ScratchConfig
 from cores_core.errors import ConfigError
 
 T = TypeVar("T")
+RENAMED: Mapping[str, str] = {
+    "loss.concept": "scratch.prototype_loss",
+    "train.pretrain_steps": "scratch.sam_steps",
+    "train.pretrain_images": "scratch.sam_images",
+    "train.pretrain_queries": "scratch.sam_queries",
+    "train.align_steps": "scratch.align_steps",
+    "train.joint_rate": "scratch.joint_rate",
+    "train.optimizer": "scratch.optimizer",
+    "train.matrix_learning_rate": "scratch.muon_learning_rate",
+    "train.embedding_rate": "scratch.embedding_rate",
+    "train.word_dropout": "scratch.word_dropout",
+}
+"""Settings of older files and what they are called today. Old names are read everywhere; none is written."""
 
 
 def list_presets() -> list[str]:
@@ -59,7 +72,21 @@ def _read_tree(text: str, source: str | Path) -> dict[str, Any]:
         raise ConfigError(f"not valid YAML: {source}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"not a mapping of settings: {source}")
+    _rename(tree)
     return tree
+
+
+def _rename(tree: dict[str, Any]) -> None:
+    """Bring a tree of settings to today's names."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if not isinstance(tree.get(section), dict) or key not in tree[section]:
+            continue
+        place, name = new.split(".")
+        settings = tree.setdefault(place, {})
+        if not isinstance(settings, dict) or name in settings:
+            raise ConfigError(f"`{old}` is an old name of `{new}`, and both are set", hint=f"leave out `{old}`")
+        settings[name] = tree[section].pop(key)
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -85,10 +112,12 @@ def config_tree(config: Config) -> dict[str, Any]:
 def render_config(config: Config) -> str:
     """The whole resolved config as YAML, ready to be written; `load_config` reads the file back.
 
-    Sizes that say nothing are left out: those of a LLaVA where the model has a chat template of its own, and with them
-    those of SAM where they are the defaults.
+    Sections without effect are left out: `scratch` where it is off, sizes of a LLaVA where the model has a chat
+    template of its own, and with them those of SAM where they are the defaults.
     """
     tree = config_tree(config)
+    if config.scratch == ScratchConfig():
+        del tree["scratch"]
     if config.conversation == "template":
         del tree["language"]
         tree["vision"] = {"max_tokens": config.vision.max_tokens}
@@ -121,7 +150,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator:
         raise ConfigError(f"not `section.key=value`: {override}")
-    *sections, last = key.strip().split(".")
+    *sections, last = RENAMED.get(key.strip(), key.strip()).split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):

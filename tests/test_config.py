@@ -10,7 +10,7 @@ import yaml
 from cores_core.config import Config, LossWeights, VisionConfig
 from cores_core.errors import ConfigError
 from cores_core.model.families.published import published_config
-from cores_core.settings import build_config, config_tree, list_presets, load_config, render_config
+from cores_core.settings import RENAMED, build_config, config_tree, list_presets, load_config, render_config
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -144,6 +144,32 @@ def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:
     assert build_config(tree) == tiny_config
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_settings_are_known_by_their_old_names(tmp_path: Path, old: str, new: str) -> None:
+    value = {"scratch.optimizer": "muon", "scratch.prototype_loss": 0.25}.get(new, 3 if "_steps" in new else 0.5)
+    value = 3 if new in ("scratch.sam_images", "scratch.sam_queries") else value
+    trees = [{"scratch": {"prototype_loss": 1.0}} if "_steps" in new else {} for _ in range(2)]
+    for tree, name in zip(trees, (old, new), strict=True):
+        section, key = name.split(".")
+        tree.setdefault(section, {})[key] = value
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tree))
+    expected = load_config(tmp_path / f"{new}.yaml")
+    assert expected != Config()
+    assert load_config(tmp_path / f"{old}.yaml") == expected
+    assert load_config(tmp_path / f"{new}.yaml", (f"{old}={value}",)) == expected
+
+
+def test_a_setting_under_both_its_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("train: {optimizer: muon}\nscratch: {optimizer: adamw}\n")
+    with pytest.raises(ConfigError, match=r"`train\.optimizer` is an old name of `scratch\.optimizer`"):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_a_config_without_a_training_from_scratch_does_not_mention_it(tmp_path: Path, tiny_config: Config) -> None:
+    assert "scratch" not in render_config(tiny_config)
+    assert yaml.safe_load(render_config(load_config("tiny")))["scratch"]["optimizer"] == "muon"
+
+
 def test_the_prompt_follows_the_chain() -> None:
     assert load_config("tiny", ("chain.steps=1", "context=none")).prompt.chain == ("[SEG]",)
 
@@ -163,7 +189,7 @@ def test_tiny_goes_on_from_tiny_sam() -> None:
     for name in ("language", "vision", "chain", "context", "wording", "data"):
         assert getattr(first, name) == getattr(second, name)
     assert replace(first.sam, image_size=second.sam.image_size) == second.sam
-    assert first.train.steps == first.train.pretrain_steps
+    assert first.train.steps == first.scratch.sam_steps
 
 
 MODERN = {

@@ -14,18 +14,30 @@ BANNED = re.compile(
         luck\w* | nobody | somebody | whoever | so\s+many | wish(?:es)? | thimbles? | unheard
         | tells? | told | is\s+heard | in\s+words | cut\s+off | go(?:es)?\s+on | went\s+on
         | what\s+[\w']+(?:\s+[\w']+)?\s+makes?\s+of | counts?\s+nowhere | makes?\s+(?:no\s+)?sense | by\s+chance
-        | stands?\s+(?:by|for)\s+itself | ha(?:s|ve)\s+(?:its|their)\s+home | the\s+only\s+home | into\s+(?:its|their)\s+mouths?
-        | half\s+a\s+(?:surrogate|pair) | to\s+be\s+had | knows?\s+nothing | without\s+influence
+        | stands?\s+(?:by|for)\s+itself | ha(?:s|ve)\s+(?:its|their)\s+home | the\s+only\s+home | mends?
+        | into\s+(?:its|their)\s+mouths? | half\s+a\s+(?:surrogate|pair) | to\s+be\s+had | without\s+influence
     )\b | \A[rf]*\"{3}The\ same\b""",
     re.IGNORECASE | re.VERBOSE,
 )
 ALLOWED = ("What tells the time on this wall?",)
 """Texts of prompts and data that contain a banned phrase."""
-PENDING: tuple[str, ...] = ()
+PENDING = (
+    "cores_cli/commands/predict.py",
+    "cores_core/config.py",
+    "cores_core/data/questions/generate.py",
+    "cores_core/settings.py",
+    "cores_core/train/launch.py",
+    "cores_core/train/loop.py",
+    "cores_core/train/run.py",
+    "cores_core/train/scratch/recipe.py",
+    "cores_core/train/start.py",
+    "cores_core/train/zero.py",
+)
 """Files that still have to be rewritten."""
 PLACES = ("cores_core", "cores_cli", "docs", "benchmarks", "README.md", "CONTRIBUTING.md")
 SUFFIXES = (".py", ".md", ".yaml")
-DATA = "cores_core/data/questions/bank/"
+DATA = ("cores_core/data/questions/bank/", "cores_core/data/questions/reasonpart.yaml")
+"""Questions, whose words are data."""
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for place in PLACES

@@ -97,15 +97,14 @@ def _write_merged(model: str, folder: Path, dtype: FileDtype, conversation: Rele
         LoadOptions,
         find_checkpoint,
         load_checkpoint,
-        load_concepts,
+        load_objective,
         save_checkpoint,
     )
 
     with _writing(folder):
         options = LoadOptions(dtype=None, conversation=conversation)
         checkpoint = load_checkpoint(model, options)
-        concepts = load_concepts(find_checkpoint(model)) if "categories" in checkpoint.about else None
-        save_checkpoint(folder, checkpoint, _torch_dtype(dtype), concepts=concepts)
+        save_checkpoint(folder, checkpoint, _torch_dtype(dtype), objective=load_objective(find_checkpoint(model)))
     console.say(f"wrote {folder}")
 
 

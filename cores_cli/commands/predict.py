@@ -1,14 +1,15 @@
-"""`cores predict`: ask an image questions, get masks."""
+"""`cores predict`: ask images questions, get masks."""
 
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from cores_cli import console
+from cores_cli.commands.predict_many import Sources, predict_many, predict_stream
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     EMBEDDED_MODEL,
@@ -20,10 +21,12 @@ from cores_cli.options import (
     ModelOption,
     ProtocolOption,
 )
-from cores_core.choices import Dtype, ModelDevice, Quantization
+from cores_core.choices import Dtype, Format, ModelDevice, Quantization
 
 if TYPE_CHECKING:
     from cores_core.predict import Prediction, SavedFiles
+    from cores_core.predict_job import PredictJob
+    from cores_core.sample import Query
 
 QuestionsArgument = Annotated[
     list[str] | None,
@@ -33,12 +36,26 @@ QuestionsArgument = Annotated[
 ]
 
 
+def _parse_format(text: str) -> str:
+    if text not in get_args(Format):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(Format))}")
+    return text
+
+
 def predict(
     image: Annotated[
         str | None,
-        typer.Argument(metavar="IMAGE", help="An image file. Required, except with --plan.", show_default=False),
+        typer.Argument(
+            metavar="INPUT",
+            help="An image, a folder, a quoted glob, a .jsonl, a video, or - for JSONL. Required, except with --plan.",
+            show_default=False,
+        ),
     ] = None,
     questions: QuestionsArgument = None,
+    more_questions: Annotated[
+        list[str] | None,
+        typer.Option("--question", "-q", metavar="TEXT", help="A question; then all arguments are inputs."),
+    ] = None,
     model: ModelOption = EMBEDDED_MODEL,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each question on stdout.")] = False,
@@ -50,54 +67,96 @@ def predict(
     dtype: DtypeOption = "auto",
     load_in: LoadInOption = None,
     conversation: ConversationOption = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            parser=_parse_format,  # typer knows no list of a Literal
+            metavar="FORMAT",
+            help=f"What to write, repeatable: {', '.join(get_args(Format))}. Default: files (mask, overlay, JSON).",
+        ),
+    ] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="Divide each mask into connected objects.")] = False,
+    min_area: Annotated[int, typer.Option("--min-area", min=0, help="Remove regions with fewer pixels.")] = 0,
+    max_hole: Annotated[int, typer.Option("--max-hole", min=0, help="Fill holes of at most this many pixels.")] = 0,
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=0, max=1, help="Empty masks with a lower score.")
+    ] = 0.0,
+    every: Annotated[int, typer.Option("--every", min=1, help="Of videos, use each n-th frame.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="For many images: GPUs that share them.")] = 0,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="For many images: CPU processes.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job in --output.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show the model's parts and memory, load nothing.")] = False,
 ) -> None:
-    """Segment what a question about an image asks for.
+    """Segment what a question about an image, or about each of many, asks for.
 
     Writes NAME.mask.png (0 or 255, the size of the image), NAME.overlay.png (the masks drawn on the image) and
-    NAME.json; several questions give NAME.1.mask.png, NAME.2.mask.png and so on.
+    NAME.json; several questions give NAME.1.mask.png, NAME.2.mask.png and so on. For folders, lists and videos also
+    predictions.jsonl, a row per question; an interrupted job continues with --resume.
 
     Example: cores predict fish.jpg "Which part steers the fish?"
     """
     if plan:
         return _show_plan(model, device, dtype, load_in, len(questions or ()) or 1)
     if image is None:
-        raise typer.BadParameter("give an image and a question", param_hint="IMAGE")
-    if not questions:
-        raise typer.BadParameter("give at least one question", param_hint="QUESTION")
-    from cores_core.images import load_image
-    from cores_core.predict import Predictor, save_prediction
+        raise typer.BadParameter("give an image and a question", param_hint="INPUT")
+    names = [image, *(questions or ())] if more_questions else [image]
+    asked = list(more_questions or questions or ())
+    from cores_core.inputs import STDIN, is_single_image
+    from cores_core.instances import MaskCleaning
+    from cores_core.model.source import ModelSource
+    from cores_core.predict_job import PredictJob
     from cores_core.sample import Query
 
+    source = ModelSource(model, device, dtype, load_in, conversation)
+    cleaning = MaskCleaning(min_area, max_hole, min_score, instances)
+    job = PredictJob(source, output, protocol, cast(tuple[Format, ...], tuple(formats or ("files",))), cleaning)
+    sources = Sources(names, [Query(question, is_sentence=not phrase) for question in asked], every)
+    if len(names) == 1 and is_single_image(image) and job.formats == ("files",):
+        if not asked:
+            raise typer.BadParameter("give at least one question", param_hint="QUESTION")
+        _predict_one(job, image, sources.queries, as_json)
+    elif STDIN in names:
+        predict_stream(job, sources)
+    else:
+        devices = [f"cuda:{rank}" for rank in range(gpus)] or [device] * processes
+        predict_many(job, sources, devices, resume)
+    if model == EMBEDDED_MODEL:
+        _recommend_photo_model(names, asked, phrase)
+
+
+def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_json: bool) -> None:
+    """Answer questions about one image, and show each answer."""
+    from cores_core.inputs import list_requests
+    from cores_core.predict import Predictor, save_prediction
+    from cores_core.predict_job import prediction_row
+
     started = time.perf_counter()
-    pixels = load_image(image)
-    predictor = Predictor.from_checkpoint(model, device, dtype, load_in, conversation)
-    queries = [Query(question, is_sentence=not phrase) for question in questions]
-    predictions = predictor.predict_many(pixels, queries, protocol=protocol)
-    seconds = (time.perf_counter() - started) / len(questions)
-    path, count = Path(image), len(predictions)
-    for number in range(1, count + 1):
-        prediction = predictions.pop(0)  # its full-size logits are not kept while the next are made
-        about: dict[str, Any] = {"image": str(path), **prediction.to_json()}
-        about |= {"model": model, "protocol": protocol, "seconds": round(seconds, 3)}
-        name = path.stem if count == 1 else f"{path.stem}.{number}"
+    (request,) = list_requests([image], queries)
+    pixels = request.load()
+    predictions = Predictor(job.source.load()).set_image(pixels, job.cleaning).ask(queries, job.protocol)
+    seconds = (time.perf_counter() - started) / len(queries)
+    for number, query in enumerate(queries, start=1):
+        prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
+        row = prediction_row(job, request, query, prediction, seconds)
+        name = request.name if len(queries) == 1 else f"{request.name}.{number}"
         with interrupts.unwinding():
-            files = save_prediction(prediction, pixels, output / name, about)
+            files = save_prediction(prediction, pixels, job.output / name, row)
         if as_json:
-            console.show_json(about)
+            console.show_json(row)
         else:
             _show(prediction, files)
-    if model == EMBEDDED_MODEL:
-        _recommend_photo_model(image, questions, phrase)
 
 
-def _recommend_photo_model(image: str, questions: Sequence[str], phrase: bool) -> None:
+def _recommend_photo_model(names: Sequence[str], questions: Sequence[str], phrase: bool) -> None:
     """One line after every answer of the embedded model.
 
     It is not limited to photographs, because no simple statistic tells them from PartWorld's renderings: shares of
     distinct colours (0.13-0.22 against 0.001-0.51) and noise levels overlap.
     """
-    arguments = ["cores", "predict", image, *questions, *(["--phrase"] if phrase else []), "--model", PHOTO_MODEL]
+    asked = questions if len(names) == 1 else [part for question in questions for part in ("-q", question)]
+    arguments = ["cores", "predict", *names, *asked, *(["--phrase"] if phrase else []), "--model", PHOTO_MODEL]
     command = shlex.join([*arguments, "--dtype", "bfloat16"])
     console.say(f"note: `{EMBEDDED_MODEL}` knows drawn PartWorld scenes only; for photographs: {command}", "yellow")
 

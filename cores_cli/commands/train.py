@@ -108,10 +108,10 @@ def train(
         _show_plan(str(source), job, count * nodes)
     if plan:
         return
+    if hostfile is not None:
+        raise typer.Exit(_launch_on_machines(hostfile, nodes, gpus or 1, [] if preset else ["--preset", chosen]))
     if group is None or group.leads:
         _say_what_trains(str(source), job, is_default=preset is None and source == _SMALL)
-    if hostfile is not None:
-        raise typer.Exit(_launch_on_machines(hostfile, nodes, gpus or 1))
     _run(job, resume, count)
 
 
@@ -187,14 +187,14 @@ def _show_plan(preset: str, job: "TrainJob", processes: int) -> None:
     console.show_text_table("run", ("what", "value"), list(rows.items()))
 
 
-def _launch_on_machines(hostfile: Path, nodes: int, gpus: int) -> int:
-    """Start this command on every machine, without --nodes and --hostfile."""
+def _launch_on_machines(hostfile: Path, nodes: int, gpus: int, further: list[str]) -> int:
+    """Start this command on every machine, without --nodes and --hostfile, with further options."""
     from cores_core.errors import LaunchError
     from cores_core.train.launch import hostfile_command
 
     if not hostfile.is_file():
         raise LaunchError(f"no such hostfile: {hostfile}", hint="it has a line for each machine: NAME slots=8")
-    command = hostfile_command(hostfile, nodes, gpus, _without_places(sys.argv[1:]))
+    command = hostfile_command(hostfile, nodes, gpus, [*_without_places(sys.argv[1:]), *further])
     try:
         process = subprocess.Popen(command)
     except OSError as error:

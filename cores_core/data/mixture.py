@@ -4,7 +4,7 @@ All random choices are seeded by (seed, epoch, index), so a resumed run sees the
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from cores_core.errors import DataError
 from cores_core.images import fit_hw, load_image, resize_image
 from cores_core.masks import Rle, decode_rle, resize_mask
 from cores_core.prompts import EXAMPLES, PromptFormat, render_dialogue, render_example, render_explained, render_turn
-from cores_core.sample import BoolMask, Query, RgbImage, Sample, Thing, Turn
+from cores_core.sample import Annotation, BoolMask, Query, RgbImage, Sample, Turn
+
+AugmentQuery = Callable[[Query, np.random.Generator], Query]
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,20 @@ class SampleOptions:
         mirror: flip images horizontally with probability 0.5. Not for data with questions about left and right.
         explanatory: probability that a query with a text answer is answered by that text only; half of the others get
             the answer template followed by the text (as in LISA, arXiv:2308.00692).
-        word_dropout: probability of dropping each word of a query.
         keep: cache loaded images in memory.
-        with_scene: include all annotated regions of an image in its samples.
+        with_annotations: include all annotated regions of an image in its samples.
         with_key: include a key of the pixels in samples, for which each image file is hashed on loading.
+        augment_query: random change of a query before it is put into its template; None for none. Must be picklable.
     """
 
     queries: int
     longest_side: int | None = None
     mirror: bool = False
     explanatory: float = 0.1
-    word_dropout: float = 0.0
     keep: bool = False
-    with_scene: bool = False
+    with_annotations: bool = False
     with_key: bool = False
+    augment_query: AugmentQuery | None = None
 
 
 class Mixture:
@@ -91,8 +93,8 @@ class Mixture:
         index, rng = self._place(position)
         shown = self._kept.get(index) or self._read(index)
         asked = draw_queries(shown.record, queries, rng)
-        if self._options.word_dropout:
-            asked = [(region, _drop_words(query, self._options.word_dropout, rng)) for region, query in asked]
+        if self._options.augment_query is not None:
+            asked = [(region, self._options.augment_query(query, rng)) for region, query in asked]
         regions = shown.record.regions
         turns = [self._word(query, regions[number], rng) for number, query in asked]
         if shown.record.dialogue:
@@ -106,7 +108,7 @@ class Mixture:
             masks=tuple(shown.mask(index) for index, _ in asked),
             ignores=tuple(shown.ignore(index) for index, _ in asked),
             categories=tuple(regions[index].category for index, _ in asked),
-            scene=shown.things() if self._options.with_scene else (),
+            annotations=shown.annotations() if self._options.with_annotations else (),
             example=render_example(*EXAMPLES[rng.integers(len(EXAMPLES))])
             if self._prompt.context == "random"
             else None,
@@ -201,20 +203,14 @@ class _Shown:
         packed = self.ignores[region]
         return None if packed is None else self._unpack(packed)
 
-    def things(self) -> tuple[Thing, ...]:
+    def annotations(self) -> tuple[Annotation, ...]:
         regions: tuple[Region, ...] = self.record.regions
-        return tuple(Thing(region.category, region.kind, self.mask(i)) for i, region in enumerate(regions))
+        return tuple(Annotation(region.category, region.kind, self.mask(i)) for i, region in enumerate(regions))
 
     def _unpack(self, packed: NDArray[np.uint8]) -> BoolMask:
         height, width = self.image.shape[:2]
         mask: BoolMask = np.unpackbits(packed, count=height * width).view(np.bool_).reshape(height, width)
         return np.ascontiguousarray(mask[:, ::-1]) if self.is_mirrored else mask
-
-
-def _drop_words(query: Query, share: float, rng: np.random.Generator) -> Query:
-    words = query.text.split()
-    kept = [word for word, luck in zip(words, rng.random(len(words)), strict=True) if luck >= share]
-    return Query(" ".join(kept or words), query.is_sentence, query.answer)
 
 
 def _name_pixels(path: Path, size_hw: tuple[int, int]) -> str:

@@ -6,12 +6,13 @@
     segmenter/           config of a SAM 2 or SAM 3, in transformers' format
     processor/           tokenizer with the chain tokens; for a multimodal LLM of the hub its complete processor
     config.yaml          the resolved config
-    concepts.safetensors the concept head (train/concepts.py) of models trained from scratch, for further training
+    objective.safetensors tensors of the training's own losses, if any, for further training
     optimizer/           optimiser state, for resuming
     checkpoint.json      format, step, dtype, base, token ids, package versions
 
 Loading is strict: a missing, unexpected or misshapen tensor is an error that names it. A vocabulary head tied to the
-token embedding is stored once. Reads formats 2 (LLaVA and SAM 1 only) and 3, writes format 3.
+token embedding is stored once. Reads formats 2 (LLaVA and SAM 1 only) and 3, writes format 3, in which
+objective.safetensors was once called concepts.safetensors.
 """
 
 import copy
@@ -54,7 +55,7 @@ from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 
 FORMAT, READABLE = 3, (2, 3)
-CONCEPTS = "concepts"
+OBJECTIVE, OLD_OBJECTIVE = "objective.safetensors", "concepts.safetensors"
 EMBEDDED = "tiny"
 """The name of the model that ships with the package."""
 SHARD_SIZE = "4GB"
@@ -99,7 +100,7 @@ def save_checkpoint(
     checkpoint: Checkpoint,
     dtype: torch.dtype | None = torch.float32,
     optimizer: Mapping[str, Any] | None = None,
-    concepts: Mapping[str, Tensor] | None = None,
+    objective: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint atomically: to a temporary folder, renamed when complete.
 
@@ -107,15 +108,15 @@ def save_checkpoint(
         folder: the checkpoint's folder; an existing one is replaced.
         dtype: precision of the weights in the files; None for that in memory.
         optimizer: optimiser state, for resuming; None to leave it out.
-        concepts: tensors of the concept head, for further training; None to leave them out.
+        objective: tensors of the training's own losses, for further training; None to leave them out.
     """
     processor = checkpoint.processor
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as temporary:
         temporary.mkdir()
         _save_weights(temporary, checkpoint, dtype)
-        if concepts is not None:
-            save_file(_stored(concepts, dtype), temporary / f"{CONCEPTS}.safetensors")
+        if objective:
+            save_file(_stored(objective, dtype), temporary / OBJECTIVE)
         processor.mllm.save_pretrained(temporary / "processor")
         (temporary / "config.yaml").write_text(render_config(checkpoint.config), encoding="utf-8")
         if optimizer is not None:
@@ -207,9 +208,10 @@ def load_model_config(source: str | Path) -> Config:
     return load_config(folder / "config.yaml")
 
 
-def load_concepts(folder: Path) -> dict[str, Tensor]:
-    """Tensors of the concept head (train/concepts.py) stored in a checkpoint, in float32."""
-    return {name: tensor.float() for name, tensor in read_file(folder / f"{CONCEPTS}.safetensors")}
+def load_objective(folder: Path) -> dict[str, Tensor]:
+    """Tensors of the losses that a model was trained with, in float32; empty if the losses had none."""
+    found = [folder / name for name in (OBJECTIVE, OLD_OBJECTIVE) if (folder / name).is_file()]
+    return {name: tensor.float() for path in found[:1] for name, tensor in read_file(path)}
 
 
 def load_optimizer(folder: Path) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ Deviation: ignored pixels are excluded; the release has no ignore handling. C1 h
 ablations of Table S1.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -27,20 +28,27 @@ C1Supervision = Literal["none", "gt", "pseudo"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars: the weighted `total` to differentiate, and its unweighted terms."""
+    """Scalars: the weighted `total` to differentiate, its unweighted terms, and terms beside the paper's by name."""
 
     total: Tensor
     text: Tensor
     bce: Tensor
     dice: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def terms(self) -> dict[str, Tensor]:
+        """All of them by name, the total as `loss`; detached, in float32."""
+        named = {"loss": self.total, "text": self.text, "bce": self.bce, "dice": self.dice, **self.extras}
+        return {name: value.detach().float() for name, value in named.items()}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Divisors of the summed losses: answer tokens and masks of all batches of a step."""
+    """Divisors of the summed losses: answer tokens and masks of all batches of a step, and the number of batches."""
 
     tokens: int
     masks: int
+    batches: int = 1
 
 
 def count_terms(batch: Batch) -> Counts:

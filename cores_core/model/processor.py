@@ -8,7 +8,7 @@ each turn has a row of its own that repeats the prefix.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from cores_core.errors import DataError
-from cores_core.masks import resize_mask
 from cores_core.model.segmenter import Frame
 from cores_core.model.tokenizer import Tokenizer, break_up_turn, token_id
 from cores_core.prompts import PromptFormat
@@ -41,10 +40,9 @@ class Batch:
         vision: image tensors by the argument names of the MLLM. sam_pixels: (B, 3, S, S).
         sizes: B image sizes. counts: B numbers of turns with a mask.
         masks, ignores: per image (N_b, H, W) bool targets and ignored pixels (None for none); empty without targets.
-        categories: N category names of the masks.
-        things: for each image the (category, kind) of all it is known to show; `thing_maps` (K, 4h, 4w) uint8 their
-            masks in SAM's frame at the decoder's resolution, 0-255. Both empty if samples have no scene.
         keys: B cache keys of the images' pixels, "" for none.
+        extras: what losses beside the paper's need, by name (`Recipe.collate`); tensors in it, also those in tuples,
+            move to the device with the batch.
     """
 
     input_ids: Tensor
@@ -57,10 +55,8 @@ class Batch:
     counts: tuple[int, ...]
     masks: tuple[Tensor, ...] = ()
     ignores: tuple[Tensor | None, ...] = ()
-    categories: tuple[str, ...] = ()
-    things: tuple[tuple[tuple[str, str], ...], ...] = ()
-    thing_maps: tuple[Tensor, ...] = ()
     keys: tuple[str, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image_index(self) -> Tensor:
@@ -82,12 +78,7 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        changes: dict[str, Any] = {name: change(value) for name, value in tensors.items() if torch.is_tensor(value)}
-        masks, maps = (tuple(map(change, values)) for values in (self.masks, self.thing_maps))
-        ignores = tuple(None if mask is None else change(mask) for mask in self.ignores)
-        changes["vision"] = {name: change(tensor) for name, tensor in self.vision.items()}
-        return replace(self, **changes, masks=masks, ignores=ignores, thing_maps=maps)
+        return Batch(**{entry.name: _map_tensors(getattr(self, entry.name), change) for entry in fields(self)})
 
 
 class Tokens(NamedTuple):
@@ -181,41 +172,33 @@ class Processor:
         fill = (self.mllm.pad_id, 0, PADDING, IGNORED_LABEL)
         ids, positions, branches, labels = (_pad(column, value) for column, value in zip(columns, fill, strict=True))
         shown = [sample for sample, rows in zip(samples, tokens, strict=True) for _ in rows]
-        return Batch(
+        return replace(
+            self.collate_images(samples),
             input_ids=ids,
             positions=positions,
             branches=branches,
             labels=labels,
             vision=self.mllm.vision(shown, prefixes),
-            **self._pictures(samples),
         )
 
-    def collate_pictures(self, samples: Sequence[Sample]) -> Batch:
-        """Make a batch for SAM only, without tokens and MLLM image tensors."""
-        empty = torch.zeros(len(samples), 0, dtype=torch.long)
-        return Batch(
-            input_ids=empty, positions=empty, branches=empty, labels=empty, vision={}, **self._pictures(samples)
-        )
-
-    def _pictures(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """The fields of a batch that SAM and the losses use."""
+    def collate_images(self, samples: Sequence[Sample]) -> Batch:
+        """Make a batch of SAM's pixels and the target masks, without tokens and MLLM image tensors."""
         has_masks = any(sample.masks for sample in samples)
         sam = [self.frame.pixels(Image.fromarray(sample.image)) for sample in samples]
-        return {
-            "sam_pixels": torch.stack([pixels for pixels, _ in sam]),
-            "sizes": tuple(size for _, size in sam),
-            "counts": tuple(sum(turn.segments for turn in sample.turns) for sample in samples),
-            "masks": tuple(_stack_masks(sample) for sample in samples) if has_masks else (),
-            "ignores": tuple(_stack_ignores(sample) for sample in samples) if has_masks else (),
-            "categories": tuple(category for sample in samples for category in sample.categories),
-            "keys": tuple(sample.key for sample in samples),
-            "things": tuple(tuple((thing.category, thing.kind) for thing in sample.scene) for sample in samples),
-            "thing_maps": tuple(
-                thing_maps(sample, size.resized_hw, self.frame)
-                for sample, (_, size) in zip(samples, sam, strict=True)
-                if sample.scene
-            ),
-        }
+        empty = torch.zeros(len(samples), 0, dtype=torch.long)
+        return Batch(
+            input_ids=empty,
+            positions=empty,
+            branches=empty,
+            labels=empty,
+            vision={},
+            sam_pixels=torch.stack([pixels for pixels, _ in sam]),
+            sizes=tuple(size for _, size in sam),
+            counts=tuple(sum(turn.segments for turn in sample.turns) for sample in samples),
+            masks=tuple(_stack_masks(sample) for sample in samples) if has_masks else (),
+            ignores=tuple(_stack_ignores(sample) for sample in samples) if has_masks else (),
+            keys=tuple(sample.key for sample in samples),
+        )
 
     def answer_ids(self, turn: Turn) -> list[int]:
         """Ids of a turn's answer with the end token."""
@@ -262,14 +245,13 @@ def _begin_row(prefix: Prefix) -> Tokens:
     return Tokens(list(prefix.ids), list(range(start)), [PREFIX] * start, [IGNORED_LABEL] * start, prefix)
 
 
-def thing_maps(sample: Sample, resized_hw: tuple[int, int], frame: Frame) -> Tensor:
-    """Coverage of each decoder pixel by each region, (K, s, s) uint8 from 0 to 255."""
-    square = np.zeros((len(sample.scene), frame.side, frame.side), dtype=np.uint8)
-    for thing, canvas in zip(sample.scene, square, strict=True):
-        mask = thing.mask.astype(np.uint8) * 255
-        canvas[: resized_hw[0], : resized_hw[1]] = resize_mask(mask, resized_hw)
-    side = (frame.mask_side, frame.mask_side)
-    return torch.from_numpy(np.stack([resize_mask(canvas, side) for canvas in square]))
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `change` to a tensor, or to all tensors in a tuple or mapping; other values stay as they are."""
+    if torch.is_tensor(value):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: _map_tensors(item, change) for name, item in value.items()}
+    return tuple(_map_tensors(item, change) for item in value) if isinstance(value, tuple) else value
 
 
 def _stack_masks(sample: Sample) -> Tensor:

@@ -1,15 +1,14 @@
 """What turns a loss into a step. The seam behind which a distributed engine takes the place of plain PyTorch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
 
-from cores_core.config import TrainConfig
 from cores_core.runtime import Group
-from cores_core.train.muon import Muon, hidden_matrices
+from cores_core.train.recipe import Recipe
 
 
 class Engine(Protocol):
@@ -41,28 +40,24 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """Plain PyTorch: AdamW or Muon, gradient clipping, linear warm-up and linear decay to 0.
+    """Plain PyTorch: the optimisers and the learning rates of a recipe, and gradient clipping.
 
     In a group of processes, each differentiates its share of a step's loss, and all take the step of the summed
     gradient, so their weights stay the same to the last bit.
     """
 
-    def __init__(self, module: nn.Module, config: TrainConfig, group: Group) -> None:
+    def __init__(self, module: nn.Module, recipe: Recipe, group: Group) -> None:
         self._named = {name: value for name, value in module.named_parameters() if value.requires_grad}
-        matrices = hidden_matrices(module) if config.optimizer == "muon" else []
-        self._optimizers: list[torch.optim.Optimizer] = [build_adamw(module, config, besides=matrices)]
-        if matrices:
-            muon = Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)
-            self._optimizers.append(muon)
+        self._optimizers = recipe.build_optimizers(module)
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
-        self._config = config
+        self._recipe = recipe
         self._group = group
         self.steps = 0
 
     @property
     def learning_rate(self) -> float:
-        """AdamW's rate of the next step; Muon's follows the same schedule."""
-        return self._config.learning_rate * schedule(self.steps, self._config)
+        """Learning rate of the next step."""
+        return self._recipe.config.train.learning_rate * self._recipe.learning_rate_factor(self.steps)
 
     def differentiate(self, compute: Callable[[], Tensor]) -> None:
         """Compute one part of a step's loss and differentiate it."""
@@ -70,12 +65,13 @@ class TorchEngine:
 
     def step(self) -> float:
         """Clip and update. Returns the gradient norm before clipping."""
+        factor = self._recipe.learning_rate_factor(self.steps)
         for optimizer, peaks in zip(self._optimizers, self._peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * schedule(self.steps, self._config)
+                group["lr"] = peak * factor
         if self._group.size > 1:
             self._share_gradients()
-        norm = nn.utils.clip_grad_norm_(self._named.values(), self._config.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self._named.values(), self._recipe.config.train.gradient_clip)
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -113,36 +109,8 @@ class TorchEngine:
             gradient.copy_(total.view_as(gradient))
 
 
-def build_adamw(module: nn.Module, config: TrainConfig, besides: Sequence[nn.Parameter] = ()) -> torch.optim.AdamW:
-    """AdamW on all that trains, besides what another optimiser takes; tables of embeddings have a rate of their own."""
-    taken = {id(parameter) for parameter in besides}
-    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
-    tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
-    groups = [
-        {"params": [p for p in rest if id(p) not in tables], "lr": config.learning_rate},
-        {"params": [p for p in rest if id(p) in tables], "lr": config.learning_rate * config.embedding_rate},
-    ]
-    filled = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(filled, betas=config.betas, weight_decay=config.weight_decay)
-
-
 def sum_over(group: Group, values: Tensor) -> Tensor:
     """The sum of (n,) numbers over the processes of a group."""
     if group.size > 1:
         distributed.all_reduce(values)
     return values
-
-
-def schedule(step: int, config: TrainConfig) -> float:
-    """Factor on the learning rate: up from near 0, then level, then linearly down to 0 over the last `decay_share`.
-
-    Each phase of the training rises and falls by itself; the phase of the whole model reaches `joint_rate`.
-    """
-    bounds = (0, config.pretrain_steps, config.pretrain_steps + config.align_steps, config.steps)
-    number = max(phase for phase in range(3) if bounds[phase] <= step)
-    first, last = bounds[number], bounds[number + 1]
-    peak = config.joint_rate if number == 2 else 1.0
-    if step - first < config.warmup_steps:
-        return peak * (step - first + 1) / config.warmup_steps
-    decay = config.decay_share * (last - first - config.warmup_steps)
-    return peak * min(1.0, max(0.0, (last - step) / max(decay, 1)))

@@ -28,7 +28,7 @@ from cores_core.runtime import Group, own_device, share_cores
 from cores_core.signals import ignore_stop_signals, stop_signals_held
 from cores_core.train.loop import Reporter, StepReport
 from cores_core.train.run import run_planned, uses_deepspeed
-from cores_core.train.start import RunPlan, TrainJob, plan_run
+from cores_core.train.start import RunPlan, TrainJob, choose_recipe, plan_run
 from cores_core.train.zero import disconnect
 
 EXIT_DIED = 3
@@ -45,8 +45,7 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
     Raises:
         CoresError: as `run_training`; there are fewer images a step than processes; or a process died.
     """
-    train = job.config.train
-    images = min(train.images_per_step, train.pretrain_images) if train.pretrain_steps else train.images_per_step
+    images = choose_recipe(job.config).fewest_images
     if images < processes:
         raise ConfigError(
             f"{processes} processes cannot share {images} images", hint="raise train.images_per_step, or ask for fewer"
@@ -90,7 +89,7 @@ def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
 def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
     """Connect this process with its group; `store` is where they find each other, as torch's `init_method`."""
     share_cores(group)
-    if group.size == 1 and not uses_deepspeed(job.config, group):
+    if group.size == 1 and not uses_deepspeed(choose_recipe(job.config), group):
         yield
         return
     device = own_device(job.device, group)

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cores_core.config import Config, LossWeights, TrainConfig
+from cores_core.config import Config
 from cores_core.data.mixture import Mixture
 from cores_core.errors import DataError, LossError
 from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
-from cores_core.model.losses import Counts, Losses, compute_losses, count_terms, mask_losses, text_loss
+from cores_core.model.losses import Counts, count_terms
 from cores_core.model.processor import Batch, Processor, Tokens
 from cores_core.runtime import Group
 from cores_core.sample import Sample
 from cores_core.signals import ignore_stop_signals
-from cores_core.train.concepts import ConceptHead
 from cores_core.train.engine import Engine
+from cores_core.train.recipe import Objective, Recipe
 
 ATTEMPTS, DETOUR = 5, 1_000_003
 """How many samples are tried in place of one that cannot be used, and how far apart they are."""
@@ -32,7 +32,7 @@ ATTEMPTS, DETOUR = 5, 1_000_003
 class StepReport:
     """One finished step: its number (from 1), its losses (0 where they have no part in it) and its pace.
 
-    `skipped` counts samples of this step that could not be used.
+    `extras` are losses beside the paper's, by name; `skipped` counts samples of this step that could not be used.
     """
 
     step: int
@@ -40,11 +40,16 @@ class StepReport:
     text: float
     bce: float
     dice: float
-    concept: float
+    extras: Mapping[str, float]
     gradient_norm: float
     learning_rate: float
     seconds: float
     skipped: int = 0
+
+    def row(self) -> dict[str, float]:
+        """All of it by name, the losses in `extras` under their own names."""
+        named = {name: value if name == "extras" else {name: value} for name, value in asdict(self).items()}
+        return {name: value for part in named.values() for name, value in part.items()}
 
 
 class Reporter(Protocol):
@@ -87,34 +92,30 @@ class StepData:
 class Steps(Dataset[StepData]):
     """The batches of the steps from `first` on; each is a pure function of its number.
 
-    Every process of a group takes every so-many-th image of a step, `images_at_once` in a batch. An image that cannot
-    be used gives its place to another, which is a function of its position, too.
+    Of the images of a step (`Recipe.images_of`), rank r of n takes the r-th and every n-th after it. An image that
+    cannot be used is replaced by another, which is a function of its position, too.
     """
 
-    def __init__(self, mixture: Mixture, processor: Processor, config: TrainConfig, first: int, group: Group) -> None:
+    def __init__(self, mixture: Mixture, processor: Processor, recipe: Recipe, first: int, group: Group) -> None:
         self._mixture = mixture
         self._processor = processor
-        self._config = config
+        self._recipe = recipe
         self._first = first
         self._group = group
 
     def __len__(self) -> int:
-        return max(self._config.steps - self._first, 0)
+        return max(self._recipe.config.train.steps - self._first, 0)
 
     def __getitem__(self, index: int) -> StepData:
-        step, pretrain = self._first + index, self._config.pretrain_steps
-        start = min(step, pretrain) * self._config.pretrain_images
-        start += max(step - pretrain, 0) * self._config.images_per_step
-        images = self._config.pretrain_images if step < pretrain else self._config.images_per_step
-        mine = range(start + self._group.rank, start + images, self._group.size)
-        queries = self._config.pretrain_queries if step < pretrain else self._config.queries_per_image
+        step = self._first + index
+        images = self._recipe.images_of(step)
+        mine = range(images.first + self._group.rank, images.first + images.count, self._group.size)
         skipped: list[str] = []
-        samples, rows = zip(*[self._draw(position, queries, skipped) for position in mine], strict=True)
-        if step < pretrain:
-            return StepData([self._processor.collate_pictures(samples)], skipped)
-        size = self._config.images_at_once or len(samples)
+        samples, rows = zip(*[self._draw(position, images.queries, skipped) for position in mine], strict=True)
+        size = images.at_once or len(samples)
         pieces = [slice(begin, begin + size) for begin in range(0, len(samples), size)]
-        return StepData([self._processor.collate_tokenized(samples[piece], rows[piece]) for piece in pieces], skipped)
+        collate = partial(self._recipe.collate, self._processor, step)
+        return StepData([collate(samples[piece], rows[piece]) for piece in pieces], skipped)
 
     def _draw(self, position: int, queries: int, skipped: list[str]) -> tuple[Sample, list[Tokens]]:
         """The sample at a position, or at one far behind it, and its tokens.
@@ -149,10 +150,10 @@ def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns: the model, and with `loss.concept` the prototypes that stand in for pretraining."""
+    """A model, its losses, and the engine that trains both."""
 
     model: CoresModel
-    concepts: ConceptHead | None
+    objective: Objective
     engine: Engine
 
 
@@ -166,66 +167,41 @@ def train_step(learner: Learner, data: StepData, config: Config) -> StepReport:
         LossError: the loss is not a number; nothing is updated.
     """
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
-    device = learner.model.device
-    mine, sizes = [count_terms(batch) for batch in data.batches], (len(data.batches), len(data.skipped))
-    sums = torch.tensor([sum(c.tokens for c in mine), sum(c.masks for c in mine), *sizes], device=device)
-    tokens, masks, parts, skipped = engine.sum(sums.double()).tolist()
-    counts, terms = Counts(int(tokens), int(masks)), torch.zeros(5, device=device)
+    device, step = learner.model.device, engine.steps
+    counts, skipped = _count_step(data, engine, device)
+    terms: dict[str, Tensor] = {}
 
     def compute(batch: Batch) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            losses, concept = _losses_of_phase(learner, batch.to(device), config, counts)
-        concept = concept / parts
-        total: Tensor = losses.total + config.loss.concept * concept
-        found = (total, losses.text, losses.bce, losses.dice, concept)
-        terms.add_(torch.stack([part.detach() for part in found]))
+            losses = learner.objective(learner.model, batch.to(device), step, counts)
+        for name, term in losses.terms().items():
+            terms[name] = terms[name] + term if name in terms else term
+        total: Tensor = losses.total
         return total
 
     for batch in data.batches:
         engine.differentiate(partial(compute, batch))
-    loss, text, bce, dice, concept_loss = engine.sum(terms).tolist()
-    if not math.isfinite(loss):
-        raise LossError(f"the loss is {loss}", hint="lower `train.learning_rate`, then continue with --resume")
+    sums = dict(zip(terms, engine.sum(torch.stack(list(terms.values()))).tolist(), strict=True))
+    if not math.isfinite(sums["loss"]):
+        raise LossError(f"the loss is {sums['loss']}", hint="lower `train.learning_rate`, then continue with --resume")
     norm = engine.step()
     return StepReport(
         step=engine.steps,
-        loss=loss,
-        text=text,
-        bce=bce,
-        dice=dice,
-        concept=concept_loss,
+        **{name: sums.pop(name) for name in ("loss", "text", "bce", "dice")},
+        extras=sums,
         gradient_norm=norm,
         learning_rate=rate,
         seconds=time.perf_counter() - started,
-        skipped=int(skipped),
+        skipped=skipped,
     )
 
 
-def _losses_of_phase(learner: Learner, batch: Batch, config: Config, counts: Counts) -> tuple[Losses, Tensor]:
-    """The losses that count in this step, and the concept loss (0 without it)."""
-    model, concepts, step, train = learner.model, learner.concepts, learner.engine.steps, config.train
-    none = torch.zeros((), device=model.device)
-    if concepts is not None and step < train.pretrain_steps:
-        return _sam_losses(model, concepts, batch, config.loss, counts)
-    if concepts is not None and step < train.pretrain_steps + train.align_steps:
-        text = model.reason(batch)
-        loss = text_loss(text, counts.tokens)
-        return Losses(config.loss.text * loss, loss, none, none), concepts.prompt_loss(text, batch)
-    output = model(batch)
-    losses = compute_losses(output, batch, model.segmenter, config.loss, counts, config.chain.c1_supervision)
-    return losses, none if concepts is None else concepts(output, batch)
-
-
-def _sam_losses(
-    model: CoresModel, concepts: ConceptHead, batch: Batch, weights: LossWeights, counts: Counts
-) -> tuple[Losses, Tensor]:
-    """The losses of SAM alone, prompted by prototypes, and the concept loss of its pixels."""
-    features = model.segmenter.encode(batch.sam_pixels)
-    prompts = (concepts.prompts(batch),) * len(model.chain_ids)
-    masks = model.segment(tuple(level[batch.image_index] for level in features), prompts)[-1]
-    bce, dice = mask_losses(masks, batch, model.segmenter, counts.masks)
-    total = weights.mask * (weights.bce * bce + weights.dice * dice)
-    return Losses(total, torch.zeros_like(total), bce, dice), concepts.pixel_loss(features[-1], batch)
+def _count_step(data: StepData, engine: Engine, device: torch.device) -> tuple[Counts, int]:
+    """The divisors of a step's losses and its number of skipped samples, summed over all processes."""
+    own = [count_terms(batch) for batch in data.batches]
+    sums = (sum(c.tokens for c in own), sum(c.masks for c in own), len(own), len(data.skipped))
+    tokens, masks, batches, skipped = engine.sum(torch.tensor(sums, device=device).double()).tolist()
+    return Counts(int(tokens), int(masks), int(batches)), int(skipped)
 
 
 def _start_worker(worker: int) -> None:

@@ -8,15 +8,14 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cores_core.config import Config, TrainConfig
-from cores_core.data.mixture import Mixture, SampleOptions, share_out
+from cores_core.config import TrainConfig
+from cores_core.data.mixture import Mixture, share_out
 from cores_core.data.overlap import without_held_out
 from cores_core.data.registry import find_dataset
 from cores_core.data.store import Store
@@ -25,15 +24,15 @@ from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.files import save_text
 from cores_core.locks import locked
-from cores_core.model.checkpoint import Checkpoint, load_concepts, load_optimizer, save_checkpoint
+from cores_core.model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from cores_core.model.embeddings import EmbeddingCache, encoder_identity
 from cores_core.model.placement import compile_encoder
 from cores_core.model.processor import batch_tensors
 from cores_core.runtime import Group, seed_dropout, seed_everything
-from cores_core.train.concepts import ConceptHead, collect_categories
 from cores_core.train.engine import Engine, TorchEngine
 from cores_core.train.loop import Learner, Reporter, StepData, StepReport, Steps, load_batches, train_step
-from cores_core.train.start import RunPlan, TrainJob, open_stores, plan_run, start_model
+from cores_core.train.recipe import Objective, Recipe
+from cores_core.train.start import RunPlan, TrainJob, choose_recipe, open_stores, plan_run, start_model
 from cores_core.train.zero import ZeroEngine
 
 _OUT_OF_MEMORY = (
@@ -54,30 +53,19 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
     stores, validation = open_stores(job)
     seed_everything(train.seed)
     checkpoint = start_model(plan)
-    concepts = None
-    if job.config.loss.concept:
-        concepts = ConceptHead(collect_categories(stores), checkpoint.model.segmenter.width)
-        if plan.base is not None and checkpoint.about.get("categories") == list(concepts.index):
-            concepts.load_state_dict(load_concepts(plan.base))
-    run = _Run(job, checkpoint, concepts, validation, reporter, group)
+    recipe = choose_recipe(job.config)
+    objective = recipe.build_objective(checkpoint.model, stores)
+    if plan.base is not None:
+        objective.restore(plan.base, checkpoint.about)
+    run = _Run(job, checkpoint, objective, validation, reporter, group)
     if plan.newest is not None:
         run.resume_from(plan.newest, plan.changes)
     if group.leads:
         run.forget_what_came_after()
-    options = SampleOptions(
-        queries=train.queries_per_image,
-        longest_side=train.longest_side,
-        mirror=train.mirror,
-        explanatory=job.config.mixture.explanatory,
-        word_dropout=train.word_dropout,
-        keep=train.keep_images,
-        with_scene=concepts is not None,
-        with_key=train.embedding_cache is not None,
-    )
     groups = [find_dataset(store.name, job.data_root).group for store in stores]
     weights = share_out(groups, job.config.mixture)
     shown = without_held_out(stores) if job.config.mixture.exclude_val else stores
-    return run.loop(Mixture(shown, job.config.prompt, options, train.seed, weights))
+    return run.loop(Mixture(shown, job.config.prompt, recipe.sample_options(), train.seed, weights))
 
 
 class _Run:
@@ -87,7 +75,7 @@ class _Run:
         self,
         job: TrainJob,
         checkpoint: Checkpoint,
-        concepts: ConceptHead | None,
+        objective: Objective,
         validation: Store | None,
         reporter: Reporter,
         group: Group,
@@ -103,11 +91,11 @@ class _Run:
         if self.train.compile:
             compile_encoder(self.model)
         self.model.embeddings = _open_embeddings(checkpoint, self.train, group)
-        self.concepts = None if concepts is None else concepts.to(job.device)
-        learning = torch.nn.ModuleList([self.model] if self.concepts is None else [self.model, self.concepts])
+        self.objective = objective.to(job.device)
+        self.recipe = choose_recipe(job.config)
         self.group, self.leads = group, group.leads
-        self.engine = _build_engine(learning, job.config, group)
-        self.learner = Learner(self.model, self.concepts, self.engine)
+        self.engine = _build_engine(torch.nn.ModuleList([self.model, self.objective]), self.recipe, group)
+        self.learner = Learner(self.model, self.objective, self.engine)
         self.validation = validation
         self.reporter = reporter
         self.step = self.skipped = 0
@@ -132,7 +120,7 @@ class _Run:
         self.reporter.on_start(self.step, self.train.steps)
         if self.changes:
             self.reporter.on_changes(self.changes)
-        steps = Steps(mixture, self.processor, self.train, self.step, self.group)
+        steps = Steps(mixture, self.processor, self.recipe, self.step, self.group)
         if self.leads and self.train.wandb is not None:
             _mirror_board(self.train.wandb, self.job.output)
         board = SummaryWriter(str(self.job.output / "tensorboard"), purge_step=self.step + 1) if self.leads else None
@@ -177,10 +165,11 @@ class _Run:
 
     def _log(self, report: StepReport, board: SummaryWriter) -> None:
         changed = {"changes": list(self.changes)} if self.changes else {}
-        _append_row(self.job.output / "metrics.jsonl", asdict(report) | changed)
+        row = report.row()
+        _append_row(self.job.output / "metrics.jsonl", {**row, **changed})
         self.changes = ()
         if report.step % self.train.log_every == 0:
-            for name, value in asdict(report).items():
+            for name, value in row.items():
                 if name != "step":
                     board.add_scalar(f"train/{name}", value, report.step)
         self.reporter.on_step(report)
@@ -215,8 +204,7 @@ class _Run:
         with self.engine.whole():
             if not self.leads:
                 return
-            concepts = None if self.concepts is None else self.concepts.state_dict()
-            save_checkpoint(folder, self._checkpoint(), optimizer=state, concepts=concepts)
+            save_checkpoint(folder, self._checkpoint(), optimizer=state, objective=self.objective.state_dict())
         kept = sorted(folder.parent.glob("step-*"))
         for old in kept[: -self.train.keep_checkpoints]:
             if int(old.name.removeprefix("step-")) != self.best[1]:
@@ -229,9 +217,8 @@ class _Run:
             "step": self.step,
             "seed": self.train.seed,
             "data": list(self.job.config.data),
+            **self.objective.about(),
         }
-        if self.concepts is not None:
-            about["categories"] = list(self.concepts.index)
         return Checkpoint(self.model, self.processor, self.config, about)
 
 
@@ -244,17 +231,16 @@ def _open_embeddings(checkpoint: Checkpoint, train: TrainConfig, group: Group) -
     return EmbeddingCache(Path(train.embedding_cache), identity, round(train.embedding_cache_gb * 1e9), group.size)
 
 
-def _build_engine(learning: torch.nn.Module, config: Config, group: Group) -> Engine:
-    if uses_deepspeed(config, group):
-        return ZeroEngine(learning, config.train, config.engine, group)
-    return TorchEngine(learning, config.train, group)
+def _build_engine(learning: torch.nn.Module, recipe: Recipe, group: Group) -> Engine:
+    if uses_deepspeed(recipe, group):
+        return ZeroEngine(learning, recipe, recipe.config.engine, group)
+    return TorchEngine(learning, recipe, group)
 
 
-def uses_deepspeed(config: Config, group: Group) -> bool:
-    """Whether a run stands on DeepSpeed: if asked for, or where several processes train a whole model with AdamW."""
-    if config.engine.kind != "auto":
-        return config.engine.kind == "deepspeed"
-    return group.size > 1 and config.train.optimizer == "adamw" and not config.loss.concept
+def uses_deepspeed(recipe: Recipe, group: Group) -> bool:
+    """Whether a run uses DeepSpeed: if the settings say so, or else for several processes if the recipe suits it."""
+    kind = recipe.config.engine.kind
+    return kind == "deepspeed" if kind != "auto" else group.size > 1 and recipe.prefers_deepspeed
 
 
 def _mirror_board(project: str, output: Path) -> None:

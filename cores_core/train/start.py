@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cores_core.config import BaseConfig, Config
+from cores_core.config import BaseConfig, Config, ScratchConfig
 from cores_core.data.mixture import share_out
 from cores_core.data.registry import CUSTOM, Group, find_dataset
 from cores_core.data.store import Store
@@ -32,6 +32,8 @@ from cores_core.model.weights.pretrained import read_base
 from cores_core.settings import find_changes, load_config
 from cores_core.train.history import find_data_changes, save_history
 from cores_core.train.needs import check_needs
+from cores_core.train.recipe import Recipe
+from cores_core.train.scratch.recipe import ScratchRecipe, fixed_settings
 
 TOKENIZER_IMAGES = 2000
 """A tokenizer is trained on the questions of so many images at most."""
@@ -63,6 +65,11 @@ class RunPlan:
     base: Path | None
     newest: Path | None
     changes: tuple[str, ...] = ()
+
+
+def choose_recipe(config: Config) -> Recipe:
+    """The paper's training, or that from random weights if any of its settings is not at its default."""
+    return Recipe(config) if config.scratch == ScratchConfig() else ScratchRecipe(config)
 
 
 def plan_run(job: TrainJob, resume: bool) -> RunPlan:
@@ -175,12 +182,13 @@ def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPl
 def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
     """How a run would go, in words: its steps, its batch, its engine, what it is shown and how often."""
     config, train, loss = job.config, job.config.train, job.config.loss
+    optimizer = choose_recipe(config).optimizer
     share = -(-train.images_per_step // processes)
     parts = -(-share // (train.images_at_once or share))
     weights = share_out([_find_group(name, job.data_root) for name in config.data], config.mixture)
     shares = ["every image once an epoch"] if weights is None else [f"{w / sum(weights):.0%}" for w in weights]
     return {
-        "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {train.optimizer} at {train.learning_rate:g}",
+        "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {optimizer} at {train.learning_rate:g}",
         "images a step": f"{train.images_per_step}: {processes} processes x {parts} parts of {-(-share // parts)}",
         "questions an image": f"up to {train.queries_per_image}",
         "engine": config.engine.kind if processes == 1 else f"{config.engine.kind}, ZeRO {config.engine.stage}",
@@ -277,16 +285,12 @@ def _check_same(sections: Sequence[str], config: Config, begun: Config) -> None:
 
 def _check_same_training(config: Config, begun: Config) -> None:
     """A run that has begun keeps what its saved optimiser state depends on."""
-    if bool(config.loss.concept) != bool(begun.loss.concept):
-        raise _cannot_change("loss.concept", begun.loss.concept, config.loss.concept)
-    for name in ("lora", "base"):
-        if getattr(config, name) != getattr(begun, name):
-            raise _cannot_change(name, getattr(begun, name), getattr(config, name))
-    for name in ("optimizer", "start_from"):
-        if getattr(config.train, name) != getattr(begun.train, name):
-            raise _cannot_change(f"train.{name}", getattr(begun.train, name), getattr(config.train, name))
-
-
-def _cannot_change(name: str, before: object, after: object) -> ConfigError:
-    hint = "leave it as it is, or start a new run with another --output"
-    return ConfigError(f"`{name}` cannot change in a run that has begun: {before} -> {after}", hint=hint)
+    before, after = (
+        {"lora": c.lora, "base": c.base, "train.start_from": c.train.start_from, **fixed_settings(c.scratch)}
+        for c in (begun, config)
+    )
+    for name, value in after.items():
+        if value != before[name]:
+            hint = "leave it as it is, or start a new run with another --output"
+            message = f"`{name}` cannot change in a run that has begun: {before[name]} -> {value}"
+            raise ConfigError(message, hint=hint)

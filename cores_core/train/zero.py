@@ -19,30 +19,31 @@ from torch import Tensor, distributed, nn
 from cores_core.config import EngineConfig, TrainConfig
 from cores_core.errors import ConfigError
 from cores_core.runtime import Group
-from cores_core.train.engine import build_adamw, schedule, sum_over
+from cores_core.train.engine import sum_over
+from cores_core.train.recipe import Recipe
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ZeroEngine:
-    """AdamW on DeepSpeed; schedule and clipping as `TorchEngine`'s."""
+    """AdamW on DeepSpeed; learning rates and clipping as `TorchEngine`'s."""
 
-    def __init__(self, module: nn.Module, train: TrainConfig, zero: EngineConfig, group: Group) -> None:
+    def __init__(self, module: nn.Module, recipe: Recipe, zero: EngineConfig, group: Group) -> None:
         """Wrap a module, which is on its device already. The group must be connected, even if it is of one process.
 
         Raises:
             ConfigError: the images of a step cannot be shared out evenly, or the optimiser is not AdamW.
         """
-        if train.optimizer != "adamw":
-            raise ConfigError("DeepSpeed trains with AdamW", hint="set train.optimizer=adamw, or engine.kind=torch")
+        if recipe.optimizer != "adamw":
+            raise ConfigError(f"DeepSpeed trains with AdamW, not with {recipe.optimizer}", hint="set engine.kind=torch")
         device = next(module.parameters()).device
         deepspeed = import_deepspeed(device)
         os.environ.setdefault("LOCAL_RANK", str(group.rank))  # DeepSpeed insists; launchers of many machines set it
         self._named = {name: value for name, value in module.named_parameters() if value.requires_grad}
-        self._adamw = build_adamw(module, train)
+        self._adamw = recipe.build_optimizers(module)[0]
         self._peaks = [group["lr"] for group in self._adamw.param_groups]
-        self._config, self._stage, self._group = train, zero.stage, group
-        settings = deepspeed_settings(train, zero, group, device)
+        self._recipe, self._stage, self._group = recipe, zero.stage, group
+        settings = deepspeed_settings(recipe.config.train, zero, group, device)
         self._engine = deepspeed.initialize(
             model=_Closures(module), optimizer=self._adamw, config=settings, dist_init_required=False
         )[0]
@@ -58,7 +59,7 @@ class ZeroEngine:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return self._config.learning_rate * schedule(self.steps, self._config)
+        return self._recipe.config.train.learning_rate * self._recipe.learning_rate_factor(self.steps)
 
     def differentiate(self, compute: Callable[[], Tensor]) -> None:
         """Compute one part of a step's loss and differentiate it."""
@@ -69,8 +70,9 @@ class ZeroEngine:
 
     def step(self) -> float:
         """Add up the gradients of all processes, clip and update. Returns the gradient norm before clipping."""
+        factor = self._recipe.learning_rate_factor(self.steps)
         for group, peak in zip(self._adamw.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * schedule(self.steps, self._config)
+            group["lr"] = peak * factor
         gradients = [value.grad for value in self._named.values() if value.grad is not None and not self._stage]
         norm = nn.utils.get_total_norm(gradients)  # without ZeRO, DeepSpeed does not tell
         self._engine.step()

@@ -149,11 +149,13 @@ def test_without_options_it_is_said_what_trains(cli):
     assert "cores prepare-data partworld --data-root data" in outcome.stderr
 
 
-def test_a_base_that_is_published_as_a_delta_says_how_it_is_made(cli):
-    outcome = cli("train", "--preset", "cores-7b", "--mllm", "models/LLaVA-Lightning-7B-v1-1", "--plan")
+@pytest.mark.parametrize("folder", ["models", "/nowhere/else"])
+def test_a_base_that_is_published_as_a_delta_says_how_it_is_made(cli, folder):
+    name = f"{folder}/LLaVA-Lightning-7B-v1-1"
+    outcome = cli("train", "--preset", "cores-7b", "--mllm", name, "--plan")
     assert outcome.code == 1
     command = "cores checkpoint apply-delta liuhaotian/LLaVA-Lightning-7B-delta-v1-1 huggyllama/llama-7b"
-    assert f"{command} models/LLaVA-Lightning-7B-v1-1" in outcome.stderr
+    assert f"{command} {name}" in outcome.stderr
 
 
 def test_the_sizes_of_segment_anything_are_those_of_its_own_builders():

@@ -156,7 +156,7 @@ def test_data_that_was_prepared_anew_since_a_run_began_is_named(cli, preset, par
 
 @pytest.mark.parametrize(
     ("setting", "name"),
-    [("train.optimizer=muon", "train.optimizer"), ("chain.refiner=false", "chain")],
+    [("scratch.optimizer=muon", "scratch.optimizer"), ("chain.refiner=false", "chain")],
 )
 def test_a_setting_that_a_run_cannot_change_is_refused_with_both_values(
     cli, preset, partworld_root, tmp_path, setting, name

@@ -79,6 +79,21 @@ def test_processes_that_a_launcher_started_join_their_group(arguments: list[str]
     assert (run / "checkpoints/step-000002/checkpoint.json").is_file()
 
 
+def test_all_machines_train_the_preset_that_the_first_chose(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("first slots=8\nsecond slots=8\n")
+    launcher = tmp_path / "bin/deepspeed"
+    launcher.parent.mkdir()
+    launcher.write_text('#!/bin/sh\necho "$@"\n')
+    launcher.chmod(0o755)
+    command = [sys.executable, "-m", "cores_cli.app", "train", "--hostfile", str(tmp_path / "hosts"), "--nodes=2"]
+    path = f"{launcher.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*command, "--zero", "3"], capture_output=True, text=True, env=environment() | {"PATH": path}, check=True
+    )
+    machines = f"--hostfile {tmp_path / 'hosts'} --num_nodes 2 --num_gpus 1"
+    assert done.stdout == f"{machines} --module cores_cli.app train --zero 3 --preset cores-7b\n"
+
+
 def start(run: Path, arguments: list[str], stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cores_cli.app", "train", *arguments, "--processes", "2", "--output", str(run)]
     command += ["--resume"] if (run / "config.yaml").is_file() else []

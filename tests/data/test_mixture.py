@@ -70,13 +70,13 @@ def test_a_sample_holds_the_masks_and_names_of_what_is_asked(store: Store) -> No
         assert turn.answer == PROMPT.answer
 
 
-def test_the_scene_is_told_only_when_wanted(store: Store) -> None:
-    assert _mix(store)[0].scene == ()
-    mixture = Mixture([store], PROMPT, SampleOptions(queries=1, with_scene=True), seed=0)
+def test_samples_hold_annotations_only_on_request(store: Store) -> None:
+    assert _mix(store)[0].annotations == ()
+    mixture = Mixture([store], PROMPT, SampleOptions(queries=1, with_annotations=True), seed=0)
     sample = mixture[0]
     assert len(sample.turns) == 1
-    assert {thing.kind for thing in sample.scene} == {"part", "object"}
-    asked = next(thing for thing in sample.scene if thing.category == sample.categories[0])
+    assert {entry.kind for entry in sample.annotations} == {"part", "object"}
+    asked = next(entry for entry in sample.annotations if entry.category == sample.categories[0])
     assert np.array_equal(asked.mask, sample.masks[0])
 
 
@@ -113,20 +113,6 @@ def test_images_kept_in_memory_are_the_same_and_need_no_file(store: Store, tmp_p
     shutil.rmtree(root / "partworld")
     assert [_describe(mixture[position]) for position in range(6)] == first
     assert first == [_describe(_mix(store)[position]) for position in range(6)]
-
-
-def test_dropped_words_leave_the_rest_in_order_and_never_nothing(store: Store) -> None:
-    plain, dropped = _mix(store, queries=50), Mixture([store], PROMPT, SampleOptions(50, word_dropout=0.5), 0)
-    counts = []
-    for position in range(6):
-        record = next(r for r in store if np.array_equal(load_image(store.image_path(r)), plain[position].image))
-        known = {query.text for region in record.regions for query in region.queries}
-        assert dropped[position].categories == plain[position].categories
-        for turn in dropped[position].turns:
-            assert any(_is_shortened(turn.question, text) for text in known), turn.question
-            counts.append(len(turn.question.split()))
-    full = [len(turn.question.split()) for position in range(6) for turn in plain[position].turns]
-    assert 0.5 < sum(counts) / sum(full) < 0.9  # the words of the template stay
 
 
 def test_fewer_queries_can_be_drawn(store: Store) -> None:
@@ -212,16 +198,3 @@ def _record(regions: int) -> Record:
         size_hw=(2, 2),
         regions=tuple(Region(f"Thing {number}", "part", rle, None, queries, "") for number in range(regions)),
     )
-
-
-def _is_shortened(question: str, text: str) -> bool:
-    """Whether some first words of a question are words of a text, in its order, and the rest is a template's."""
-    words = iter(text.split())
-    templates = ("Please respond with segmentation mask.", "Please output segmentation mask.", "in this image")
-    asked = question
-    for template in templates:
-        asked = asked.split(template)[0]
-    for start in ("Can you segment the ", "Please segment the ", "What is "):
-        asked = asked.removeprefix(start)
-    asked = asked.strip().removesuffix("?").strip()
-    return bool(asked) and all(any(word.strip("?.") == other.strip("?.") for other in words) for word in asked.split())

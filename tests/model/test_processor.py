@@ -26,10 +26,9 @@ from cores_core.model.processor import (
 from cores_core.model.segmenter import IMAGENET_MEAN, IMAGENET_STD, Frame
 from cores_core.model.tokenizer import token_id
 from cores_core.prompts import render_turn
-from cores_core.sample import Query, RgbImage, Sample, Thing
+from cores_core.sample import Query, RgbImage, Sample
 
 QUESTIONS = ("Which part steers the fish?", "What would a bird use to fly away from here?", "Where is its end?")
-LEFT_HALF = np.repeat(mask("#" * 20 + "." * 20), 20, axis=0)
 RELEASE, SAM = Square(side=224, tokens=256, fit="crop"), Frame(side=1024, grid=64)
 
 
@@ -173,23 +172,10 @@ def test_targets_and_ignores_stand_beside_their_image(processor: Processor) -> N
     assert second is None
 
 
-def test_all_that_an_image_shows_lies_in_the_frame_of_sam(processor: Processor) -> None:
-    things = (Thing("Fish", "object", np.ones((20, 40), dtype=bool)), Thing("Fish Tail", "part", LEFT_HALF))
-    samples = [replace(_ask(processor, QUESTIONS[0], image=noise_image(20, 40)), scene=scene) for scene in (things, ())]
-    batch = processor.collate(samples)
-    assert batch.things == ((("Fish", "object"), ("Fish Tail", "part")), ())
-    (maps,) = batch.thing_maps
-    assert maps.shape == (2, 32, 32)  # 8 patches of 4 decoder pixels
-    assert (maps[0, :16] == 255).all()  # 20 x 40 becomes 32 x 64 of SAM's pixels; below it is padding
-    assert (maps[:, 16:] == 0).all()
-    assert (maps[1, :16, :15] == 255).all()
-    assert (maps[1, :16, 17:] == 0).all()
-
-
 def test_a_batch_of_pictures_is_a_batch_without_text(processor: Processor) -> None:
     target = mask("#..", "...")
     sample = replace(_ask(processor, QUESTIONS[0], image=noise_image(2, 3)), masks=(target,), ignores=(None,))
-    pictures, whole = processor.collate_pictures([sample]), processor.collate([sample])
+    pictures, whole = processor.collate_images([sample]), processor.collate([sample])
     assert (pictures.input_ids.numel(), len(pictures.vision)) == (0, 0)
     assert torch.equal(pictures.sam_pixels, whole.sam_pixels)
     assert torch.equal(pictures.masks[0], whole.masks[0])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cores_core.config import Config, LossWeights
+from cores_core.config import Config, ScratchConfig
 from cores_core.train.start import TrainJob
 
 
@@ -16,8 +16,9 @@ from cores_core.train.start import TrainJob
 def new_job(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> Callable[..., TrainJob]:
     """Make a job in a folder of one's own, with settings of `train` changed."""
 
-    def make(name: str = "run", loss: LossWeights | None = None, **train: Any) -> TrainJob:
-        config = replace(tiny_config, train=replace(tiny_config.train, **train), loss=loss or tiny_config.loss)
+    def make(name: str = "run", scratch: ScratchConfig | None = None, **train: Any) -> TrainJob:
+        changed = replace(tiny_config.train, **train)
+        config = replace(tiny_config, train=changed, scratch=scratch or tiny_config.scratch)
         return TrainJob(config, partworld_root, tmp_path / name, torch.device("cpu"))
 
     return make

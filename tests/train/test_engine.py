@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cores_core.config import TrainConfig
+from cores_core.config import Config, TrainConfig
 from cores_core.runtime import Group
-from cores_core.train.engine import TorchEngine, schedule
+from cores_core.train.engine import TorchEngine
+from cores_core.train.recipe import Recipe
 
 CONFIG = TrainConfig(steps=6, warmup_steps=2, learning_rate=0.1, weight_decay=0.01)
 
 
 def test_the_schedule_rises_over_the_warm_up_and_falls_to_zero() -> None:
-    assert [schedule(step, TrainConfig(warmup_steps=2, steps=6)) for step in range(7)] == [
+    assert [_factor(step, TrainConfig(warmup_steps=2, steps=6)) for step in range(7)] == [
         0.5,
         1.0,
         1.0,
@@ -28,34 +29,25 @@ def test_the_schedule_rises_over_the_warm_up_and_falls_to_zero() -> None:
 
 
 def test_without_a_warm_up_the_schedule_starts_at_the_top() -> None:
-    assert [schedule(step, TrainConfig(warmup_steps=0, steps=4)) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [_factor(step, TrainConfig(warmup_steps=0, steps=4)) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_a_run_that_is_all_warm_up_never_falls() -> None:
-    assert [schedule(step, TrainConfig(warmup_steps=4, steps=4)) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert [_factor(step, TrainConfig(warmup_steps=4, steps=4)) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_the_decay_may_take_only_the_end() -> None:
     config = TrainConfig(warmup_steps=2, steps=6, decay_share=0.5)
-    assert [schedule(step, config) for step in range(7)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
-
-
-def test_every_phase_rises_and_falls_by_itself() -> None:
-    config = TrainConfig(warmup_steps=2, pretrain_steps=4, align_steps=3, steps=11, joint_rate=0.5)
-    assert [schedule(step, config) for step in range(11)] == [
-        *(0.5, 1.0, 1.0, 0.5),
-        *(0.5, 1.0, 1.0),
-        *(0.25, 0.5, 0.5, 0.25),
-    ]
+    assert [_factor(step, config) for step in range(7)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 
 def test_the_schedule_stays_at_zero_after_the_end() -> None:
-    assert schedule(9, TrainConfig(warmup_steps=2, steps=6)) == 0.0
+    assert _factor(9, TrainConfig(warmup_steps=2, steps=6)) == 0.0
 
 
 def test_each_step_uses_its_own_rate() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, weight_decay=0.0), Group())
+    engine = _engine(nn.ParameterList([weight]), replace(CONFIG, weight_decay=0.0))
     moved = []
     for _ in range(6):
         before = weight.item()
@@ -65,30 +57,21 @@ def test_each_step_uses_its_own_rate() -> None:
     assert engine.steps == 6
 
 
-def test_tables_of_embeddings_have_a_rate_of_their_own() -> None:
-    model = nn.ModuleDict({"table": nn.Embedding(1, 1), "norm": nn.LayerNorm(1)})
-    before = {name: parameter.item() for name, parameter in model.named_parameters()}
-    config = replace(CONFIG, warmup_steps=1, weight_decay=0.0, embedding_rate=3.0)
-    _step(TorchEngine(model, config, Group()), sum(parameter.sum() for parameter in model.parameters()))
-    moved = {name: before[name] - parameter.item() for name, parameter in model.named_parameters()}
-    assert moved == pytest.approx({"table.weight": 0.3, "norm.weight": 0.1, "norm.bias": 0.1}, abs=1e-4)
-
-
 def test_the_norm_is_reported_before_clipping() -> None:
     weight = nn.Parameter(torch.zeros(2))
-    engine = TorchEngine(nn.ParameterList([weight]), replace(CONFIG, gradient_clip=1.0), Group())
+    engine = _engine(nn.ParameterList([weight]), replace(CONFIG, gradient_clip=1.0))
     assert _step(engine, (weight * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
 
 
 def test_gradients_do_not_pile_up() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    engine = TorchEngine(nn.ParameterList([weight]), CONFIG, Group())
+    engine = _engine(nn.ParameterList([weight]), CONFIG)
     assert [_step(engine, (0.5 * weight).sum()) for _ in range(2)] == pytest.approx([0.5, 0.5])
 
 
 def test_the_parts_of_a_step_add_up() -> None:
     weight = nn.Parameter(torch.zeros(2))
-    engine = TorchEngine(nn.ParameterList([weight]), CONFIG, Group())
+    engine = _engine(nn.ParameterList([weight]), CONFIG)
     for part in ([3.0, 0.0], [0.0, 4.0]):
         _differentiate(engine, (weight * torch.tensor(part)).sum())
     assert engine.step() == pytest.approx(5.0)
@@ -96,23 +79,22 @@ def test_the_parts_of_a_step_add_up() -> None:
 
 def test_frozen_parameters_stay() -> None:
     frozen, free = nn.Parameter(torch.ones(1), requires_grad=False), nn.Parameter(torch.ones(1))
-    _step(TorchEngine(nn.ParameterList([frozen, free]), CONFIG, Group()), (frozen * free).sum())
+    _step(_engine(nn.ParameterList([frozen, free]), CONFIG), (frozen * free).sum())
     assert frozen.item() == 1.0
     assert free.item() != 1.0
 
 
 def test_the_rate_can_stay_level_before_it_falls() -> None:
     config = TrainConfig(warmup_steps=2, steps=10, decay_share=0.5)
-    assert [schedule(step, config) for step in (0, 1, 2, 6, 8, 10)] == [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
+    assert [_factor(step, config) for step in (0, 1, 2, 6, 8, 10)] == [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, optimizer="muon")], ids=["adamw", "muon"])
-def test_a_saved_state_continues_bit_for_bit(config: TrainConfig) -> None:
-    whole, halves = _Toy(config), _Toy(config)
+def test_a_saved_state_continues_bit_for_bit() -> None:
+    whole, halves = _Toy(CONFIG), _Toy(CONFIG)
     whole.run(range(6))
     halves.run(range(3))
     state = _through_a_file(halves.engine.state())
-    continued = _Toy(config)
+    continued = _Toy(CONFIG)
     continued.model.load_state_dict(halves.model.state_dict())
     continued.engine.load_state(state)
     assert continued.engine.steps == 3
@@ -127,12 +109,20 @@ class _Toy:
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
-        self.engine = TorchEngine(self.model, config, Group())
+        self.engine = _engine(self.model, config)
 
     def run(self, steps: range) -> None:
         for step in steps:
             inputs: Tensor = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
             _step(self.engine, self.model(inputs).square().mean())
+
+
+def _engine(module: nn.Module, config: TrainConfig) -> TorchEngine:
+    return TorchEngine(module, Recipe(Config(train=config)), Group())
+
+
+def _factor(step: int, config: TrainConfig) -> float:
+    return Recipe(Config(train=config)).learning_rate_factor(step)
 
 
 def _step(engine: TorchEngine, loss: Tensor) -> float:

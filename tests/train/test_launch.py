@@ -8,7 +8,7 @@ import pytest
 import torch
 from runs import Listener, read_rows
 
-from cores_core.config import LossWeights
+from cores_core.config import ScratchConfig
 from cores_core.errors import ConfigError, LaunchError
 from cores_core.model.checkpoint import load_checkpoint
 from cores_core.train.launch import launch_training
@@ -24,8 +24,8 @@ def threads_as_before() -> None:
 
 
 def test_two_processes_take_the_steps_of_one(new_job: Callable[..., TrainJob]) -> None:
-    settings = {"loss": LossWeights(concept=0.5), "pretrain_steps": 1, "pretrain_images": 2}
-    alone, together = new_job("alone", **settings), new_job("together", **settings)
+    scratch = ScratchConfig(prototype_loss=0.5, sam_steps=1, sam_images=2)
+    alone, together = new_job("alone", scratch), new_job("together", scratch)
     assert launch_training(alone, Listener(), resume=False, processes=1) == 4
     listener = Listener()
     assert launch_training(together, listener, resume=False, processes=2) == 4

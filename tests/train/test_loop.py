@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cores_core.config import TrainConfig
+from cores_core.config import Config, TrainConfig
 from cores_core.data.mixture import Mixture, SampleOptions
 from cores_core.data.store import Store
 from cores_core.errors import DataError
@@ -16,11 +16,11 @@ from cores_core.model.families.llava_prompts import LlavaPrompts
 from cores_core.model.processor import Processor
 from cores_core.runtime import Group
 from cores_core.train.loop import DETOUR, Steps
+from cores_core.train.recipe import Recipe
 
-CONFIG = TrainConfig(steps=5, pretrain_steps=2, pretrain_images=3, pretrain_queries=4, images_per_step=2)
+RECIPE = Recipe(Config(train=TrainConfig(steps=3, images_per_step=2)))
 ALONE = Group()
-PICTURES = [[(0, 4), (1, 4), (2, 4)], [(3, 4), (4, 4), (5, 4)]]
-WHOLE = [[(6, 3), (7, 3)], [(8, 3), (9, 3)], [(10, 3), (11, 3)]]
+BATCHES = [[(0, 3), (1, 3)], [(2, 3), (3, 3)], [(4, 3), (5, 3)]]
 
 
 class _Positions:
@@ -41,24 +41,20 @@ class _Positions:
         assert samples == rows
         return list(samples)
 
-    def collate_pictures(self, samples: Sequence[int]) -> list[int]:
-        return list(samples)
 
-
-def test_steps_take_the_images_in_order_and_other_batches_of_pictures_while_pretraining() -> None:
-    assert _batches(first=0) == [*PICTURES, *WHOLE]
+def test_steps_take_the_images_in_order() -> None:
+    assert _batches(first=0) == BATCHES
 
 
 def test_steps_from_any_step_on_are_the_rest() -> None:
-    for first in range(6):
-        assert _batches(first) == [*PICTURES, *WHOLE][first:]
+    for first in range(4):
+        assert _batches(first) == BATCHES[first:]
 
 
 def test_a_group_shares_the_images_of_each_step() -> None:
     first, second = (_batches(0, Group(rank, size=2)) for rank in range(2))
-    assert first[2:] == [[(6, 3)], [(8, 3)], [(10, 3)]]
-    assert second[2:] == [[(7, 3)], [(9, 3)], [(11, 3)]]
-    assert [sorted(ours + theirs) for ours, theirs in zip(first, second, strict=True)] == [*PICTURES, *WHOLE]
+    assert first == [[(0, 3)], [(2, 3)], [(4, 3)]]
+    assert second == [[(1, 3)], [(3, 3)], [(5, 3)]]
 
 
 def test_there_is_no_step_after_the_last() -> None:
@@ -67,30 +63,30 @@ def test_there_is_no_step_after_the_last() -> None:
 
 def test_a_step_may_be_read_in_smaller_batches() -> None:
     source: Any = _Positions()
-    config = TrainConfig(steps=2, images_per_step=5, images_at_once=2)
+    recipe = Recipe(Config(train=TrainConfig(steps=2, images_per_step=5, images_at_once=2)))
     steps = [
-        Steps(source, source, config, 0, group)[1].batches for group in (ALONE, Group(0, size=2), Group(1, size=2))
+        Steps(source, source, recipe, 0, group)[1].batches for group in (ALONE, Group(0, size=2), Group(1, size=2))
     ]
     positions = [[[position for position, _ in batch] for batch in batches] for batches in steps]
     assert positions == [[[5, 6], [7, 8], [9]], [[5, 7], [9]], [[6, 8]]]
 
 
 def test_a_sample_that_cannot_be_used_gives_its_place_to_another_and_is_named() -> None:
-    source: Any = _Positions(damaged={7, 7 + DETOUR})
-    data = Steps(source, source, CONFIG, 0, ALONE)[2]
-    assert data.batches == [[(6, 3), (7 + 2 * DETOUR, 3)]]
-    assert data.skipped == ["cannot read image 7", f"cannot read image {7 + DETOUR}"]
+    source: Any = _Positions(damaged={3, 3 + DETOUR})
+    data = Steps(source, source, RECIPE, 0, ALONE)[1]
+    assert data.batches == [[(2, 3), (3 + 2 * DETOUR, 3)]]
+    assert data.skipped == ["cannot read image 3", f"cannot read image {3 + DETOUR}"]
 
 
 def test_when_nothing_can_be_used_the_run_ends() -> None:
     source: Any = _Positions(damaged=range(10**9))
     with pytest.raises(DataError, match="5 samples in a row"):
-        Steps(source, source, CONFIG, 0, ALONE)[0]
+        Steps(source, source, RECIPE, 0, ALONE)[0]
 
 
 def _batches(first: int, group: Group = ALONE) -> list[Any]:
     source: Any = _Positions()
-    steps = Steps(source, source, CONFIG, first, group)
+    steps = Steps(source, source, RECIPE, first, group)
     return [[image for batch in steps[index].batches for image in batch] for index in range(len(steps))]
 
 
@@ -113,9 +109,9 @@ def test_the_answers_of_a_step_are_tokenized_once(checkpoint: Checkpoint, partwo
     assert isinstance(own, LlavaPrompts)
     processor = Processor(LlavaPrompts(source, ours.prompt, own.square, own.max_tokens), ours.prompt, ours.frame)
     mixture = Mixture([Store(partworld_root, "partworld", "train")], ours.prompt, SampleOptions(queries=2), seed=0)
-    config = TrainConfig(steps=1, images_per_step=3)
-    (batch,) = Steps(mixture, processor, config, 0, ALONE)[0].batches
-    samples = [mixture.draw(position, config.queries_per_image) for position in range(3)]
+    recipe = Recipe(Config(train=TrainConfig(steps=1, images_per_step=3)))
+    (batch,) = Steps(mixture, processor, recipe, 0, ALONE)[0].batches
+    samples = [mixture.draw(position, recipe.config.train.queries_per_image) for position in range(3)]
     turns = sum(len(sample.turns) for sample in samples)
     assert len(texts) == 2 * turns + 1  # question and answer of each turn, and the prefix that all share
     expected = ours.collate(samples)

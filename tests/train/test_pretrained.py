@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from cores_core.config import BaseConfig, Config, EngineConfig, LoraConfig
-from cores_core.errors import CheckpointError, ConfigError
+from cores_core.errors import ConfigError, MissingDataError
 from cores_core.model.checkpoint import LoadOptions, load_checkpoint
 from cores_core.model.lora import is_adapter
 from cores_core.settings import load_config
@@ -142,7 +142,7 @@ def test_its_memory_is_planned_without_loading(lora_job: Callable[..., TrainJob]
 
 def test_a_base_that_is_not_there_is_one_error(lora_job: Callable[..., TrainJob]) -> None:
     job = lora_job(base=BaseConfig("nowhere/llava-7b-folder/x", "vit_h"))
-    with pytest.raises(CheckpointError, match=r"base\.mllm does not exist"):
+    with pytest.raises(MissingDataError, match="multimodal LLM nowhere/llava-7b-folder/x, no such folder"):
         run_training(job, Listener())
     assert not job.output.exists()
 

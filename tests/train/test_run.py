@@ -11,13 +11,13 @@ import torch
 from helpers import mask
 from runs import Listener, read_rows, read_trajectory
 
-from cores_core.config import ChainConfig, Config, LossWeights
+from cores_core.config import ChainConfig, Config
 from cores_core.errors import CheckpointError, ConfigError, CoresError, DataError
 from cores_core.evaluate.items import Item
 from cores_core.evaluate.results import Evaluation
 from cores_core.masks import encode_rle
 from cores_core.metrics import Overlap
-from cores_core.model.checkpoint import load_checkpoint, load_concepts, load_optimizer
+from cores_core.model.checkpoint import load_checkpoint, load_optimizer
 from cores_core.settings import load_config
 from cores_core.train import run as run_module
 from cores_core.train.run import run_training
@@ -137,45 +137,6 @@ def test_resuming_a_finished_run_does_nothing(new_job: Callable[..., TrainJob]) 
     assert [row["step"] for row in read_rows(job.output)] == [1]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_pretraining_concepts_and_muon_are_resumed_too(new_job: Callable[..., TrainJob], stop_after: int) -> None:
-    phases = {"pretrain_steps": 1, "pretrain_images": 3, "align_steps": 1}
-    settings = {"loss": LossWeights(concept=0.5), "optimizer": "muon", **phases}
-    whole, halves = (new_job(name, **settings) for name in ("whole", "halves"))
-    run_training(whole, Listener())
-    run_training(halves, Listener(stop_after=stop_after))
-    run_training(halves, Listener(), resume=True)
-    assert read_trajectory(halves.output) == read_trajectory(whole.output)
-    rows = read_rows(whole.output)
-    assert all(row["concept"] > 0 for row in rows)
-    assert [row["dice"] > 0 for row in rows] == [True, False, True, True]
-    assert [row["text"] > 0 for row in rows] == [False, True, True, True]
-
-
-def test_pretraining_trains_sam_and_the_refiner_alone(new_job: Callable[..., TrainJob]) -> None:
-    job = new_job(loss=LossWeights(concept=0.5), pretrain_steps=2, pretrain_images=3, save_every=1, steps=2)
-    run_training(job, Listener())
-    first, second = (load_checkpoint(job.output / f"checkpoints/step-{n:06d}").model.state_dict() for n in (1, 2))
-    changed = {name for name in first if not torch.equal(first[name], second[name])}
-    assert changed
-    assert all(name.startswith(("segmenter.", "refiner.")) for name in changed)
-
-
-def test_aligning_trains_the_language_side_alone(new_job: Callable[..., TrainJob]) -> None:
-    job = new_job(loss=LossWeights(concept=0.5), align_steps=2, save_every=1, steps=2)
-    run_training(job, Listener())
-    first, second = (load_checkpoint(job.output / f"checkpoints/step-{n:06d}").model.state_dict() for n in (1, 2))
-    changed = {name for name in first if not torch.equal(first[name], second[name])}
-    assert changed
-    assert all(name.startswith(("mllm.", "projection.")) for name in changed)
-
-
-@pytest.mark.parametrize("phase", ["pretrain_steps", "align_steps"])
-def test_phases_without_prototypes_are_refused(new_job: Callable[..., TrainJob], phase: str) -> None:
-    with pytest.raises(ConfigError, match=r"loss\.concept"):
-        new_job(**{phase: 2})
-
-
 def test_bf16_trains_much_the_same_in_lower_precision(new_job: Callable[..., TrainJob]) -> None:
     exact, coarse = (new_job(name, precision=name) for name in ("fp32", "bf16"))
     for job in (exact, coarse):
@@ -206,16 +167,6 @@ def test_a_run_can_start_from_weights_for_smaller_images(
     trained = load_checkpoint(newest_checkpoint(larger.output))
     assert trained.processor.frame.side == 96
     assert trained.model.segmenter.image_encoder.pos_embed.shape[1:3] == (12, 12)
-
-
-def test_a_run_goes_on_with_the_concepts_of_the_model_it_starts_from(new_job: Callable[..., TrainJob]) -> None:
-    loss = LossWeights(concept=0.5)
-    first = new_job("first", loss, steps=1)
-    run_training(first, Listener())
-    second = new_job("second", loss, steps=1, start_from=str(newest_checkpoint(first.output)), learning_rate=0.0)
-    run_training(second, Listener())
-    ours, theirs = (load_concepts(newest_checkpoint(job.output)) for job in (second, first))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_run_can_start_from_the_weights_of_another(new_job: Callable[..., TrainJob]) -> None:
@@ -272,7 +223,7 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., Tr
 def test_a_run_that_has_begun_keeps_its_model_and_may_change_the_rest(new_job: Callable[..., TrainJob]) -> None:
     job = new_job()
     run_training(job, Listener(stop_after=2))
-    for changes in ({"chain": ChainConfig(steps=1)}, {"context": "none"}, {"loss": LossWeights(concept=1.0)}):
+    for changes in ({"chain": ChainConfig(steps=1)}, {"context": "none"}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
             run_training(replace(job, config=replace(job.config, **changes)), Listener(), resume=True)
     assert load_config(job.output / "config.yaml") == job.config
@@ -284,7 +235,7 @@ def test_data_that_is_not_prepared_is_an_error_before_anything_is_written(
     new_job: Callable[..., TrainJob], tmp_path: Path
 ) -> None:
     job = replace(new_job(), data_root=tmp_path / "nowhere")
-    with pytest.raises(DataError, match="not prepared"):
+    with pytest.raises(DataError, match="cores prepare-data partworld"):
         run_training(job, Listener())
     assert not job.output.exists()
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from cores_core.config import EngineConfig, TrainConfig
+from cores_core.config import Config, EngineConfig, ScratchConfig, TrainConfig
 from cores_core.errors import ConfigError
 from cores_core.runtime import Group
 from cores_core.train.engine import Engine, TorchEngine
+from cores_core.train.scratch.recipe import ScratchRecipe
 from cores_core.train.zero import ZeroEngine, deepspeed_settings
 
 CONFIG = TrainConfig(
     steps=8,
-    embedding_rate=2.0,
     warmup_steps=2,
     learning_rate=0.05,
     weight_decay=0.01,
@@ -27,6 +27,8 @@ CONFIG = TrainConfig(
     images_at_once=1,
     gradient_clip=0.5,
 )
+RECIPE = ScratchRecipe(Config(train=CONFIG, scratch=ScratchConfig(embedding_rate=2.0)))
+"""With two groups of parameters."""
 PLAIN = -1
 
 
@@ -69,8 +71,9 @@ def test_images_that_cannot_be_shared_out_are_refused() -> None:
 
 
 def test_muon_is_refused() -> None:
+    recipe = ScratchRecipe(Config(scratch=ScratchConfig(optimizer="muon")))
     with pytest.raises(ConfigError, match="AdamW"):
-        ZeroEngine(nn.Linear(1, 1), replace(CONFIG, optimizer="muon"), EngineConfig(), Group())
+        ZeroEngine(nn.Linear(1, 1), recipe, EngineConfig(), Group())
 
 
 def test_moments_may_be_held_by_the_cpu() -> None:
@@ -114,9 +117,9 @@ def _work(leg: _Leg, rank: int, number: int, folder: Path) -> None:
         model.load_state_dict(saved["model"])
     group = Group(rank, leg.size)
     engine: Engine = (
-        TorchEngine(model, CONFIG, group)
+        TorchEngine(model, RECIPE, group)
         if leg.stage == PLAIN
-        else ZeroEngine(model, CONFIG, EngineConfig(stage=leg.stage), group)
+        else ZeroEngine(model, RECIPE, EngineConfig(stage=leg.stage), group)
     )
     if saved:
         engine.load_state(saved["engine"])

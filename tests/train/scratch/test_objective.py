@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cores_core.config import Config
 from cores_core.model.cores import TextOutput
 from cores_core.model.segmenter import DECODER_SCALE
-from cores_core.train.concepts import SHARPNESS, ConceptHead, _shares
+from cores_core.train.scratch.objective import SHARPNESS, ScratchObjective, _shares
 
 CATEGORIES = {"Fish": "object", "Fish Head": "part", "Fish Tail": "part"}
 
 
 @pytest.fixture
-def head() -> ConceptHead:
+def head() -> ScratchObjective:
     """Prototypes that are easy to tell apart: axis 0-2 for the categories, 3 and 4 for the backgrounds.
 
     The fine cells look like the coarse cell they lie in.
     """
-    head = ConceptHead(CATEGORIES, width=5)
+    head = ScratchObjective(Config(), CATEGORIES, width=5)
     with torch.no_grad():
         head.prototypes.copy_(20 * torch.eye(5)[:3])
         head.backgrounds.copy_(20 * torch.eye(5)[3:])
@@ -31,17 +32,17 @@ def head() -> ConceptHead:
     return head
 
 
-def test_what_agrees_with_everything_costs_nothing(head: ConceptHead) -> None:
-    assert head(_output(prompt=2), _batch("Fish Tail")).item() == pytest.approx(0, abs=1e-4)
+def test_what_agrees_with_everything_costs_nothing(head: ScratchObjective) -> None:
+    assert _loss(head, prompt=2).item() == pytest.approx(0, abs=1e-4)
 
 
-def test_a_prompt_for_something_else_costs_the_gap_and_the_distance(head: ConceptHead) -> None:
+def test_a_prompt_for_something_else_costs_the_gap_and_the_distance(head: ScratchObjective) -> None:
     distance = 2 * 20 * 20
     expected = SHARPNESS * distance + distance
-    assert head(_output(prompt=1), _batch("Fish Tail")).item() == pytest.approx(expected, rel=1e-5)
+    assert _loss(head, prompt=1).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_prompts_of_all_steps_count_and_move_towards_the_prototypes(head: ConceptHead) -> None:
+def test_the_prompts_of_all_steps_count_and_move_towards_the_prototypes(head: ScratchObjective) -> None:
     prompts = tuple(torch.randn(1, 5, requires_grad=True) for _ in range(2))
     text = TextOutput(prompts, torch.zeros(0, 2), torch.zeros(0).long())
     head.prompt_loss(text, _batch("Fish Tail")).backward()
@@ -51,36 +52,46 @@ def test_the_prompts_of_all_steps_count_and_move_towards_the_prototypes(head: Co
         assert (prompt.grad @ (head.prototypes[2] - prompt.detach())[0]).item() < 0
 
 
-def test_pixels_of_something_else_cost_the_gap(head: ConceptHead) -> None:
+def test_pixels_of_something_else_cost_the_gap(head: ScratchObjective) -> None:
     """The left column shows a tail where the truth is a head: half of the cells of one kind are wrong by 20, twice."""
-    assert head(_output(prompt=2, left=2), _batch("Fish Tail")).item() == pytest.approx(2 * 10, abs=1e-3)
+    assert _loss(head, prompt=2, left=2).item() == pytest.approx(2 * 10, abs=1e-3)
 
 
-def test_the_fine_cells_are_looked_at_too(head: ConceptHead) -> None:
+def test_the_fine_cells_are_looked_at_too(head: ScratchObjective) -> None:
     torch.nn.init.zeros_(head.detail.weight)  # no fine cell looks like anything
     chances = math.log(3) + math.log(2)  # two parts and one object, each beside a background
-    assert head(_output(prompt=2), _batch("Fish Tail")).item() == pytest.approx(chances, abs=1e-3)
+    assert _loss(head, prompt=2).item() == pytest.approx(chances, abs=1e-3)
 
 
-def test_prompts_are_the_prototypes_of_what_is_asked(head: ConceptHead) -> None:
-    batch: Any = SimpleNamespace(categories=("Fish Tail", "Fish", "Fish Tail"))
+def test_prompts_are_the_prototypes_of_what_is_asked(head: ScratchObjective) -> None:
+    batch: Any = SimpleNamespace(extras={"asked": ("Fish Tail", "Fish", "Fish Tail")})
     assert torch.equal(head.prompts(batch), head.prototypes[[2, 0, 2]])
 
 
-def test_a_cell_half_covered_belongs_half_to_each(head: ConceptHead) -> None:
+def test_a_cell_half_covered_belongs_half_to_each(head: ScratchObjective) -> None:
     half = torch.zeros(1, 8, 8, dtype=torch.uint8)
     half[:, :, 2:4] = 255  # the right half of the left column of cells
-    batch = _batch("Fish Tail", things=(("Fish Head", "part"),), maps=half)
+    batch = _batch("Fish Tail", shown=("Fish Head",), maps=half)
     coverage = functional.avg_pool2d(head._coverage(batch, 0)[None], DECODER_SCALE)
     shares = _shares(coverage[:, head.members["part"]])
     assert shares[0, :, 0, 0].tolist() == [0.5, 0.5, 0.0]
     assert shares[0, :, 0, 1].tolist() == [1.0, 0.0, 0.0]
 
 
-def test_all_prototypes_learn(head: ConceptHead) -> None:
+def test_an_image_without_annotations_shows_background_alone(head: ScratchObjective) -> None:
+    batch = _batch("Fish Tail", shown=(), maps=torch.zeros(0, 8, 8, dtype=torch.uint8))
+    assert head._coverage(batch, 0).tolist() == torch.zeros(3, 8, 8).tolist()
+
+
+def test_all_prototypes_learn(head: ScratchObjective) -> None:
     torch.nn.init.normal_(head.prototypes)
-    head(_output(prompt=0, left=0), _batch("Fish Tail")).backward()
+    _loss(head, prompt=0, left=0).backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in head.parameters())
+
+
+def _loss(head: ScratchObjective, prompt: int, left: int = 1) -> Tensor:
+    output, batch = _output(prompt, left), _batch("Fish Tail")
+    return head.prompt_loss(output.text, batch) + head.pixel_loss(output.features[-1], batch)
 
 
 def _output(prompt: int, left: int = 1) -> Any:
@@ -94,9 +105,9 @@ def _output(prompt: int, left: int = 1) -> Any:
     return SimpleNamespace(text=text, features=(image,))
 
 
-def _batch(asked: str, things: Any = (("Fish", "object"), ("Fish Head", "part")), maps: Tensor | None = None) -> Any:
+def _batch(asked: str, shown: tuple[str, ...] = ("Fish", "Fish Head"), maps: Tensor | None = None) -> Any:
     """An image of 8 x 8 pixels whose left half shows the head of a fish, which is all that is seen of it."""
     if maps is None:
         maps = torch.zeros(2, 8, 8, dtype=torch.uint8)
         maps[:, :, :4] = 255
-    return SimpleNamespace(categories=(asked,), things=(things,), thing_maps=(maps,))
+    return SimpleNamespace(counts=(1,), extras={"asked": (asked,), "shown": (shown,), "coverage": (maps,)})

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cores_core.train.muon import Muon, hidden_matrices, orthogonalize
+from cores_core.train.scratch.muon import Muon, hidden_matrices, orthogonalize
 
 
 def test_an_orthogonalised_matrix_has_singular_values_near_one() -> None:

@@ -1,0 +1,93 @@
+"""`cores predict` on folders, lists, globs, videos and standard input, through the real entry."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import noise_image
+from PIL import Image
+
+QUESTION = "Which part steers it?"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(3):
+        path = tmp_path / "images" / ("a" if number else "") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise_image(20, 30, seed=number)).save(path)
+    return tmp_path / "images"
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_folder(cli, folder, model_folder, tmp_path):
+    outcome = cli("predict", folder, QUESTION, "What is it?", "--model", model_folder, "-o", tmp_path / "out")
+    assert outcome.code == 0
+    assert len(rows(tmp_path / "out" / "predictions.jsonl")) == 6
+    assert (tmp_path / "out" / "a" / "2.1.overlay.png").is_file()
+    assert "6 questions about 3 images" in outcome.stderr
+
+
+def test_several_images_with_question_options(cli, folder, model_folder, tmp_path):
+    images = [folder / "0.png", folder / "a" / "1.png"]
+    outcome = cli("predict", *images, "-q", QUESTION, "--model", model_folder, "-o", tmp_path / "out", "-f", "coco")
+    assert outcome.code == 0
+    assert [Path(row["image"]) for row in rows(tmp_path / "out" / "predictions.jsonl")] == images
+    assert (tmp_path / "out" / "coco.json").is_file()
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_a_list_brings_its_questions(cli, folder, model_folder, tmp_path):
+    lines = [{"image": "images/0.png", "question": QUESTION}, {"image": "images/a/1.png", "phrases": ["the tail"]}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert cli("predict", tmp_path / "list.jsonl", "--model", model_folder, "-o", tmp_path / "out").code == 0
+    found = rows(tmp_path / "out" / "predictions.jsonl")
+    assert [(row["question"], row["is_sentence"]) for row in found] == [(QUESTION, True), ("the tail", False)]
+
+
+def test_one_bad_file_is_skipped_named_and_told_by_the_exit_code(cli, folder, model_folder, tmp_path):
+    (folder / "bad.png").write_bytes(b"no image")
+    outcome = cli("predict", folder, QUESTION, "--model", model_folder, "-o", tmp_path / "out")
+    assert outcome.code == 1
+    assert "bad.png" in outcome.stderr
+    assert len(rows(tmp_path / "out" / "predictions.jsonl")) == 3
+    assert rows(tmp_path / "out" / "skipped.jsonl")[0]["image"].endswith("bad.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}"], "no question about"),
+        (["{folder}/*.webp", QUESTION], "no file matches"),
+        (["-q", QUESTION], "give an image"),
+    ],
+)
+def test_what_is_missing_is_one_error(cli, folder, model_folder, tmp_path, arguments, message):
+    given = [argument.format(folder=folder) for argument in arguments]
+    outcome = cli("predict", *given, "--model", model_folder, "-o", tmp_path / "out")
+    assert outcome.code in (1, 2)
+    assert message in outcome.stderr
+
+
+def test_standard_input_streams_rows(folder, model_folder, tmp_path):
+    lines = [{"image": str(folder / "0.png"), "question": QUESTION}, {"image": "absent.png", "question": QUESTION}]
+    command = [sys.executable, "-m", "cores_cli.app", "predict", "-", "--model", str(model_folder), "-o", str(tmp_path)]
+    text = "\n".join(map(json.dumps, lines))
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert (first["question"], "reason" in second) == (QUESTION, True)
+
+
+def test_an_interrupted_job_needs_resume(cli, folder, model_folder, tmp_path):
+    unfinished = tmp_path / "out" / "unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "about.json").write_text("{}")
+    outcome = cli("predict", folder, QUESTION, "--model", model_folder, "-o", tmp_path / "out")
+    assert outcome.code == 1
+    assert "--resume" in outcome.stderr
