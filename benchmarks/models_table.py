@@ -1,8 +1,8 @@
-"""What the models cost that a chain can stand on, at full size, from published sizes: writes docs/models.md.
+"""Write docs/models.md: parameters, tokens per image and memory of the supported models, from their published sizes.
 
     python benchmarks/models_table.py
 
-Nothing is loaded or fetched: models are built on the meta device, image tokens counted by their processors.
+Nothing is loaded or downloaded: models are built on the meta device, image tokens are counted by their processors.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from cores_core.train.start import TrainJob, plan_memory
 
 SMALL_HW, LARGE_HW = (480, 640), (3024, 4032)
 UNCAPPED = 10**6
-"""More tokens than any processor gives an image."""
+"""A limit above the number of image tokens of any processor."""
 TRAIN = TrainConfig(
     precision="bf16", checkpoint_activations=True, images_per_step=1, images_at_once=1, queries_per_image=3
 )
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def model_row(name: str) -> list[str]:
-    """One model's line."""
+    """The table row of one model."""
     print(name, flush=True)
     config = Config(base=BaseConfig(name, "sam2.1-large"), train=TRAIN, data=("reasonseg",))
     capped = build(config)
@@ -133,7 +133,7 @@ def build(config: Config) -> Checkpoint:
 
 
 def sam_rows() -> Iterator[list[str]]:
-    """One line for each SAM that has a name."""
+    """A row per SAM with a short name."""
     for name in (*SAM_SIZES, *HUB_IDS):
         with torch.device("meta"):
             if name in SAM_SIZES:
@@ -155,12 +155,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def millions(count: int) -> str:
-    """A number of parameters as people read it."""
+    """Format a number of parameters, in millions."""
     return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:.2f} B"
 
 
 def gibibytes(size: int) -> str:
-    """Bytes as people read them."""
+    """Format a number of bytes, in GiB."""
     return f"{size / 2**30:.1f} GiB"
 
 
