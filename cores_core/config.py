@@ -159,15 +159,15 @@ class LossWeights(Section):
     """Weights of the losses: text * CE + mask * (bce * BCE + dice * DICE). Defaults: the best ratios of Table S2."""
 
     text: Weight = 1.0
-    """Of the cross entropy of answer tokens."""
+    """Weight of the cross entropy of answer tokens."""
     mask: Weight = 2.0
-    """Of the losses of the final mask."""
+    """Weight of the losses of the final mask."""
     bce: Weight = 0.4
-    """Of BCE among the mask losses."""
+    """Weight of BCE among the mask losses."""
     dice: Weight = 0.6
-    """Of DICE among the mask losses."""
+    """Weight of DICE among the mask losses."""
     coarse: Weight = 0.1
-    """Of the losses of the coarse mask, where `chain.c1_supervision` gives it a target."""
+    """Weight of the losses of the coarse mask, where `chain.c1_supervision` gives it a target."""
 
     def __post_init__(self) -> None:
         check_limits("loss", self)

@@ -1,9 +1,8 @@
 """Limits of settings, written into their types: `Annotated[int, Ge(1)]`. The JSON schema of a config has them, too."""
 
 import operator
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -34,7 +33,7 @@ def check_limits(section: str, settings: Any) -> None:
     Raises:
         ConfigError: a value is outside the limits of its type, or is not a number.
     """
-    kinds = _kinds(type(settings))
+    kinds = get_type_hints(type(settings), include_extras=True)
     for name in (field.name for field in fields(settings)):
         _check(f"{section}.{name}", kinds[name], getattr(settings, name))
 
@@ -43,11 +42,6 @@ def check_divides(divisor: str, number: int, whole: str, total: int) -> None:
     """Raise a ConfigError unless `number`, the setting named `divisor`, divides `total`, that named `whole`."""
     if total % number:
         raise ConfigError(f"`{divisor}` ({number}) must divide `{whole}` ({total})")
-
-
-@cache
-def _kinds(settings: Hashable) -> Mapping[str, Any]:
-    return get_type_hints(settings, include_extras=True)
 
 
 def _check(name: str, kind: Any, value: Any) -> None:
