@@ -33,7 +33,7 @@ SMALL_HW, LARGE_HW = (480, 640), (3024, 4032)
 UNCAPPED = 10**6
 """A limit above the number of image tokens of any processor."""
 TRAIN = TrainConfig(
-    precision="bf16", checkpoint_activations=True, images_per_step=1, images_at_once=1, queries_per_image=3
+    precision="bf16", activation_checkpointing=True, global_batch_size=1, micro_batch_size=1, queries_per_image=3
 )
 COLUMNS = (
     "model", "family", "tokens, 640x480", "tokens, 4032x3024", "packed", "parameters", "trained: rows / full",

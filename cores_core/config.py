@@ -212,9 +212,9 @@ class TrainConfig(Section):
     """Model whose weights a run starts from: a checkpoint, a release, a hub id or `tiny`."""
     steps: Positive = 5000
     """Optimiser steps."""
-    images_per_step: Positive = 2
+    global_batch_size: Positive = 2
     """Images of a step, of all processes together."""
-    images_at_once: NotNegative | None = None
+    micro_batch_size: NotNegative | None = None
     """Images of one forward and backward pass of a process, for less memory; null for its whole share of a step."""
     queries_per_image: Positive = 3
     """Most questions about an image in a step."""
@@ -234,7 +234,7 @@ class TrainConfig(Section):
     """Larger images are resized so that their longer side has this many pixels."""
     mirror: bool = False
     """Mirror every other image at random. Not for data that mentions left and right."""
-    keep_images: bool = False
+    cache_images: bool = False
     """Keep decoded images in memory."""
     gradient_clip: Weight = 1.0
     """Largest norm of the gradient."""
@@ -252,11 +252,11 @@ class TrainConfig(Section):
     """Most images of a validation."""
     workers: NotNegative = 1
     """Data loading processes per training process; 0 loads in the training process."""
-    most_skipped: NotNegative = 100
+    max_skipped: NotNegative = 100
     """Most unusable samples that a run skips before it stops."""
     wandb: str | None = None
     """Project of Weights & Biases that gets what TensorBoard gets."""
-    checkpoint_activations: bool = False
+    activation_checkpointing: bool = False
     """Recompute the language model's activations in the backward pass, for less memory."""
     compile: bool = False
     """Compile SAM's image encoder (torch.compile): about a minute at the start, less time a step."""

@@ -26,6 +26,11 @@ RENAMED: Mapping[str, str] = {
     "train.matrix_learning_rate": "scratch.muon_learning_rate",
     "train.embedding_rate": "scratch.embedding_rate",
     "train.word_dropout": "scratch.word_dropout",
+    "train.images_per_step": "train.global_batch_size",
+    "train.images_at_once": "train.micro_batch_size",
+    "train.most_skipped": "train.max_skipped",
+    "train.keep_images": "train.cache_images",
+    "train.checkpoint_activations": "train.activation_checkpointing",
 }
 """Settings of older files and what they are called today. Old names are read everywhere; none is written."""
 

@@ -36,7 +36,7 @@ def test_an_override_changes_one_setting() -> None:
     assert config.train.steps == 7
     assert config.sam.global_blocks == (1, 3)
     assert config.prompt.context == "none"
-    assert config.train.images_per_step == load_config("tiny").train.images_per_step
+    assert config.train.global_batch_size == load_config("tiny").train.global_batch_size
 
 
 def test_a_later_override_wins() -> None:
@@ -212,8 +212,8 @@ def test_a_modern_preset_trains_as_the_paper_does_on_another_model(name: str) ->
     assert config.base.sam == "sam2.1-large"
     assert config.lora == replace(paper.lora, vocabulary="rows")
     assert config.vision.max_tokens == 576
-    same = {"images_at_once": paper.train.images_at_once, "checkpoint_activations": False}
-    assert config.train.checkpoint_activations
+    same = {"micro_batch_size": paper.train.micro_batch_size, "activation_checkpointing": False}
+    assert config.train.activation_checkpointing
     assert replace(config.train, **same) == paper.train
     for section in ("chain", "context", "wording", "loss", "data", "mixture", "engine"):
         assert getattr(config, section) == getattr(paper, section)

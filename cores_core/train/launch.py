@@ -48,7 +48,8 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
     images = choose_recipe(job.config).fewest_images
     if images < processes:
         raise ConfigError(
-            f"{processes} processes cannot share {images} images", hint="raise train.images_per_step, or ask for fewer"
+            f"{processes} processes cannot share {images} images",
+            hint="raise train.global_batch_size, or use fewer",
         )
     with locked(job.output), tempfile.TemporaryDirectory() as folder:
         plan, group = plan_run(job, resume), Group(0, processes)

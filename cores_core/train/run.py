@@ -36,8 +36,8 @@ from cores_core.train.start import RunPlan, TrainJob, choose_recipe, open_stores
 from cores_core.train.zero import ZeroEngine
 
 _OUT_OF_MEMORY = (
-    "lower train.images_at_once or train.queries_per_image, or set train.checkpoint_activations=true, engine.stage=3 "
-    "or engine.offload=true, then continue with --resume"
+    "lower train.micro_batch_size or train.queries_per_image, or set train.activation_checkpointing=true, "
+    "engine.stage=3 or engine.offload=true, then continue with --resume"
 )
 
 
@@ -86,7 +86,7 @@ class _Run:
         self.config = checkpoint.config
         self.about = {"base": checkpoint.about["base"]} if "base" in checkpoint.about else {}
         self.model = checkpoint.model.to(job.device).train()
-        if self.train.checkpoint_activations:
+        if self.train.activation_checkpointing:
             self.model.mllm.net.activation_checkpointing_enable({"use_reentrant": False})
         if self.train.compile:
             compile_encoder(self.model)
@@ -158,7 +158,7 @@ class _Run:
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"out of memory in step {self.step + 1}", hint=_OUT_OF_MEMORY) from error
         self.skipped += report.skipped
-        if self.skipped > self.train.most_skipped:
+        if self.skipped > self.train.max_skipped:
             hint = f"see {self.job.output}/skipped-*.jsonl; `cores prepare-data --check` names what is damaged"
             raise DataError(f"{self.skipped} samples could not be used", hint=hint)
         return report

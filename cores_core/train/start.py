@@ -183,13 +183,13 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
     """How a run would go, in words: its steps, its batch, its engine, what it is shown and how often."""
     config, train, loss = job.config, job.config.train, job.config.loss
     optimizer = choose_recipe(config).optimizer
-    share = -(-train.images_per_step // processes)
-    parts = -(-share // (train.images_at_once or share))
+    share = -(-train.global_batch_size // processes)
+    parts = -(-share // (train.micro_batch_size or share))
     weights = share_out([_find_group(name, job.data_root) for name in config.data], config.mixture)
     shares = ["every image once an epoch"] if weights is None else [f"{w / sum(weights):.0%}" for w in weights]
     return {
         "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {optimizer} at {train.learning_rate:g}",
-        "images a step": f"{train.images_per_step}: {processes} processes x {parts} parts of {-(-share // parts)}",
+        "images a step": f"{train.global_batch_size}: {processes} processes x {parts} parts of {-(-share // parts)}",
         "questions an image": f"up to {train.queries_per_image}",
         "engine": config.engine.kind if processes == 1 else f"{config.engine.kind}, ZeRO {config.engine.stage}",
         "data": ", ".join(f"{name} ({share})" for name, share in zip_longest(config.data, shares, fillvalue=shares[0])),

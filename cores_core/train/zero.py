@@ -170,18 +170,18 @@ def deepspeed_settings(train: TrainConfig, zero: EngineConfig, group: Group, dev
     Raises:
         ConfigError: the images of a step cannot be shared out evenly.
     """
-    if train.images_per_step % group.size:
+    if train.global_batch_size % group.size:
         raise ConfigError(
-            f"{train.images_per_step} images a step cannot be shared evenly by {group.size} processes",
-            hint="set train.images_per_step to a multiple",
+            f"{train.global_batch_size} images a step cannot be shared evenly by {group.size} processes",
+            hint="set train.global_batch_size to a multiple",
         )
-    share = train.images_per_step // group.size
+    share = train.global_batch_size // group.size
     stage: dict[str, Any] = {"stage": zero.stage, "overlap_comm": device.type == "cuda", "contiguous_gradients": True}
     if zero.offload:
         stage["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": 1,  # a name for DeepSpeed's own sums; we share images out ourselves
-        "gradient_accumulation_steps": -(-share // (train.images_at_once or share)),
+        "gradient_accumulation_steps": -(-share // (train.micro_batch_size or share)),
         "gradient_clipping": train.gradient_clip,
         "zero_optimization": stage,
         "zero_allow_untested_optimizer": True,

@@ -43,7 +43,7 @@ class ScratchRecipe(Recipe):
     @property
     def fewest_images(self) -> int:
         """Images of a step in the phase with the fewest."""
-        scratch, images = self.config.scratch, self.config.train.images_per_step
+        scratch, images = self.config.scratch, self.config.train.global_batch_size
         return min(images, scratch.sam_images) if scratch.sam_steps else images
 
     def sample_options(self) -> SampleOptions:
