@@ -42,25 +42,25 @@ COLUMNS = (
 HEAD = """\
 # Models
 
-Written by `python benchmarks/models_table.py`. Parameters and memory follow from sizes on the meta device; nothing was
-loaded, and the memory of activations is an estimate. The sizes are those of the published configs as they ship with
+Written by `python benchmarks/models_table.py`. Parameters and memory are computed on the meta device without loading
+weights; the memory of activations is an estimate. The sizes are those of the published configs included in
 cores (`cores_core/model/families/published.yaml`, `cores_core/model/weights/stand_in.py`), not checked against the hub.
 
 ## Multimodal LLMs
 
-Beside each stands SAM 2.1 large; both chains, with the refiner.
+All with SAM 2.1 large and a two-step chain with the refiner.
 
-- *Tokens*: of one image, with `vision.max_tokens` at its default of 576 and, in brackets, without a limit.
-- *Packed*: whether in training the questions of an image share one row and its prefix.
+- *Tokens*: per image, with `vision.max_tokens` at its default of 576 and, in brackets, without a limit.
+- *Packed*: whether the questions of an image share one row with a common prefix in training.
 - *Predict*: one question about a 640x480 image, weights in bfloat16, or linear layers of the language model in 4 bits.
-- *Train*: LoRA of rank 8, one such image with three questions at once, bfloat16, activations computed twice; with
-  `lora.vocabulary: rows` or `full`. CUDA itself takes about a gigabyte more.
+- *Train*: LoRA of rank 8, one such image with three questions per batch, bfloat16, activation checkpointing; with
+  `lora.vocabulary: rows` or `full`. CUDA itself uses about 1 GB more.
 """
 NOTES = """\
-- Gemma 3 gives every image as many tokens. LLaVA-OneVision shows the whole image and a grid of at least one tile, so it
-  cannot stay within 576. The first LLaVA and LLaVA 1.5 (CLIP at 224 and 336 px) look at one square.
-- InternVL, SmolVLM and Idefics3 take whole tiles, so they seldom use up the limit. Marks between tiles do not count.
-- Qwen3.5 is not packed: its linear attention carries a state from token to token, so each question has its own row.
+- Gemma 3 has the same number of tokens for every image. LLaVA-OneVision uses the whole image and a grid of at least one
+  tile, which exceeds 576. LLaVA 1 and LLaVA 1.5 (CLIP at 224 and 336 px) use one square image.
+- InternVL, SmolVLM and Idefics3 use whole tiles, so they rarely reach the limit. Markers between tiles are not counted.
+- Qwen3.5 is not packed: its linear attention is recurrent, so each question has its own row.
 
 Presets:
 
@@ -69,8 +69,8 @@ Presets:
 SAM_HEAD = """\
 ## SAMs
 
-By the name that `--sam` takes. *Image*: its sides in pixels; SAM 1 keeps proportions and pads, the others do not.
-*Kept*: what `--cache-embeddings` keeps of an image, in bfloat16. SAM 3 is gated; only its image tracker is used.
+Names are values of `--sam`. *Image*: input size in pixels; SAM 1 keeps the aspect ratio and pads, the others do not.
+*Kept*: size of the features of an image in `--cache-embeddings` (bfloat16). SAM 3 is gated; only its tracker is used.
 """
 
 
