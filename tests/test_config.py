@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -211,8 +212,8 @@ def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_settings_are_known_by_their_old_names(tmp_path: Path, old: str, new: str) -> None:
-    value = {"scratch.optimizer": "muon", "scratch.prototype_loss": 0.25}.get(new, 3 if "_steps" in new else 0.5)
-    value = 3 if new in ("scratch.sam_images", "scratch.sam_queries") else value
+    default = attrgetter(new)(Config())
+    value = {bool: not default, float: 0.5, str: "muon"}.get(type(default), 3)
     trees = [{"scratch": {"prototype_loss": 1.0}} if "_steps" in new else {} for _ in range(2)]
     for tree, name in zip(trees, (old, new), strict=True):
         section, key = name.split(".")
