@@ -145,7 +145,7 @@ class ChainConfig(Section):
     refiner: bool = True
     """Token refiner: adds image features under the coarse mask to the next token's prompt; needs two tokens."""
     reasons: bool = False
-    """Whether answers reason in words before they name the tokens (LISACoT, Table S1)."""
+    """Whether answers contain a reasoning text before the tokens (LISACoT, Table S1)."""
     c1_supervision: Literal["none", "gt", "pseudo"] = "none"
     """Target of the coarse mask (Table S1): none, the target mask, or its box, 20 % larger on each side."""
 

@@ -52,7 +52,7 @@ def load_config(source: str | Path | None, overrides: tuple[str, ...] = (), vari
         source: None for the defaults alone.
 
     Raises:
-        ConfigError: no such preset, file or variant, or a key or value that makes no sense.
+        ConfigError: no such preset, file or variant, an unknown key or an invalid value.
     """
     presets = resources.files("cores_core") / "presets"
     if source is None:

@@ -56,7 +56,7 @@ class ScratchRecipe(Recipe):
         )
 
     def images_of(self, step: int) -> StepImages:
-        """In the first phase `sam_images` in one batch; images go on where the first phase ended."""
+        """In the first phase `sam_images` in one batch; later steps read the images after those of the first phase."""
         scratch = self.config.scratch
         if step < scratch.sam_steps:
             return StepImages(step * scratch.sam_images, scratch.sam_images, scratch.sam_queries)
