@@ -159,7 +159,7 @@ def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_j
 def _recommend_photo_model(names: Sequence[str], questions: Sequence[str], phrase: bool) -> None:
     """One line after every answer of the embedded model.
 
-    It is not limited to photographs, because no simple statistic tells them from PartWorld's renderings: shares of
+    It is not limited to photographs, because no simple statistic separates them from PartWorld's renderings: shares of
     distinct colours (0.13-0.22 against 0.001-0.51) and noise levels overlap.
     """
     asked = questions if len(names) == 1 else [part for question in questions for part in ("-q", question)]
