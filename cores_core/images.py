@@ -80,7 +80,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RgbImage:
     return _decode(io.BytesIO(data), max_pixels, UPLOAD_FORMATS)
 
 
-def _decode(file: Path | io.BytesIO, max_pixels: int, formats: Sequence[str] | None) -> RgbImage:
+def _decode(file: Path | io.BytesIO, max_pixels: int, formats: tuple[str, ...] | None) -> RgbImage:
     try:
         with Image.open(file, formats=formats) as image:
             check_size(image.width, image.height, max_pixels)

@@ -1,7 +1,9 @@
 """`cores serve`: a page and an HTTP API that answer questions about images."""
 
 import importlib.util
+import os
 import signal
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -65,7 +67,8 @@ def serve(
 
     limits = ServeLimits(waiting=queue_size, upload_bytes=megabytes * MEGA, pixels=megapixels * MEGA)
     options = ServeOptions(host, TaskImages(label_studio, token, limits.upload_bytes))
-    with open_socket(host, port) as opened:
+    with open_socket(host, port) as opened, TemporaryDirectory(prefix="cores-serve-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # else Gradio shares a folder with its other servers
         queue = AnswerQueue(load_predictor(model, device, dtype, load_in, conversation), model, limits)
         app = build_app(queue, options)
         name = f"[{host}]" if ":" in host else host
@@ -81,6 +84,5 @@ def serve(
 def _check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"serving needs packages that are missing: {', '.join(missing)}", hint="pip install 'cores[serve]'"
-        )
+        names = ", ".join(missing)
+        raise ConfigError(f"serving needs packages that are missing: {names}", hint="pip install 'cores[serve]'")

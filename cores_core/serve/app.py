@@ -1,7 +1,7 @@
 """The HTTP application: `POST /predict`, `GET /health`, Label Studio's protocol below /label-studio, and the page at /.
 
-Every error is a JSON object `{"error", "hint"}` with a status of its kind: 413 too large a body, 422 an image or question
-that cannot be used, 429 too many requests, 503 the server is stopping.
+Every error is a JSON object `{"error", "hint"}` with a status of its kind: 413 too large a body, 422 an image or
+question that cannot be used, 429 too many requests, 503 the server is stopping.
 """
 
 import logging
@@ -24,6 +24,7 @@ from cores_core.serve.body_limit import BodyLimit
 from cores_core.serve.label_studio import label_studio_routes
 from cores_core.serve.limits import MEGA, QueueFullError, StoppingError
 from cores_core.serve.page import mount_page
+from cores_core.serve.page_guard import PageGuard
 from cores_core.serve.queue import AnswerQueue, Upload
 from cores_core.serve.task_images import TaskImages
 
@@ -81,7 +82,8 @@ def build_app(queue: AnswerQueue, options: ServeOptions) -> FastAPI:
         (Exception, _handle_crash),
     ):
         app.add_exception_handler(kind, handler)
-    mount_page(app, queue)
+    folder = mount_page(app, queue)
+    app.add_middleware(PageGuard, folder=folder)
     app.add_middleware(BodyLimit, limit=queue.limits.upload_bytes + FORM_BYTES)
     if options.host in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])

@@ -30,11 +30,17 @@ FONTS = ["system-ui", "sans-serif"]
 """Of the machine that shows the page: nothing is loaded from the internet."""
 
 
-def mount_page(app: FastAPI, queue: AnswerQueue) -> None:
-    """Add the page to an application, at / and for all paths that it does not have itself."""
+def mount_page(app: FastAPI, queue: AnswerQueue) -> Path:
+    """Add the page to an application, at / and for all paths that it does not have itself.
+
+    Returns:
+        The folder of uploads.
+    """
+    page = build_page(queue)
+    page.has_launched = True  # else Gradio does not check which files an event names
     gr.mount_gradio_app(
         app,
-        build_page(queue),
+        page,
         path="/",
         footer_links=[],
         allowed_paths=[],
@@ -42,10 +48,12 @@ def mount_page(app: FastAPI, queue: AnswerQueue) -> None:
         max_file_size=queue.limits.upload_bytes,
         ssr_mode=False,
         enable_monitoring=False,
+        run_history=False,
         mcp_server=False,
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
         css=STYLE,
     )
+    return Path(page.GRADIO_CACHE)
 
 
 def build_page(queue: AnswerQueue) -> gr.Blocks:
@@ -107,7 +115,8 @@ def build_page(queue: AnswerQueue) -> gr.Blocks:
 def render_details(upload: Upload, reply: Reply) -> str:
     """Numbers of an answer and links that download its mask and its JSON, as HTML."""
     row = reply.rows[0]
-    found = f"score {row['score']:.2f}, {100 * row['area'] / (reply.image.shape[0] * reply.image.shape[1]):.1f} % of the image"
+    height, width = reply.image.shape[:2]
+    found = f"score {row['score']:.2f}, {100 * row['area'] / (height * width):.1f} % of the image"
     if not row["area"]:
         found = "nothing was found: the mask is empty"
     kept = "the image was encoded before" if reply.was_kept else "the image was encoded, further questions take less"

@@ -1,8 +1,8 @@
 """The queue of a server: requests wait in order of arrival, one thread answers them with one model.
 
-The questions of one request share one forward pass, as in `cores predict`. Those of different requests do not: an answer
-depends on its own request only, to the last pixel. The encodings of the last images are kept by the hash of the uploaded
-file, so a further question about one of them costs no image encoding.
+The questions of one request share one forward pass, as in `cores predict`. Those of different requests do not: an
+answer depends on its own request only, to the last pixel. The encodings of the last images are kept by the hash of the
+uploaded file, so a further question about one of them costs no image encoding.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Images of Label Studio's tasks: read from the one Label Studio that the server was started for, and from nowhere else.
+"""Images of Label Studio's tasks: read from the one Label Studio that the server was started for, from nowhere else.
 
 Source: https://labelstud.io/guide/access_tokens (legacy tokens; personal access tokens, which are exchanged for short
 ones).
