@@ -67,14 +67,14 @@ def serve(
 
     limits = ServeLimits(waiting=queue_size, upload_bytes=megabytes * MEGA, pixels=megapixels * MEGA)
     options = ServeOptions(host, TaskImages(label_studio, token, limits.upload_bytes))
-    with open_socket(host, port) as opened, TemporaryDirectory(prefix="cores-serve-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # else Gradio shares a folder with its other servers
+    with open_socket(host, port) as opened:
         queue = AnswerQueue(load_predictor(model, device, dtype, load_in, conversation), model, limits)
-        app = build_app(queue, options)
         name = f"[{host}]" if ":" in host else host
-        console.say(f"{model} answers at http://{name}:{opened.getsockname()[1]}, Ctrl-C stops")
         try:
-            with interrupts.unwinding():
+            with interrupts.unwinding(), TemporaryDirectory(prefix="cores-serve-") as folder:
+                os.environ["GRADIO_TEMP_DIR"] = folder  # else Gradio shares a folder with its other servers
+                app = build_app(queue, options)
+                console.say(f"{model} answers at http://{name}:{opened.getsockname()[1]}, Ctrl-C stops")
                 run_server(app, queue, opened)
         finally:
             if not queue.close(LAST_REQUEST_SECONDS) and interrupts.number is not None:
