@@ -1,6 +1,7 @@
 """A server of the small test model, called in this process."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,12 +31,28 @@ def queue(predictor: Predictor) -> Iterator[AnswerQueue]:
     assert queue.close(patience=60)
 
 
-@pytest.fixture
-def client(queue: AnswerQueue, tmp_path, monkeypatch) -> Iterator[TestClient]:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    app = build_app(queue, ServeOptions("127.0.0.1", TaskImages(None, None, LIMITS.upload_bytes)))
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
-        yield client
+@pytest.fixture(scope="module")
+def served_queue(predictor: Predictor) -> Iterator[AnswerQueue]:
+    """The queue of `client`."""
+    queue = AnswerQueue(predictor, "random", LIMITS)
+    yield queue
+    assert queue.close(patience=60)
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the page's uploads."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def client(served_queue: AnswerQueue, uploads: Path) -> Iterator[TestClient]:
+    """Calls a server that all tests of a file share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        app = build_app(served_queue, ServeOptions("127.0.0.1", TaskImages(None, None, LIMITS.upload_bytes)))
+        with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+            yield client
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -36,7 +37,7 @@ JWT = "aaa.bbb.ccc"
 FISH = Path(__file__).resolve().parents[2] / "examples/images/fish.jpg"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def label_studio(png):
     """The URL of a server with images below /data/upload, for holders of a token."""
 
@@ -73,13 +74,14 @@ def label_studio(png):
     server.server_close()
 
 
-@pytest.fixture
-def connect(queue, label_studio):
+@pytest.fixture(scope="module")
+def connect(served_queue, label_studio):
     """A client of a server that was started for the Label Studio, with a token."""
 
+    @cache
     def build(token: str | None = "legacy") -> TestClient:
         images = TaskImages(label_studio, token, LIMITS.upload_bytes)
-        app = build_app(queue, ServeOptions("127.0.0.1", images))
+        app = build_app(served_queue, ServeOptions("127.0.0.1", images))
         return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
     return build

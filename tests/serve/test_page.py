@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from uploads import encode
 
 from cores_core.masks import decode_rle
 from cores_core.predict import save_prediction
@@ -48,8 +49,8 @@ def test_downloads_equal_what_predict_writes(client, predictor, pixels, png, tmp
     assert shown.content[:4] == b"\x89PNG"
 
 
-def test_the_second_question_says_that_the_image_was_encoded(client, png):
-    path = upload(client, png)
+def test_the_second_question_says_that_the_image_was_encoded(client, pixels):
+    path = upload(client, encode(pixels[::-1]))
     details = [ask(client, path)["output"]["data"][1] for _ in range(2)]
     assert "encoded before" not in details[0]
     assert "encoded before" in details[1]
@@ -73,7 +74,7 @@ def test_no_image_and_a_damaged_one_are_told(client, png):
 
 
 @pytest.mark.parametrize("name", ["secret.png", "secret.txt"])
-def test_no_path_of_the_server_is_an_image(client, png, tmp_path, monkeypatch, name):
+def test_no_path_of_the_server_is_an_image(client, png, tmp_path, uploads, monkeypatch, name):
     secret = tmp_path / name
     secret.write_bytes(png)
     monkeypatch.chdir(tmp_path)
@@ -81,16 +82,16 @@ def test_no_path_of_the_server_is_an_image(client, png, tmp_path, monkeypatch, n
     for path in (secret, name, f"file://{secret}", f"{uploaded}/../../../{name}", "http://127.0.0.1:1/a.png", [1], "."):
         response = ask(client, str(path) if path != "." else "/")
         assert response.status_code == 422, path
-    assert not list((tmp_path / "uploads").rglob(name))
+    assert not list(uploads.rglob(name))
 
 
 @pytest.mark.parametrize("route", ["run/answer", "api/answer", "call/answer", "run/predict", "component_server"])
-def test_no_other_route_takes_a_path_either(client, png, tmp_path, route):
+def test_no_other_route_takes_a_path_either(client, png, tmp_path, uploads, route):
     secret = tmp_path / "secret.png"
     secret.write_bytes(png)
     body = {"data": [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, QUESTION, False], "fn_index": 0}
     assert client.post(f"/gradio_api/{route}", json=body).status_code >= 400
-    assert not list((tmp_path / "uploads").rglob("secret.png"))
+    assert not list(uploads.rglob("secret.png"))
 
 
 def test_no_file_of_the_server_can_be_read(client, tmp_path, monkeypatch):

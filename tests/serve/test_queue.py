@@ -74,8 +74,9 @@ def test_an_answer_does_not_depend_on_other_requests(queue, predictor):
         assert future.result().rows[0]["mask"] == expected.to_json()["mask"]
 
 
-def test_a_full_queue_refuses_and_recovers(client, queue, held, png):
+def test_a_full_queue_refuses_and_recovers(client, served_queue, held, png):
     begun, release = held
+    queue = served_queue
     futures = [queue.submit(upload(seed), QUERIES, "given") for seed in range(LIMITS.waiting)]
     assert begun.wait(60)
     with pytest.raises(QueueFullError):
