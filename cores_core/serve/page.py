@@ -8,12 +8,13 @@ import base64
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from cores_core.errors import CoresError
+from cores_core.errors import CoresError, DataError
 from cores_core.sample import Query, RgbImage
 from cores_core.serve.answers import ask, draw_overlay, render_mask
 from cores_core.serve.queue import AnswerQueue, Reply, Upload
@@ -22,9 +23,9 @@ CACHE_SECONDS = 3600
 """Age at which files of the page are removed."""
 CHECK_SECONDS = 300
 STYLE = """
-.cores-links a { display: inline-block; margin: 0.4em 0.6em 0 0; padding: 0.45em 0.9em; border-radius: 6px;
+.cores-details a { display: inline-block; margin: 0.4em 0.6em 0 0; padding: 0.45em 0.9em; border-radius: 6px;
   border: 1px solid var(--border-color-primary); text-decoration: none; color: var(--body-text-color); }
-.cores-links p { margin: 0 0 0.3em 0; }
+.cores-details p { margin: 0 0 0.3em 0; }
 """
 FONTS = ["system-ui", "sans-serif"]
 """Of the machine that shows the page: nothing is loaded from the internet."""
@@ -59,15 +60,12 @@ def mount_page(app: FastAPI, queue: AnswerQueue) -> Path:
 def build_page(queue: AnswerQueue) -> gr.Blocks:
     """The page, whose questions are answered by `queue`."""
 
-    async def answer(path: str | None, question: str, is_phrase: bool) -> tuple[RgbImage, str]:
-        if not path:
-            raise gr.Error("Choose an image first.", title="No image", print_exception=False)
+    async def answer(image: Any, question: Any, is_phrase: Any) -> tuple[RgbImage | None, str]:
         try:
-            upload = Upload(Path(path).name, await run_in_threadpool(Path(path).read_bytes))
-            reply = await ask(queue, upload, [Query(question, is_sentence=not is_phrase)])
+            upload = await run_in_threadpool(_read_upload, image)
+            reply = await ask(queue, upload, [Query(str(question or ""), is_sentence=not is_phrase)])
         except CoresError as error:
-            message = html.escape(error.message + (f" ({error.hint})" if error.hint else ""))
-            raise gr.Error(message, title="Not answered", print_exception=False) from error
+            return None, render_error(error)
         overlay = await run_in_threadpool(draw_overlay, reply.image, reply.rows[0])
         return overlay, await run_in_threadpool(render_details, upload, reply)
 
@@ -105,6 +103,7 @@ def build_page(queue: AnswerQueue) -> gr.Blocks:
             answer,
             [image, question, is_phrase],
             [overlay, details],
+            preprocess=False,  # Gradio would open the image itself, with any of Pillow's formats
             api_visibility="private",
             concurrency_limit=None,
         )
@@ -123,7 +122,21 @@ def render_details(upload: Upload, reply: Reply) -> str:
     mask = _link("Mask (PNG)", f"{upload.stem}.mask.png", "image/png", render_mask(row))
     text = json.dumps(row, ensure_ascii=False) + "\n"
     rows = _link("JSON", f"{upload.stem}.json", "application/json", text.encode("utf-8", "backslashreplace"))
-    return f'<div class="cores-links"><p>{found}; {row["seconds"]:.2f} s, {kept}</p>{mask}{rows}</div>'
+    return f'<div class="cores-details"><p>{found}; {row["seconds"]:.2f} s, {kept}</p>{mask}{rows}</div>'
+
+
+def render_error(error: CoresError) -> str:
+    """What is wrong and what to do about it, as HTML."""
+    hint = f"<p>{html.escape(error.hint)}</p>" if error.hint else ""
+    return f'<div class="cores-details" role="alert"><p><b>{html.escape(error.message)}</b></p>{hint}</div>'
+
+
+def _read_upload(image: Any) -> Upload:
+    """The file that an event names, which `PageGuard` has found to be an upload."""
+    if not image:
+        raise DataError("choose an image first")
+    path = Path(image["path"])
+    return Upload(image.get("orig_name") or path.name, path.read_bytes())
 
 
 def _link(label: str, name: str, kind: str, data: bytes) -> str:

@@ -53,7 +53,10 @@ class PageGuard:
         await self.app(scope, replay, send)
 
     def _is_upload(self, path: Any) -> bool:
-        return isinstance(path, str) and ":" not in path and Path(path).resolve().is_relative_to(self.folder)
+        if not isinstance(path, str) or ":" in path or "\0" in path:
+            return False
+        file = Path(path).resolve()
+        return file.is_relative_to(self.folder) and file.is_file()
 
 
 def _find_paths(tree: Any) -> Iterator[Any]:

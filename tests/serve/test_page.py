@@ -61,16 +61,17 @@ def test_names_and_answers_are_text_not_html(client, png):
     assert "<b>" not in details
 
 
-@pytest.mark.parametrize(("question", "words"), [("", "empty"), ("a" * 201, "characters")])
+@pytest.mark.parametrize(("question", "words"), [("", "empty"), ("a" * 201, "characters"), (None, "empty")])
 def test_what_cannot_be_asked_is_told(client, png, question, words):
-    done = ask(client, upload(client, png), question)
-    assert not done["success"]
-    assert words in done["output"]["error"]
+    picture, details = ask(client, upload(client, png), question)["output"]["data"]
+    assert picture is None
+    assert words in details
 
 
-def test_no_image_and_a_damaged_one_are_told(client, png):
-    assert "Choose an image" in ask(client, None)["output"]["error"]
-    assert "damaged image" in ask(client, upload(client, png[:200]))["output"]["error"]
+def test_no_image_and_bad_ones_are_told(client, png):
+    assert "choose an image" in ask(client, None)["output"]["data"][1]
+    assert "damaged image" in ask(client, upload(client, png[:200]))["output"]["data"][1]
+    assert "not an image" in ask(client, upload(client, b"<svg/>", "a.svg"))["output"]["data"][1]
 
 
 @pytest.mark.parametrize("name", ["secret.png", "secret.txt"])
@@ -79,9 +80,17 @@ def test_no_path_of_the_server_is_an_image(client, png, tmp_path, uploads, monke
     secret.write_bytes(png)
     monkeypatch.chdir(tmp_path)
     uploaded = upload(client, png, "mine.png")
-    for path in (secret, name, f"file://{secret}", f"{uploaded}/../../../{name}", "http://127.0.0.1:1/a.png", [1], "."):
-        response = ask(client, str(path) if path != "." else "/")
-        assert response.status_code == 422, path
+    for path in (
+        str(secret),
+        name,
+        f"file://{secret}",
+        f"{uploaded}/../../../{name}",
+        "http://127.0.0.1:1/a",
+        [1],
+        "/",
+    ):
+        assert ask(client, path).status_code == 422, path
+    assert ask(client, str(uploads)).status_code == 422, "a folder"
     assert not list(uploads.rglob(name))
 
 
