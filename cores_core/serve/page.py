@@ -106,6 +106,7 @@ def build_page(queue: AnswerQueue) -> gr.Blocks:
             preprocess=False,  # Gradio would open the image itself, with any of Pillow's formats
             api_visibility="private",
             concurrency_limit=None,
+            scroll_to_output=True,
         )
     page.queue(max_size=queue.limits.waiting)
     return page
