@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cores_cli import console
-from cores_cli.commands import checkpoint, config, predict, prepare_data, train
+from cores_cli.commands import checkpoint, config, predict, prepare_data, serve, train
 from cores_cli.commands import eval as evaluation
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a problem with the input, 2 wrong usage, 130 interrupted, 143 terminated.",
 )
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
 app.command("prepare-data")(prepare_data.prepare_data)
 app.command("train")(train.train)
 app.add_typer(evaluation.app, name="eval")

@@ -1,5 +1,6 @@
 """Load images as upright 8-bit RGB, with one clear error for files that cannot be used; resizing and normalisation."""
 
+import io
 import re
 import struct
 import warnings
@@ -29,6 +30,8 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """All exceptions that Pillow raises for files it cannot decode."""
+UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""Formats of `decode_image`. Pillow knows more, some of which start other programs (EPS) or are seldom used."""
 _BIT_DEPTHS = (8, 10, 12, 14)
 """Bit depths of sensors whose values are stored in 16 bits."""
 _CERTAIN_BITS = 16
@@ -63,27 +66,46 @@ def load_image(source: str | Path) -> RgbImage:
     if not path.is_file():
         raise DataError(f"no such image: {path}")
     try:
-        with Image.open(path) as image:
-            check_size(image.width, image.height)
-            return to_rgb(_read_deep_colours(image, path))
+        return _decode(path, MAX_PIXELS, formats=None)
     except DataError as error:
         raise DataError(f"{error.message}: {path}", error.hint) from error
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RgbImage:
+    """Decode the bytes of an image file from an untrusted source as `load_image` does, `UPLOAD_FORMATS` only.
+
+    Args:
+        max_pixels: larger images are refused before they are decoded.
+
+    Raises:
+        DataError: no image, truncated, too large, or with values that are not finite.
+    """
+    if not data:
+        raise DataError("the image is empty (0 bytes)")
+    return _decode(io.BytesIO(data), max_pixels, UPLOAD_FORMATS)
+
+
+def _decode(file: Path | io.BytesIO, max_pixels: int, formats: tuple[str, ...] | None) -> RgbImage:
+    try:
+        with Image.open(file, formats=formats) as image:
+            check_size(image.width, image.height, max_pixels)
+            return to_rgb(_read_deep_colours(image, file))
     except Image.DecompressionBombError as error:
-        raise DataError(f"image too large: {path} ({error})") from error
+        raise DataError(f"image too large ({error})") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"not an image, or unknown format: {path}", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
+        raise DataError("not an image, or unknown format", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
     except DECODE_ERRORS as error:
-        raise DataError(f"damaged image: {path} ({error})", hint="save or download it again") from error
+        raise DataError(f"damaged image ({error})", hint="save or download it again") from error
 
 
-def check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """Check the size of an image in pixels.
 
     Raises:
-        DataError: it exceeds `MAX_PIXELS` or `MAX_SIDE`.
+        DataError: it exceeds `max_pixels` or `MAX_SIDE`.
     """
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        hint = f"make it smaller: at most {MAX_PIXELS:,} pixels in total and {MAX_SIDE:,} per side"
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        hint = f"make it smaller: at most {max_pixels:,} pixels in total and {MAX_SIDE:,} per side"
         raise DataError(f"image too large: {width} x {height} pixels", hint=hint)
 
 
@@ -121,14 +143,15 @@ def to_rgb(image: Image.Image) -> RgbImage:
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _read_deep_colours(image: Image.Image, path: Path) -> Image.Image:
+def _read_deep_colours(image: Image.Image, file: Path | io.BytesIO) -> Image.Image:
     """Rescale 16-bit colour images that use at most 14 bits (Pillow keeps the upper 8); return others unchanged."""
     if image.mode.startswith("I") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return image
     upper = np.asarray(image.convert("RGB"))
     if upper.max() >> (_BIT_DEPTHS[-1] - 8):
         return image
-    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    data = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise DataError("16-bit image that is nearly black", hint="save it with 8 bits")
     scaled = Image.fromarray(_scale_to_8_bits(values[..., 2::-1]))  # OpenCV's order is blue, green, red, alpha

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, features
 
 from cores_core import images
 from cores_core.errors import CoresWarning, DataError
-from cores_core.images import load_image
+from cores_core.images import decode_image, load_image
 from cores_core.sample import RgbImage
 
 ODDITIES = "samples/jpeg_oddities"
@@ -253,3 +253,33 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     with pytest.raises(DataError, match=rf"not finite numbers: {path}") as caught:
         load_image(path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_bytes_and_a_file_are_the_same_image(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image"
+    Image.fromarray(noise_image(5, 7)).save(path, format=kind)
+    assert np.array_equal(decode_image(path.read_bytes()), load_image(path))
+
+
+def test_bytes_of_deep_colours_are_scaled_as_a_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), np.arange(12, dtype=np.uint16).reshape(2, 2, 3) * 80)
+    with pytest.warns(CoresWarning, match="10 bits"):
+        loaded = load_image(path)
+    with pytest.warns(CoresWarning, match="10 bits"):
+        assert np.array_equal(decode_image(path.read_bytes()), loaded)
+
+
+def test_bytes_of_other_formats_and_larger_images_are_refused() -> None:
+    file = io.BytesIO()
+    Image.fromarray(noise_image(5, 7)).save(file, format="EPS")  # Pillow would start Ghostscript
+    with pytest.raises(DataError, match="not an image"):
+        decode_image(file.getvalue())
+    file = io.BytesIO()
+    Image.fromarray(noise_image(5, 7)).save(file, format="PNG")
+    with pytest.raises(DataError, match="7 x 5 pixels") as caught:
+        decode_image(file.getvalue(), max_pixels=34)
+    assert "at most 34 pixels" in str(caught.value.hint)
+    with pytest.raises(DataError, match="empty"):
+        decode_image(b"")

@@ -51,6 +51,14 @@ _BARE_KINDS = ("brush", "polygon", "rectangle", "ellipse")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
+@dataclass(frozen=True)
+class Tags:
+    """The names of the tags of a labelling interface between which a brush region belongs."""
+
+    brush: str = BRUSH_TAG
+    image: str = IMAGE_TAG
+
+
 def save_label_studio(images: Iterable[LabelledImage], path: Path, prefix: str = LOCAL_FILES) -> Path:
     """Write the tasks of all images, and the labelling interface next to them.
 
@@ -79,6 +87,24 @@ def render_interface(names: Sequence[str]) -> str:
         f'<View>\n  <Image name="{IMAGE_TAG}" value="$image" zoom="true"/>\n'
         f'  <BrushLabels name="{BRUSH_TAG}" toName="{IMAGE_TAG}">\n{labels}  </BrushLabels>\n</View>\n'
     )
+
+
+def render_prediction(
+    masks: Sequence[LabelledMask], version: str = MODEL_VERSION, tags: Tags | None = None
+) -> dict[str, Any]:
+    """A prediction of a task: a brush region for each mask that is not empty, and their mean score.
+
+    Args:
+        version: of the model. tags: of the labelling interface; None for those of `render_interface`.
+    """
+    shown = [labelled for labelled in masks if labelled.mask.any()]
+    scores = [labelled.score for labelled in shown]
+    tags = tags or Tags()
+    return {
+        "model_version": version,
+        "score": round(sum(scores) / len(scores), SCORE_DIGITS) if scores else 0.0,
+        "result": [_make_result(labelled, number, tags) for number, labelled in enumerate(shown, start=1)],
+    }
 
 
 def is_label_studio(tree: Any) -> bool:
@@ -146,23 +172,16 @@ class _Group:
 
 
 def _make_task(image: LabelledImage, prefix: str) -> dict[str, Any]:
-    shown = [labelled for labelled in image.masks if labelled.mask.any()]
-    scores = [labelled.score for labelled in shown]
-    prediction = {
-        "model_version": MODEL_VERSION,
-        "score": round(sum(scores) / len(scores), SCORE_DIGITS) if scores else 0.0,
-        "result": [_make_result(labelled, number) for number, labelled in enumerate(shown, start=1)],
-    }
-    return {"data": {"image": prefix + quote(image.image.lstrip("/"))}, "predictions": [prediction]}
+    return {"data": {"image": prefix + quote(image.image.lstrip("/"))}, "predictions": [render_prediction(image.masks)]}
 
 
-def _make_result(labelled: LabelledMask, number: int) -> dict[str, Any]:
+def _make_result(labelled: LabelledMask, number: int, tags: Tags) -> dict[str, Any]:
     height, width = labelled.mask.shape
     return {
         "id": f"answer{number}",
         "type": "brushlabels",
-        "from_name": BRUSH_TAG,
-        "to_name": IMAGE_TAG,
+        "from_name": tags.brush,
+        "to_name": tags.image,
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
