@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cores_cli import console
-from cores_cli.commands import checkpoint, predict, prepare_data, train
+from cores_cli.commands import checkpoint, models, predict, prepare_data, train
 from cores_cli.commands import eval as evaluation
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("prepare-data")(prepare_data.prepare_data)
 app.command("train")(train.train)
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(models.app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,7 +1,7 @@
 """A small server that speaks the parts of the hub's HTTP API that huggingface_hub uses, for tests without a network.
 
 Model info, tree, resolve (redirects, ETag, Range), repository creation, upload of small and of large files, commit.
-Faults are set on a repository: `gate`, `cut_after`, `gone`, `moved_to`.
+Faults are set on a repository: `gate`, `cuts`, `gone`, `moved_to`.
 """
 
 import base64
@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 LARGE = 1000
 """Bytes from which a file is stored apart, behind a redirect."""
 
@@ -27,7 +30,8 @@ class Repository:
 
     Attributes:
         gate: None, or the status (401, 403) of a gated repository.
-        cut_after: None, or how many bytes of a large file are sent before the connection is cut, once.
+        cuts: how often the connection is cut while a large file is sent.
+        cut_after: how many bytes of it are sent before.
         gone: files that the tree lists and that cannot be downloaded.
         moved_to: None, or the new id of a renamed repository.
     """
@@ -35,7 +39,8 @@ class Repository:
     files: dict[str, bytes] = field(default_factory=dict)
     visibility: str = "public"
     gate: int | None = None
-    cut_after: int | None = None
+    cuts: int = 0
+    cut_after: int = 0
     gone: frozenset[str] = frozenset()
     moved_to: str | None = None
 
@@ -62,6 +67,11 @@ class HubServer(ThreadingHTTPServer):
         """The value of HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    @property
+    def cdn(self) -> str:
+        """The same server as another host: large files lie elsewhere, and no token is sent there."""
+        return f"http://localhost:{self.server_address[1]}/cdn"
+
     def put(self, name: str, folder: Path | None = None, **files: bytes) -> Repository:
         """Add a repository with the files of a folder, or with `files` by name."""
         found = dict(files)
@@ -84,6 +94,15 @@ def serve_hub() -> Iterator[HubServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def direct(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    """Direct huggingface_hub to a server and a cache, as the environment variables do at the start of a process."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -145,15 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
         sha = hashlib.sha256(data).hexdigest()
         self.server.blobs[sha] = data
         headers |= {"X-Linked-ETag": f'"{sha}"', "X-Linked-Size": str(len(data))}
-        self._send(302, headers | {"Location": f"{self.server.url}/cdn/{name}/{sha}"})
+        self._send(302, headers | {"Location": f"{self.server.cdn}/{name}/{sha}"})
 
     def blob(self, name: str, sha: str) -> None:
         data, asked = self.server.blobs[sha], self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         headers = {"ETag": f'"{sha}"', "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
         repository = self.server.repositories[name]
-        cut, repository.cut_after = repository.cut_after, None
-        self._send(206 if asked else 200, headers, data[start:], cut)
+        cut = repository.cuts > 0
+        repository.cuts -= cut
+        self._send(206 if asked else 200, headers, data[start:], repository.cut_after if cut else None)
 
     def create(self) -> None:
         asked = json.loads(self.body)

@@ -97,7 +97,7 @@ def _status_error(name: str, error: HfHubHTTPError) -> CheckpointError:
         return CheckpointError(f"the hub does not allow this: {name} (HTTP {status})", hint=hint)
     if status == 404:
         hint = f"see {page_of(name)}/tree/main, then run the command again"
-        return CheckpointError(f"a file of this model is missing on the hub: {name} ({error.request.url})", hint=hint)
+        return CheckpointError(f"a file of this model is missing on the hub: {name} ({error.response.url})", hint=hint)
     return CheckpointError(f"the hub answered with HTTP {status}: {name}", hint="try again later")
 
 

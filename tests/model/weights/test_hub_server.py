@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, serve_hub
+from hub_server import HubServer, direct, serve_hub
 from huggingface_hub import constants
 
 from cores_core.errors import CheckpointError
@@ -29,15 +30,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
-def direct(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    """What the environment variables set at the start of a process."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-
-
 def refused(name: str = NAME) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         fetch_model(name)
@@ -54,12 +46,23 @@ def test_a_model_is_downloaded_whole_and_once(hub: HubServer) -> None:
     assert [path for method, path, _ in hub.requests if method == "GET" and path.startswith("/cdn/")] == downloads
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(hub: HubServer) -> None:
-    hub.repositories[NAME].cut_after = 50_000
+def test_a_cut_connection_goes_on_where_it_stopped(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    hub.repositories[NAME].cuts, hub.repositories[NAME].cut_after = 1, 50_000
     assert (fetch_model(NAME) / "part/model.safetensors").read_bytes() == WEIGHTS
     ranges = [asked for method, path, asked in hub.requests if method == "GET" and path.startswith("/cdn/")]
     assert ranges[-1] is not None
     assert 0 < int(ranges[-1].removeprefix("bytes=").split("-")[0]) <= 50_000
+
+
+def test_a_connection_that_keeps_breaking_is_one_error(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    hub.repositories[NAME].cuts = 100
+    error = refused()
+    assert "connection to the hub broke" in error.message
+    assert "goes on where it stopped" in str(error.hint)
+    hub.repositories[NAME].cuts = 0
+    assert (fetch_model(NAME) / "part/model.safetensors").read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -152,9 +155,7 @@ def test_a_removed_model_frees_its_bytes(hub: HubServer) -> None:
         remove_model(NAME)
 
 
-def test_a_checkpoint_is_loaded_by_name_from_the_server(
-    hub: HubServer, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_loaded_by_name_from_the_server(hub: HubServer, checkpoint: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "mine", checkpoint)
     hub.put("someone/mine", tmp_path / "mine")
     shutil.rmtree(tmp_path / "mine")
