@@ -109,10 +109,17 @@ class _Handler(BaseHTTPRequestHandler):
     server: HubServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
 
     def log_message(self, *_: object) -> None:
         """Nothing on stderr."""
@@ -219,6 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repository.files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 repository.files[value["path"]] = self.server.blobs[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del repository.files[value["path"]]
         url = f"{self.server.url}/{name}/commit/{repository.commit}"
         self._json({"success": True, "commitOid": repository.commit, "commitUrl": url})
 

@@ -1,7 +1,7 @@
 """Models by name: the embedded one, released weights on the hub, and presets, whose weights one trains.
 
-Sources: web pages of LISA (names of the released weights, training on val), the CoReS paper (scores). The licence of the
-released weights is on their pages. CoReS has published no weights; its scores stand with the presets that follow it.
+Sources: LISA's web page (names of the released weights, training on val), the CoReS paper (scores). No hub id of CoReS's
+own weights is known; its scores stand with the presets that follow it.
 Parameters and memory follow from published sizes (`weights/stand_in.py`), not from the files on the hub.
 """
 
@@ -111,7 +111,8 @@ _PRESET_SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
 _PAPER_SCORES: Mapping[str, str] = MappingProxyType(
     {
         "cores-7b": f"the paper's CoReS-7B: ReasonSeg val gIoU 59.4, cIoU 62.1; test gIoU 52.4 ({_PROTOCOL})",
-        "cores-13b": f"the paper's CoReS-LLaVA1.5-13B: ReasonSeg val gIoU 68.1, cIoU 68.2; test gIoU 65.5 ({_PROTOCOL})",
+        "cores-13b": "the paper's CoReS-LLaVA1.5-13B: ReasonSeg val gIoU 68.1, cIoU 68.2; test gIoU 65.5 "
+        f"({_PROTOCOL})",
         "lisa-7b": f"LISA-7B in the CoReS paper: ReasonSeg val gIoU 52.9, cIoU 54.0 ({_PROTOCOL})",
     }
 )
