@@ -1,4 +1,4 @@
-"""Write the model card of a checkpoint: README.md as the hub reads it, with the scores of an evaluation in `model-index`.
+"""Write the model card of a checkpoint: README.md for the hub, with the scores of an evaluation in `model-index`.
 
 Source: the hub's model card metadata (huggingface_hub.ModelCardData).
 """
@@ -129,7 +129,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
     found = []
     for key, value in _values(results).items():
         interval = intervals.get(key)
-        bounds = {"interval_95": [round(100 * bound, 2) for bound in _bounds(interval)]} if interval else {}
+        bounds = [round(100 * interval[end], 2) for end in ("low", "high")] if interval else None
         found.append(
             EvalResult(
                 task_type=TASK,
@@ -139,16 +139,10 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
                 metric_type=key,
                 metric_name=_METRICS[key],
                 metric_value=value,
-                metric_args=bounds or None,
+                metric_args={"interval_95": bounds} if bounds else None,
             )
         )
     return found
-
-
-def _bounds(interval: Any) -> tuple[float, float]:
-    """Lower and upper bound of an interval of `results.json`."""
-    low, high = interval.values() if isinstance(interval, dict) else interval
-    return float(low), float(high)
 
 
 def _render_scores(results: Mapping[str, Any]) -> str:
@@ -157,7 +151,7 @@ def _render_scores(results: Mapping[str, Any]) -> str:
     lines.append("|---|---|---|")
     for key, value in _values(results).items():
         interval = results.get("intervals", {}).get(key)
-        bounds = "-".join(f"{100 * bound:.2f}" for bound in _bounds(interval)) if interval else ""
+        bounds = f"{100 * interval['low']:.2f}-{100 * interval['high']:.2f}" if interval else ""
         lines.append(f"| {_METRICS[key]} | {value:.2f} | {bounds} |")
     lines += ["", *(f"- data {name}: {digest}" for name, digest in results.get("data", {}).items())]
     lines += [f"- {warning}" for warning in results.get("warnings", ())]

@@ -1,7 +1,7 @@
 """Models by name: the embedded one, released weights on the hub, and presets, whose weights one trains.
 
-Sources: LISA's web page (names of the released weights, training on val), the CoReS paper (scores). No hub id of CoReS's
-own weights is known; its scores stand with the presets that follow it.
+Sources: LISA's web page (names of the released weights, training on val), the CoReS paper (scores). No hub id of
+CoReS's own weights is known; its scores stand with the presets that follow it.
 Parameters and memory follow from published sizes (`weights/stand_in.py`), not from the files on the hub.
 """
 
@@ -157,7 +157,7 @@ def find_local(model: KnownModel, cached: Mapping[str, CachedModel]) -> Local:
     """How much of a model is on this machine, given `cached_models()`."""
     if model.kind == "embedded":
         return "embedded"
-    if model.hub_id not in cached:
+    if model.hub_id is None or model.hub_id not in cached:
         return ""
     return "cached" if cached_model(model.hub_id) is not None else "partly cached"
 

@@ -8,11 +8,10 @@ from typing import Any
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
-from huggingface_hub.utils import validate_repo_id
 
 from cores_core.errors import CheckpointError
 from cores_core.model.card import CardFacts, render_card
-from cores_core.model.weights.hub import hub_error, is_hub_id, page_of
+from cores_core.model.weights.hub import has_hub_form, hub_error, is_hub_id, page_of
 from cores_core.settings import load_config
 
 CARD = "README.md"
@@ -44,11 +43,7 @@ def prepare_upload(folder: Path, name: str, facts: CardFacts) -> Upload:
     Raises:
         CheckpointError: no checkpoint, not a hub id, or the checkpoint refers to files of this machine.
     """
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise hub_error(name, error) from error
-    if name.count("/") != 1:
+    if not has_hub_form(name):
         raise CheckpointError(f"not a hub id: {name}", hint="a hub id is OWNER/NAME")
     about = _read_about(folder)
     config = load_config(folder / "config.yaml")

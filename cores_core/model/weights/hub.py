@@ -39,9 +39,14 @@ class CachedModel:
     size: int
 
 
+def has_hub_form(name: str) -> bool:
+    """Whether a name has the form `owner/model`."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form `owner/model` and is not an existing path."""
-    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    return has_hub_form(name) and not Path(name).exists()
 
 
 def page_of(name: str) -> str:
@@ -86,8 +91,8 @@ def hub_error(name: str, error: Exception) -> CheckpointError:
     if isinstance(error, httpx2.HTTPError):
         hint = "check the network, then run the command again: it goes on where it stopped"
         return CheckpointError(f"the connection to the hub broke: {name} ({_reason(error)})", hint=hint)
-    hint = writing_hint(error) if isinstance(error, OSError) else None
-    return CheckpointError(f"cannot read or write the hub's cache for: {name} ({_reason(error)})", hint=hint)
+    advice = writing_hint(error) if isinstance(error, OSError) else None
+    return CheckpointError(f"cannot read or write the hub's cache for: {name} ({_reason(error)})", hint=advice)
 
 
 def _status_error(name: str, error: HfHubHTTPError) -> CheckpointError:
