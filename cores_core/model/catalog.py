@@ -1,7 +1,8 @@
 """Models by name: the embedded one, released weights on the hub, and presets, whose weights one trains.
 
 Sources: LISA's web page (names of the released weights, training on val), the CoReS paper (scores). No hub id of
-CoReS's own weights is known; its scores stand with the presets that follow it.
+CoReS's own weights is known; its scores stand with the presets that follow it. The conversation of the released weights
+is the default of LISA's chat.py.
 Parameters and memory follow from published sizes (`weights/stand_in.py`), not from the files on the hub.
 """
 

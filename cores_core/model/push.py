@@ -48,10 +48,10 @@ def prepare_upload(folder: Path, name: str, facts: CardFacts) -> Upload:
     about = _read_about(folder)
     config = load_config(folder / "config.yaml")
     if config.lora.rank:
-        for part, source in {"mllm": config.base.mllm, "start": config.train.start_from}.items():
-            if source is not None and not is_hub_id(source):
-                hint = f"merge it first: cores checkpoint merge {folder} FOLDER"
-                raise CheckpointError(f"the adapter needs a {part} of this machine: {source}", hint=hint)
+        start = config.train.start_from or config.base.mllm
+        if start is not None and not is_hub_id(start):
+            hint = f"merge it first: cores checkpoint merge {folder} FOLDER"
+            raise CheckpointError(f"the adapter needs a model of this machine: {start}", hint=hint)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     files = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {name: path for name, path in files.items() if name.split("/")[0] != _LEFT_OUT}
@@ -59,7 +59,7 @@ def prepare_upload(folder: Path, name: str, facts: CardFacts) -> Upload:
     if own_card is not None and facts != CardFacts():
         hint = "remove it to have a card written, or leave out --results, --license and --base-model"
         raise CheckpointError(f"the checkpoint has a card of its own: {own_card}", hint=hint)
-    source = about.get("base", {}).get("mllm", {}).get("source")
+    source = about.get("base", {}).get("mllm", {}).get("source") or config.base.mllm
     if facts.base_model is None and source is not None and is_hub_id(source):
         facts = replace(facts, base_model=source)
     card = render_card(name, config, about, facts) if own_card is None else own_card.read_text(encoding="utf-8")

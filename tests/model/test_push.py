@@ -112,6 +112,19 @@ def test_a_card_of_ones_own_is_kept(folder: Path) -> None:
         prepare_upload(folder, NAME, CardFacts(licence="mit"))
 
 
+@pytest.mark.parametrize(("base", "is_refused"), [("/models/llava", True), ("someone/llava", False)])
+def test_an_adapter_needs_a_base_that_others_have(folder: Path, base: str, is_refused: bool) -> None:
+    tree = yaml.safe_load((folder / "config.yaml").read_text())
+    tree["lora"], tree["base"] = {"rank": 8}, {"mllm": base, "sam": "vit_h"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    if is_refused:
+        with pytest.raises(CheckpointError, match="/models/llava") as caught:
+            prepare_upload(folder, NAME, CardFacts())
+        assert "cores checkpoint merge" in str(caught.value.hint)
+    else:
+        assert "base_model: someone/llava" in prepare_upload(folder, NAME, CardFacts()).card
+
+
 @pytest.mark.parametrize("name", ["mine", "a/b/c", "a b/c", "/mine"])
 def test_a_name_that_is_no_hub_id_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="hub id"):
