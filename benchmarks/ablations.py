@@ -3,10 +3,10 @@
     cores prepare-data partworld --images 2000 --seed 0
     python benchmarks/ablations.py --output runs/ablations
 
-Every arm starts from the embedded `tiny` model, whose chain is changed where the arm's differs, and goes on for the
-same number of steps on the same images; then it is scored on the first 100 images of the val split: masks by protocol
-`given`, and whether it writes its chain by protocol `generated`. Finished runs are kept when it is called again. Prints
-one Markdown table with means and spreads (smallest to largest) over seeds, beside the paper's figures (ReasonSeg val).
+Every arm fine-tunes the embedded `tiny` model, with the arm's chain, for the same number of steps on the same images.
+It is scored on the first 100 images of the val split: masks with protocol `given`, well-formed answers with protocol
+`generated`. Finished runs are reused. Prints a Markdown table with means and ranges (minimum to maximum) over seeds,
+next to the paper's results (ReasonSeg val).
 """
 
 import argparse
@@ -29,7 +29,7 @@ BUDGET = (
     "train.learning_rate=5e-4",
     "scratch.embedding_rate=1.0",
     "scratch.joint_rate=1.0",
-    "train.images_per_step=8",
+    "train.global_batch_size=8",
     "train.queries_per_image=3",
     "train.warmup_steps=10",
     "train.precision=fp32",
@@ -60,7 +60,7 @@ SCORES = ("giou", "ciou", "coarse_giou")
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run unfinished arms, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"))
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def show(options: argparse.Namespace) -> None:
-    """One row an arm, over the seeds that are finished."""
+    """Print a row per arm, over its finished seeds."""
     print(
         "| arm | seeds | gIoU | cIoU | C1 gIoU | gIoU, written | well-formed | the paper's gIoU / cIoU |\n"
         "|---|---|---|---|---|---|---|---|"
@@ -93,7 +93,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace, job: tuple[str, int]) -> None:
-    """Train and score one arm with one seed, through the real commands."""
+    """Train and score one arm with one seed, with the commands `cores train` and `cores eval`."""
     arm, seed = job
     folder = folder_of(options, arm, seed)
     place = ["--data-root", str(options.data_root), "--device", "cpu"]
@@ -124,25 +124,25 @@ def run(options: argparse.Namespace, job: tuple[str, int]) -> None:
 
 
 def cores(arguments: Sequence[str]) -> None:
-    """One command of ours, in a process of its own with one thread."""
+    """Run a `cores` command in a single-threaded process."""
     command = [sys.executable, "-m", "cores_cli.app", *arguments]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
 
 
 def folder_of(options: argparse.Namespace, arm: str, seed: int) -> Path:
-    """Where one run lives."""
+    """Folder of one run."""
     name = "-".join(ARMS[arm][0]) or "cores"
     return Path(options.output) / f"{name}-{seed}"
 
 
 def load(folder: Path, protocol: str) -> dict[str, float]:
-    """The scores of one run."""
+    """Load the scores of one run."""
     scores: dict[str, float] = json.loads((folder / protocol / "results.json").read_text(encoding="utf-8"))
     return scores
 
 
 def spread(values: list[float]) -> str:
-    """Mean with the smallest and the largest value."""
+    """Mean with minimum and maximum, as text."""
     if len(values) < 2:
         return f"{values[0]:.1f}" if values else "-"
     return f"{statistics.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})"

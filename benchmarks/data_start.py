@@ -1,9 +1,9 @@
-"""How soon training sees its first sample, and what each worker weighs: prepared store against parsed COCO JSON.
+"""Time to the first training sample, and memory per worker: prepared store against parsed COCO JSON.
 
     python benchmarks/data_start.py --images 100000 --regions 10
 
-Writes one synthetic data set in both forms, then measures each in processes of their own: seconds from a running Python
-(imports done) to the first record in hand, resident memory beyond those imports, and random records a second.
+Writes a synthetic data set in both formats, then measures each in separate processes: seconds from the end of the
+imports to the first record, resident memory beyond the imports, and random records per second.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from cores_core.masks import encode_rle
 from cores_core.sample import Query
 
 MASKS, SIDE = 200, 480
-"""So many different masks, of so many pixels a side, are shared by all regions."""
+"""Number of distinct masks, shared by all regions, and their side in pixels."""
 READS = 2000
 SCRIPT = """
 import json, resource, sys, time
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(form: str, root: Path, images: int) -> list[float]:
-    """Seconds to the first record, bytes, records a second, in a process of its own."""
+    """Seconds to the first record, bytes of memory and records per second, measured in a new process."""
     steps = {step: text.format(root=str(root)) for step, text in FORMS[form].items()}
     script = SCRIPT.format(**steps, images=images, reads=READS)
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
@@ -81,7 +81,7 @@ def measure(form: str, root: Path, images: int) -> list[float]:
 
 
 def write(root: Path, images: int, regions: int) -> int:
-    """The same regions as a prepared store and as one COCO JSON. Returns the bytes of the JSON."""
+    """Write equal regions as a prepared store and as a COCO JSON. Returns the size of the JSON in bytes."""
     rng = np.random.default_rng(0)
     masks = [encode_rle(blob(rng)) for _ in range(MASKS)]
     path = root / "train.json"

@@ -1,10 +1,10 @@
-"""The parameters and the memory of 7B and 13B models, by `--plan` on releases whose values are holes.
+"""Parameters and memory of 7B and 13B models, by `--plan` on releases written as sparse files.
 
     cores prepare-data partworld --images 20 --val-images 5 --test-images 0 --seed 0
     python benchmarks/full_size_plans.py
 
-Every tensor of such a release has its real name and shape, so that loading it on the meta device proves that each one
-finds its place. Prints what `cores predict --plan` and `cores train --plan` print.
+All tensors of such a release have their real names and shapes, so loading it on the meta device verifies the mapping of
+names. Prints the output of `cores predict --plan` and `cores train --plan`.
 """
 
 import argparse

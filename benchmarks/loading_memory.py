@@ -1,10 +1,10 @@
-"""How much memory loading and converting takes, as a multiple of the size of the weights.
+"""Peak memory of loading and converting weights, as a multiple of their size.
 
     python benchmarks/loading_memory.py --size-gb 2
 
-Makes synthetic released weights of that size in bfloat16 (safetensors in shards, and pickles in shards), loads and
-converts each in a process of its own, and prints the peak resident memory beyond what an idle process with the same
-imports has, divided by the size of the weight files. The bar is 1.3.
+Writes synthetic released weights of that size in bfloat16 (sharded safetensors and sharded pickles), loads and converts
+each in a separate process, and prints the peak resident memory beyond that of an idle process with the same imports,
+divided by the size of the weight files. The target is at most 1.3.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def sizes_of(total: float) -> Sizes:
-    """A release with as many layers of LLaMA as make so many bytes."""
+    """A release with the number of LLaMA layers that gives `total` bytes."""
     one, two = (
         sum(2 * tensor.numel() for tensor in list_tensors(Sizes(replace(LLAMA, layers=layers), CLIP, SAM_B)).values())
         for layers in (1, 2)

@@ -1,8 +1,8 @@
-"""What the models cost that a chain can stand on, at full size, from published sizes: writes docs/models.md.
+"""Write docs/models.md: parameters, tokens per image and memory of the supported models, from their published sizes.
 
     python benchmarks/models_table.py
 
-Nothing is loaded or fetched: models are built on the meta device, image tokens counted by their processors.
+Nothing is loaded or downloaded: models are built on the meta device, image tokens are counted by their processors.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from cores_core.train.start import TrainJob, plan_memory
 
 SMALL_HW, LARGE_HW = (480, 640), (3024, 4032)
 UNCAPPED = 10**6
-"""More tokens than any processor gives an image."""
+"""A limit above the number of image tokens of any processor."""
 TRAIN = TrainConfig(
-    precision="bf16", checkpoint_activations=True, images_per_step=1, images_at_once=1, queries_per_image=3
+    precision="bf16", activation_checkpointing=True, global_batch_size=1, micro_batch_size=1, queries_per_image=3
 )
 COLUMNS = (
     "model", "family", "tokens, 640x480", "tokens, 4032x3024", "packed", "parameters", "trained: rows / full",
@@ -42,25 +42,25 @@ COLUMNS = (
 HEAD = """\
 # Models
 
-Written by `python benchmarks/models_table.py`. Parameters and memory follow from sizes on the meta device; nothing was
-loaded, and the memory of activations is an estimate. The sizes are those of the published configs as they ship with
+Written by `python benchmarks/models_table.py`. Parameters and memory are computed on the meta device without loading
+weights; the memory of activations is an estimate. The sizes are those of the published configs included in
 cores (`cores_core/model/families/published.yaml`, `cores_core/model/weights/stand_in.py`), not checked against the hub.
 
 ## Multimodal LLMs
 
-Beside each stands SAM 2.1 large; both chains, with the refiner.
+All with SAM 2.1 large and a two-step chain with the refiner.
 
-- *Tokens*: of one image, with `vision.max_tokens` at its default of 576 and, in brackets, without a limit.
-- *Packed*: whether in training the questions of an image share one row and its prefix.
+- *Tokens*: per image, with `vision.max_tokens` at its default of 576 and, in brackets, without a limit.
+- *Packed*: whether the questions of an image share one row with a common prefix in training.
 - *Predict*: one question about a 640x480 image, weights in bfloat16, or linear layers of the language model in 4 bits.
-- *Train*: LoRA of rank 8, one such image with three questions at once, bfloat16, activations computed twice; with
-  `lora.vocabulary: rows` or `full`. CUDA itself takes about a gigabyte more.
+- *Train*: LoRA of rank 8, one such image with three questions per batch, bfloat16, activation checkpointing; with
+  `lora.vocabulary: rows` or `full`. CUDA itself uses about 1 GB more.
 """
 NOTES = """\
-- Gemma 3 gives every image as many tokens. LLaVA-OneVision shows the whole image and a grid of at least one tile, so it
-  cannot stay within 576. The first LLaVA and LLaVA 1.5 (CLIP at 224 and 336 px) look at one square.
-- InternVL, SmolVLM and Idefics3 take whole tiles, so they seldom use up the limit. Marks between tiles do not count.
-- Qwen3.5 is not packed: its linear attention carries a state from token to token, so each question has its own row.
+- Gemma 3 has the same number of tokens for every image. LLaVA-OneVision uses the whole image and a grid of at least one
+  tile, which exceeds 576. LLaVA 1 and LLaVA 1.5 (CLIP at 224 and 336 px) use one square image.
+- InternVL, SmolVLM and Idefics3 use whole tiles, so they rarely reach the limit. Markers between tiles are not counted.
+- Qwen3.5 is not packed: its linear attention is recurrent, so each question has its own row.
 
 Presets:
 
@@ -69,8 +69,8 @@ Presets:
 SAM_HEAD = """\
 ## SAMs
 
-By the name that `--sam` takes. *Image*: its sides in pixels; SAM 1 keeps proportions and pads, the others do not.
-*Kept*: what `--cache-embeddings` keeps of an image, in bfloat16. SAM 3 is gated; only its image tracker is used.
+Names are values of `--sam`. *Image*: input size in pixels; SAM 1 keeps the aspect ratio and pads, the others do not.
+*Kept*: size of the features of an image in `--cache-embeddings` (bfloat16). SAM 3 is gated; only its tracker is used.
 """
 
 
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def model_row(name: str) -> list[str]:
-    """One model's line."""
+    """The table row of one model."""
     print(name, flush=True)
     config = Config(base=BaseConfig(name, "sam2.1-large"), train=TRAIN, data=("reasonseg",))
     capped = build(config)
@@ -133,7 +133,7 @@ def build(config: Config) -> Checkpoint:
 
 
 def sam_rows() -> Iterator[list[str]]:
-    """One line for each SAM that has a name."""
+    """A row per SAM with a short name."""
     for name in (*SAM_SIZES, *HUB_IDS):
         with torch.device("meta"):
             if name in SAM_SIZES:
@@ -155,12 +155,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def millions(count: int) -> str:
-    """A number of parameters as people read it."""
+    """Format a number of parameters, in millions."""
     return f"{count / 1e6:,.1f} M" if count < 1e9 else f"{count / 1e9:.2f} B"
 
 
 def gibibytes(size: int) -> str:
-    """Bytes as people read them."""
+    """Format a number of bytes, in GiB."""
     return f"{size / 2**30:.1f} GiB"
 
 

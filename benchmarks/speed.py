@@ -1,14 +1,14 @@
-"""What a step, an evaluation and an answer cost, and what it saves that the questions of an image share its prefix.
+"""Time and memory of a training step, an evaluation and a prediction, with and without sharing work between questions.
 
     python benchmarks/speed.py --preset medium
 
-`packed` is how cores works, `kept` the same with --cache-embeddings, all found. `unshared` is cores on one sample for
-each question, which repeats the prefix and both encoders. `plain` is that with SAM's stock attention, `as released`
-that with SAM's encoder not repeated, which is how the released code works.
-Every row of a table is measured in a process of its own with one thread: the median of some repetitions after a first
-one that does not count, and the peak of resident memory beyond that of the loaded model. Ratios are of seconds of the
-processor, which other work on the machine moves less. Training is LoRA on two images a step, SAM's encoder frozen.
-Answers are written, and `cores predict` is called, with the embedded model, which can write. Prints Markdown.
+`packed` is the default, `kept` adds --cache-embeddings with all features cached. `unshared` has a sample per question,
+which repeats the prefix and both encoders. `plain` is `unshared` with SAM's stock attention, `as released` is `plain`
+with one pass of SAM's encoder per image, as in the released code.
+Every row of a table is measured in a new single-threaded process: the median of some repetitions after a warm-up, and
+the peak resident memory beyond that of the loaded model. Ratios are of CPU seconds, which depend less on other load of
+the machine. Training is LoRA on two images per step with a frozen SAM encoder. Generated answers and `cores predict`
+are measured with the embedded model, which is trained to answer. Prints Markdown.
 """
 
 import argparse
@@ -63,12 +63,12 @@ FORMS: Mapping[str, Sequence[str]] = {
     "generated": (PACKED, UNSHARED, PLAIN),
 }
 BARS = (2.0, 0.6, 4.0)
-"""Of packed against plain: a training step's least gain in speed and largest memory, the least gain of `given`."""
+"""Targets for packed against plain: minimum speed-up and maximum relative memory of training, minimum of `given`."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table: what is measured, of which model, with so many questions an image, and how they are read."""
+    """One row of a table: the task, the model, the number of questions per image, and how they are processed."""
 
     task: str
     preset: str
@@ -79,7 +79,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cost:
-    """Median seconds on the clock and of the processor, and the peak of memory beyond the loaded model, in MB."""
+    """Median wall-clock and CPU seconds, and peak memory beyond the loaded model in MB."""
 
     seconds: float
     cpu_seconds: float
@@ -90,7 +90,7 @@ Action = Callable[[], object]
 
 
 def main() -> None:
-    """Print the tables and the ratios that are asked for; with --cell, which this script calls itself, one row."""
+    """Print the selected tables and ratios; with --cell, used internally, measure one row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="medium", choices=("tiny", "medium"))
     parser.add_argument("--repetitions", type=int, default=3)
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def list_tables(preset: str, repetitions: int) -> dict[str, list[Cell]]:
-    """All that is measured, table by table."""
+    """All measurements, by table."""
     steps = {
         f"Training step of `{preset}`, {TRAINED_IMAGES} images": ("train", preset),
         f"Evaluation of an image by `{preset}`, protocol given": ("given", preset),
@@ -136,14 +136,14 @@ def list_tables(preset: str, repetitions: int) -> dict[str, list[Cell]]:
 
 
 def fits(task: str, preset: str, questions: int, form: str) -> bool:
-    """Whether a row tells something (one question has nothing to share), and is not 16 images of 1024 pixels."""
+    """Whether a row is informative (one question shares nothing), and affordable (not 16 images of 1024 pixels)."""
     if form in (UNSHARED, PLAIN) and (task, questions) == ("train", 8):
         return preset == EMBEDDED
     return questions > 1 or form in (PACKED, KEPT, RELEASED)
 
 
 def print_ratios(costs: Mapping[Cell, Cost], preset: str) -> None:
-    """What packing saves, in seconds of the processor; `medium` has bars to pass."""
+    """Print ratios of CPU seconds and memory; `medium` has targets."""
 
     def find(task: str, model: str, questions: int, form: str = PACKED) -> Cost:
         return costs[Cell(task, model, questions, form, repetitions=0)]
@@ -163,21 +163,21 @@ def print_ratios(costs: Mapping[Cell, Cost], preset: str) -> None:
 
 
 def print_ratio(name: str, ratio: float, least: float | None = None, most: float | None = None) -> None:
-    """One row, with what the ratio must be at least or at most."""
+    """Print one row, with the minimum or maximum that the ratio must meet."""
     passed = (least is None or ratio >= least) and (most is None or ratio <= most)
     bar = f">= {least:g}" if least is not None else f"<= {most:g}" if most is not None else ""
     print(f"| {name} | {ratio:.2f} | {bar} | {'' if not bar else 'pass' if passed else 'fail'} |")
 
 
 def run_cell(cell: Cell) -> Cost:
-    """Measure in a process of its own."""
+    """Measure in a new process."""
     command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def measure(cell: Cell) -> Cost:
-    """Measure in this process, which does nothing else."""
+    """Measure in this process, which must do nothing else."""
     torch.set_num_threads(1)
     if cell.form in (STOCK, PLAIN, RELEASED):
         attend_as_released()
@@ -196,13 +196,13 @@ def measure(cell: Cell) -> Cost:
 
 
 def cpu_time(who: int) -> float:
-    """Seconds of the processor that a process, or its children, have used."""
+    """CPU seconds used by this process or its children."""
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
 
 
 def train(cell: Cell) -> Action:
-    """A whole training step: forward, losses, backward, update."""
+    """A complete training step: forward, losses, backward, update."""
     checkpoint = load(cell.preset)
     model, config = checkpoint.model, checkpoint.config
     add_lora(model, LORA)
@@ -221,7 +221,7 @@ def train(cell: Cell) -> Action:
 
 
 def evaluate(cell: Cell) -> Action:
-    """All questions of an image, answered as its evaluation does."""
+    """Answer all questions of an image, as in an evaluation."""
     checkpoint, queries = load(cell.preset), new_queries(cell.questions)
     protocol: Protocol = "given" if cell.task == "given" else "generated"
     image, model = new_image(0), checkpoint.model
@@ -244,12 +244,12 @@ def evaluate(cell: Cell) -> Action:
 
 
 def pixels(found: Sequence[Segmentation]) -> object:
-    """What an evaluation looks at."""
+    """Compute the full-resolution masks, as an evaluation does."""
     return [(answer.coarse, answer.refined) for answer in found]
 
 
 def encode(cell: Cell) -> Action:
-    """What SAM sees in an image."""
+    """Encode an image with SAM."""
     segmenter = load(cell.preset).model.segmenter
     if cell.form == COMPILED:
         segmenter.image_encoder.compile()
@@ -259,7 +259,7 @@ def encode(cell: Cell) -> Action:
 
 
 def predict(cell: Cell) -> Action:
-    """A loaded predictor's masks."""
+    """Predict masks with a loaded predictor."""
     predictor, image, queries = Predictor(load(cell.preset)), new_image(0), new_queries(cell.questions)
     return lambda: [answer.mask for answer in predictor.predict_many(image, queries)]
 
@@ -297,13 +297,13 @@ def load(preset: str) -> Checkpoint:
 
 
 def list_questions() -> list[str]:
-    """All questions that the bank has for training."""
+    """All training questions of the bank."""
     groups = [group for category in load_bank().values() for group in (category.whole, *category.parts.values())]
     return [text for group in groups for text in group.questions["train"]]
 
 
 def new_queries(count: int) -> list[Query]:
-    """Questions of the bank, some from each of its corners."""
+    """Questions of the bank, at even intervals."""
     questions = list_questions()
     spread = islice(questions[:: len(questions) // count], count)
     return [Query(text.replace("{object}", "animal")) for text in spread]
@@ -324,13 +324,13 @@ def new_sample(checkpoint: Checkpoint, questions: int, seed: int) -> Sample:
 
 
 def split(sample: Sample) -> Sequence[Sample]:
-    """One sample for each question."""
+    """Split a sample into one per question."""
     turns = zip(sample.turns, sample.masks, strict=True)
     return [replace(sample, turns=(turn,), masks=(mask,), ignores=(None,)) for turn, mask in turns]
 
 
 def encode_once(model: CoresModel, questions: int) -> None:
-    """Let SAM's encoder read each image of a plain batch once."""
+    """Encode each image of an unshared batch once."""
 
     def encode(batch: Batch) -> Features:
         once = replace(batch, sam_pixels=batch.sam_pixels[::questions])
@@ -340,7 +340,7 @@ def encode_once(model: CoresModel, questions: int) -> None:
 
 
 def attend_as_released() -> None:
-    """Let SAM's encoder attend as segment-anything does, to all cells at once."""
+    """Use segment-anything's stock attention in SAM's encoder."""
     RowAttention.use_rel_pos = True
     RowAttention.forward = Attention.forward
 

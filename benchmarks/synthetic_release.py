@@ -1,4 +1,4 @@
-"""Folders in the format of the released weights, of any size, with random numbers or with holes in place of values."""
+"""Write folders in the format of the released weights, of any size, with random values or as sparse files."""
 
 import json
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ LLAMA_13B = LanguageConfig(width=5120, layers=40, heads=40, mlp=13824, vocabular
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a release: its LLaMA with the vocabulary in the files, its CLIP, its SAM."""
+    """Sizes of a release: its LLaMA (with the vocabulary size of the files), its CLIP, its SAM."""
 
     language: LanguageConfig
     vision: VisionConfig = CLIP_L
@@ -37,7 +37,7 @@ class Sizes:
 
 
 def write_release(folder: Path, sizes: Sizes, shards: int, ending: str) -> int:
-    """A release of random bfloat16 numbers in shards, `.safetensors` or `.bin`. Returns the bytes of its weights."""
+    """Write random bfloat16 values in `.safetensors` or `.bin` shards. Returns the size of the weights in bytes."""
     folder.mkdir(parents=True)
     shapes = list_tensors(sizes)
     names = list(shapes)
@@ -55,7 +55,7 @@ def write_release(folder: Path, sizes: Sizes, shards: int, ending: str) -> int:
 
 
 def write_hollow_release(folder: Path, sizes: Sizes, shards: int = 4) -> int:
-    """A release whose files have names and shapes but holes for values: any size, no disk. Returns its parameters."""
+    """Write sparse files with names and shapes but no values, which need no disk space. Returns its parameters."""
     folder.mkdir(parents=True)
     shapes = list_tensors(sizes)
     names, places = list(shapes), {}
@@ -76,7 +76,7 @@ def write_hollow_release(folder: Path, sizes: Sizes, shards: int = 4) -> int:
 
 
 def list_tensors(sizes: Sizes) -> dict[str, Tensor]:
-    """Names in the releases' format and tensors on the meta device."""
+    """Tensors on the meta device by their names in the releases' format."""
     with torch.device("meta"):
         mllm = build_llava(sizes.language, sizes.vision, image_token_id=0)
         model = CoresModel(mllm, build_sam1(sizes.sam), chain_ids=(1, 2), refiner=True)
@@ -85,7 +85,7 @@ def list_tensors(sizes: Sizes) -> dict[str, Tensor]:
 
 
 def write_companions(folder: Path, sizes: Sizes) -> None:
-    """What stands beside the weights: sizes, the CLIP's config, a tokenizer of a few pieces."""
+    """Write the files besides the weights: config.json, the CLIP's config, a tokenizer with a few pieces."""
     language, vision = sizes.language, sizes.vision
     tree = {
         "hidden_size": language.width,

@@ -1,132 +1,153 @@
-"""Every setting and its default, as frozen data that refuses nonsense. It never looks at the machine.
+"""All settings as frozen, validated dataclasses, each documented beside it. Independent of the hardware.
 
 Presets in `presets/*.yaml` hold only what differs from the defaults here; `settings.py` reads them.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Lt
 
 from cores_core.errors import ConfigError
+from cores_core.limits import Fraction, NotNegative, Positive, Probability, Weight, check_divides, check_limits
 from cores_core.prompts import Context, Conversation, PromptFormat, Wording
 
 
-@dataclass(frozen=True)
-class LanguageConfig:
-    """Size of a Llama. `key_heads` is the number of key and value heads, None for as many as `heads`."""
+class Section:
+    """Options by which pydantic makes the JSON schema of a dataclass (`config_schema`)."""
 
-    width: int = 192
-    layers: int = 3
-    heads: int = 6
-    key_heads: int | None = None
-    mlp: int = 512
-    vocabulary: int = 3072
-    positions: int = 2048
-    norm_epsilon: float = 1e-6
-    rope_theta: float = 10000.0
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+@dataclass(frozen=True)
+class LanguageConfig(Section):
+    """Size of the language model, a Llama. Only for LLaVA; models of other families have sizes of their own."""
+
+    width: Positive = 192
+    """Width of the hidden states."""
+    layers: Positive = 3
+    """Number of layers."""
+    heads: Positive = 6
+    """Attention heads; a divisor of `width`."""
+    key_heads: Positive | None = None
+    """Heads of keys and values; a divisor of `heads`, null for as many."""
+    mlp: Positive = 512
+    """Hidden width of the MLPs."""
+    vocabulary: Positive = 3072
+    """Number of tokens in the vocabulary."""
+    positions: Positive = 2048
+    """Most tokens of a sequence."""
+    norm_epsilon: Weight = 1e-6
+    """Epsilon of the RMS norms."""
+    rope_theta: Weight = 10000.0
+    """Base of the rotary position embedding."""
 
     def __post_init__(self) -> None:
-        _check_sizes("language", self)
-        _check_divides("language", "heads", self.heads, "width", self.width)
-        _check_divides("language", "key_heads", self.key_heads or self.heads, "heads", self.heads)
+        check_limits("language", self)
+        check_divides("language.heads", self.heads, "language.width", self.width)
+        check_divides("language.key_heads", self.key_heads or self.heads, "language.heads", self.heads)
 
 
 @dataclass(frozen=True)
-class VisionConfig:
-    """Size of the MLLM's CLIP-style vision tower.
+class VisionConfig(Section):
+    """Size of the MLLM's vision tower, a CLIP; only for LLaVA, but for `max_tokens`."""
 
-    `fit` says how an image meets its square: `pad` or `crop`. `read_layer` is the layer whose states the projector
-    reads, counted from the end. `projector_layers` are 2, or 1 as in the first LLaVA. All these are for LLaVA 1 and 1.5
-    alone; models of other families have sizes of their own. Of them `max_tokens` bounds the tokens of an image, as far
-    as their image processors can (docs/models.md).
-    """
-
-    image_size: int = 112
-    patch_size: int = 16
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp: int | None = None
+    image_size: Positive = 112
+    """Side of the square that images are brought to, in pixels."""
+    patch_size: Positive = 16
+    """Side of a patch in pixels; a divisor of `image_size`."""
+    width: Positive = 128
+    """Width of the hidden states."""
+    layers: Positive = 4
+    """Number of layers."""
+    heads: Positive = 4
+    """Attention heads; a divisor of `width`."""
+    mlp: Positive | None = None
+    """Hidden width of the MLPs; null for four times `width`."""
     fit: Literal["pad", "crop"] = "pad"
-    read_layer: int = -1
+    """How an image becomes a square: padded to it, or its centre cropped."""
+    read_layer: Annotated[int, Lt(0)] = -1
+    """Layer whose states the projector takes, counted from the end; -2 in the released LLaVAs."""
     projector_layers: Literal[1, 2] = 2
-    max_tokens: int = 576
+    """Layers of the projector: 1 in the first LLaVA, 2 since LLaVA 1.5."""
+    max_tokens: Positive = 576
+    """Most tokens of an image, for models of all other families (docs/models.md)."""
 
     def __post_init__(self) -> None:
-        if self.read_layer >= 0:
-            raise ConfigError(f"`vision.read_layer` counts from the end and must be negative: {self.read_layer}")
-        _check_sizes("vision", self, free=("read_layer",))
-        _check_divides("vision", "heads", self.heads, "width", self.width)
-        _check_divides("vision", "patch_size", self.patch_size, "image_size", self.image_size)
+        check_limits("vision", self)
+        check_divides("vision.heads", self.heads, "vision.width", self.width)
+        check_divides("vision.patch_size", self.patch_size, "vision.image_size", self.image_size)
 
 
 @dataclass(frozen=True)
-class SamConfig:
-    """Size of the SAM: image encoder (`width`, `depth`, ...) and prompt width C (256 in the released SAMs)."""
+class SamConfig(Section):
+    """Size of the SAM; only for SAM 1."""
 
-    image_size: int = 144
-    patch_size: int = 8
-    width: int = 128
-    depth: int = 6
-    heads: int = 2
-    window: int = 6
+    image_size: Positive = 144
+    """Side of the square that images are padded to, in pixels; 1024 in the released SAMs."""
+    patch_size: Positive = 8
+    """Side of a patch in pixels; a divisor of `image_size`."""
+    width: Positive = 128
+    """Width of the image encoder."""
+    depth: Positive = 6
+    """Blocks of the image encoder."""
+    heads: Positive = 2
+    """Attention heads of the image encoder; a divisor of `width`."""
+    window: NotNegative = 6
+    """Side of the attention windows in patches; 0 for global attention in all blocks."""
     global_blocks: tuple[int, ...] = (2, 5)
-    prompt_width: int = 64
+    """Blocks with global attention, from 0."""
+    prompt_width: Positive = 64
+    """Width C of prompts and image embeddings, a multiple of 16; 256 in the released SAMs."""
 
     def __post_init__(self) -> None:
-        if self.window < 0:
-            raise ConfigError(f"`sam.window` must not be negative: {self.window}")
-        _check_sizes("sam", self, free=("window",))
-        _check_divides("sam", "heads", self.heads, "width", self.width)
-        _check_divides("sam", "patch_size", self.patch_size, "image_size", self.image_size)
+        check_limits("sam", self)
+        check_divides("sam.heads", self.heads, "sam.width", self.width)
+        check_divides("sam.patch_size", self.patch_size, "sam.image_size", self.image_size)
         if self.prompt_width % 16:  # SAM's decoder halves it and has 8 heads
             raise ConfigError(f"`sam.prompt_width` must be a multiple of 16: {self.prompt_width}")
 
 
 @dataclass(frozen=True)
-class BaseConfig:
-    """Pretrained weights that a model begins with, whose sizes replace `language`, `vision` and `sam`; None for none.
-
-    `mllm` is a LLaVA or a model of another family (docs/models.md), by folder or hub id. `sam` is a `sam_vit_*.pth`, a
-    folder or a hub id of SAM 2, 2.1 or 3, or one of vit_h, vit_l, vit_b, sam2.1-tiny, sam2.1-small, sam2.1-base-plus,
-    sam2.1-large, sam3.
-    """
+class BaseConfig(Section):
+    """Pretrained weights to start from. Their sizes replace those in `language`, `vision` and `sam`."""
 
     mllm: str | None = None
+    """Folder or hub id of a LLaVA or of a model of another family (docs/models.md); null for random weights."""
     sam: str | None = None
+    """vit_h, vit_l, vit_b, sam2.1-tiny, sam2.1-small, sam2.1-base-plus, sam2.1-large, sam3, a `sam_vit_*.pth`, or a
+    folder or hub id of a SAM 2, 2.1 or 3; null for random weights."""
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """Low-rank adapters on the language model (model/lora.py). With rank 0 there are none, and everything trains.
+class LoraConfig(Section):
+    """Low-rank adapters on the language model (model/lora.py)."""
 
-    `vocabulary` says what of the token embedding and the vocabulary head trains beside them: both in `full`, as in the
-    paper, or only the `rows` of new tokens, which takes far less memory.
-    """
-
-    rank: int = 0
-    alpha: int = 16
-    dropout: float = 0.05
+    rank: NotNegative = 0
+    """Rank of the adapters; 0 for none, and everything trains. The paper: 8."""
+    alpha: NotNegative = 16
+    """Adapters are scaled by `alpha` / `rank`. Appendix A."""
+    dropout: Probability = 0.05
+    """Dropout before the adapters. Appendix A."""
     vocabulary: Literal["full", "rows"] = "full"
+    """What trains of token embedding and vocabulary head: all (the paper), or rows of new tokens, for less memory."""
 
     def __post_init__(self) -> None:
-        _check_not_negative("lora", self)
-        if self.dropout >= 1:
-            raise ConfigError(f"`lora.dropout` must be below 1: {self.dropout}")
+        check_limits("lora", self)
 
 
 @dataclass(frozen=True)
-class ChainConfig:
-    """The chains: 1 step (LISA), 2 (CoReS) or 3, with or without the token refiner.
-
-    `reasons` makes answers reason in words before they name the tokens (LISACoT). `c1_supervision` is what C1 is told:
-    nothing (the paper's best), the target, or a pseudo mask, the target's box enlarged by 20 % (Table S1).
-    """
+class ChainConfig(Section):
+    """The chain of tokens by which the language model prompts SAM."""
 
     steps: Literal[1, 2, 3] = 2
+    """Tokens of the chain, one mask each: 1 (LISA), 2 (CoReS) or 3."""
     refiner: bool = True
+    """Token refiner: adds image features under the coarse mask to the next token's prompt; needs two tokens."""
     reasons: bool = False
+    """Whether answers contain a reasoning text before the tokens (LISACoT, Table S1)."""
     c1_supervision: Literal["none", "gt", "pseudo"] = "none"
+    """Target of the coarse mask (Table S1): none, the target mask, or its box, 20 % larger on each side."""
 
     def __post_init__(self) -> None:
         if self.steps == 1 and self.c1_supervision != "none":
@@ -134,153 +155,170 @@ class ChainConfig:
 
 
 @dataclass(frozen=True)
-class LossWeights:
-    """How much each loss counts. Defaults: the best ratios of Table S2 (mask : text = 2 : 1, BCE : DICE = 2 : 3).
+class LossWeights(Section):
+    """Weights of the losses: text * CE + mask * (bce * BCE + dice * DICE). Defaults: the best ratios of Table S2."""
 
-    `coarse` is the weight of C1's own mask loss, beside the final mask's, where `chain.c1_supervision` gives it one.
-    """
-
-    text: float = 1.0
-    mask: float = 2.0
-    bce: float = 0.4
-    dice: float = 0.6
-    coarse: float = 0.1
+    text: Weight = 1.0
+    """Weight of the cross entropy of answer tokens."""
+    mask: Weight = 2.0
+    """Weight of the losses of the final mask."""
+    bce: Weight = 0.4
+    """Weight of BCE among the mask losses."""
+    dice: Weight = 0.6
+    """Weight of DICE among the mask losses."""
+    coarse: Weight = 0.1
+    """Weight of the losses of the coarse mask, where `chain.c1_supervision` gives it a target."""
 
     def __post_init__(self) -> None:
-        _check_not_negative("loss", self)
+        check_limits("loss", self)
 
 
 @dataclass(frozen=True)
-class MixtureConfig:
-    """How often each group of data sets is drawn from, in proportion; the sets of a group share its weight evenly.
+class MixtureConfig(Section):
+    """How often data sets are drawn from: the weight of their group, divided evenly among the sets of that group.
 
-    A set that stands twice in `data` has twice the share; sets of parts count as semantic. Defaults: LISA's
-    9 : 3 : 1, and 3 for text, which the paper leaves out of `data`. With a single set, or `even`, every image is shown
-    once an epoch instead. `explanatory` is the share of questions with a known answer in words that are answered by it
-    alone. `exclude_val` leaves out images that a prepared val or test split asks about.
+    A set listed twice in `data` has twice the share. Defaults: LISA's 9 : 3 : 1, and 3 for text, which the paper leaves
+    out.
     """
 
-    semantic: float = 9.0
-    referring: float = 3.0
-    reasoning: float = 1.0
-    rendered: float = 1.0
-    custom: float = 1.0
-    text: float = 3.0
-    explanatory: float = 0.1
+    semantic: Weight = 9.0
+    """Weight of semantic and part segmentation."""
+    referring: Weight = 3.0
+    """Weight of referring segmentation."""
+    reasoning: Weight = 1.0
+    """Weight of reasoning segmentation."""
+    rendered: Weight = 1.0
+    """Weight of PartWorld."""
+    custom: Weight = 1.0
+    """Weight of your own data."""
+    text: Weight = 3.0
+    """Weight of conversations without masks."""
+    explanatory: Fraction = 0.1
+    """Share of the questions with a known text answer that are answered by this text alone."""
     even: bool = False
+    """Show every image once an epoch instead, as always with a single data set."""
     exclude_val: bool = False
+    """Leave out images that a prepared val or test split contains."""
 
     def __post_init__(self) -> None:
-        _check_not_negative("mixture", self)
+        check_limits("mixture", self)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Defaults: the paper's optimiser (appendix A); `steps` counts optimiser steps.
-
-    AdamW's `learning_rate` decays over the last `decay_share` of the steps after the warm-up. `start_from` names a
-    checkpoint whose weights a run begins with, in place of random ones. A step shows `images_per_step` images in
-    all, shared among processes, each of which reads `images_at_once` (None: all its share) before it goes on: the
-    same run on any number of processes. Images are shrunk to `longest_side`; `mirror` shows every other one
-    mirrored; `keep_images` holds images in memory. With precision `bf16`, the encoders and the language model run
-    in bfloat16 under autocast; weights and mask head stay in float32. `checkpoint_activations` computes the
-    language model's activations twice, to hold fewer; `compile` compiles SAM's image encoder, a minute at the start
-    for less time a step. A sample that cannot be used is skipped; after `most_skipped` of them the run stops.
-    `wandb` is a project of Weights & Biases that gets what TensorBoard gets. `embedding_cache` is a folder that
-    keeps what a frozen SAM image encoder makes of each image, in bfloat16, until it holds `embedding_cache_gb`
-    (10^9 bytes); processes and runs may share it. SAM with images of 1024 pixels: 2 MB each.
-    """
+class TrainConfig(Section):
+    """How to train. Defaults: the paper's optimiser (appendix A)."""
 
     start_from: str | None = None
-    steps: int = 5000
-    images_per_step: int = 2
-    images_at_once: int | None = None
-    queries_per_image: int = 3
-    learning_rate: float = 3e-4
-    warmup_steps: int = 100
-    decay_share: float = 1.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
+    """Model whose weights a run starts from: a checkpoint, a release, a hub id or `tiny`."""
+    steps: Positive = 5000
+    """Optimiser steps."""
+    global_batch_size: Positive = 2
+    """Images of a step, of all processes together."""
+    micro_batch_size: NotNegative | None = None
+    """Images of one forward and backward pass of a process, for less memory; null for its whole share of a step."""
+    queries_per_image: Positive = 3
+    """Most questions about an image in a step."""
+    learning_rate: Weight = 3e-4
+    """Peak learning rate of AdamW."""
+    warmup_steps: NotNegative = 100
+    """Steps of linear warm-up."""
+    decay_share: Fraction = 1.0
+    """Share of the steps after the warm-up in which the rate decays linearly to 0; before, it is constant."""
+    weight_decay: Weight = 0.0
+    """Weight decay of AdamW."""
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    """Betas of AdamW."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    longest_side: int | None = None
+    """`bf16`: encoders and language model run in bfloat16 (autocast); weights and mask decoder stay in float32."""
+    longest_side: Positive | None = None
+    """Larger images are resized so that their longer side has this many pixels."""
     mirror: bool = False
-    keep_images: bool = False
-    gradient_clip: float = 1.0
-    seed: int = 0
-    log_every: int = 10
-    save_every: int = 250
-    keep_checkpoints: int = 2
-    validate_every: int = 500
-    validation_images: int = 64
-    workers: int = 1
-    most_skipped: int = 100
+    """Mirror every other image at random. Not for data that mentions left and right."""
+    cache_images: bool = False
+    """Keep decoded images in memory."""
+    gradient_clip: Weight = 1.0
+    """Largest norm of the gradient."""
+    seed: NotNegative = 0
+    """Seed of weights, data order and dropout."""
+    log_every: Positive = 10
+    """Steps between points on the board and lines without a terminal."""
+    save_every: Positive = 250
+    """Steps between checkpoints."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints to keep; the best one is always kept."""
+    validate_every: Positive = 500
+    """Steps between validations."""
+    validation_images: NotNegative = 64
+    """Most images of a validation."""
+    workers: NotNegative = 1
+    """Data loading processes per training process; 0 loads in the training process."""
+    max_skipped: NotNegative = 100
+    """Most unusable samples that a run skips before it stops."""
     wandb: str | None = None
-    checkpoint_activations: bool = False
+    """Project of Weights & Biases that gets what TensorBoard gets."""
+    activation_checkpointing: bool = False
+    """Recompute the language model's activations in the backward pass, for less memory."""
     compile: bool = False
+    """Compile SAM's image encoder (torch.compile): about a minute at the start, less time a step."""
     embedding_cache: str | None = None
-    embedding_cache_gb: float = 100.0
+    """Folder for the image embeddings of a frozen SAM, in bfloat16 (2 MB each at 1024 pixels); runs can share it."""
+    embedding_cache_gb: Weight = 100.0
+    """Most space of `embedding_cache`, in 10^9 bytes."""
 
     def __post_init__(self) -> None:
-        _check_not_negative("train", self)
-        counts = ("steps", "images_per_step", "queries_per_image")
-        _check_positive("train", self, (*counts, "log_every", "save_every", "keep_checkpoints", "validate_every"))
+        check_limits("train", self)
 
 
 @dataclass(frozen=True)
-class ScratchConfig:
-    """Training from random weights (train/scratch/), which the paper does not do. With these defaults it is off.
+class ScratchConfig(Section):
+    """Training from random weights (train/scratch/), which the paper does not do. Off with these defaults.
 
     It has three phases, each with a warm-up and a decay of its own; the third is what `sam_steps` and `align_steps`
     leave of `train.steps`.
     """
 
-    prototype_loss: float = 0.0
+    prototype_loss: Weight = 0.0
     """Weight of the prototype loss, which the first two phases need."""
-    sam_steps: int = 0
+    sam_steps: NotNegative = 0
     """Steps of the first phase, which trains SAM alone, with prototypes as its prompts."""
-    sam_images: int = 8
-    """Images of each step of the first phase, shared among processes."""
-    sam_queries: int = 1
+    sam_images: Positive = 8
+    """Images of a step of the first phase, of all processes together."""
+    sam_queries: Positive = 1
     """Most prompts of an image in the first phase."""
-    align_steps: int = 0
+    align_steps: NotNegative = 0
     """Steps of the second phase, which trains the MLLM alone to give the prototypes."""
-    joint_rate: float = 1.0
+    joint_rate: Weight = 1.0
     """Factor on all learning rates in the third phase, which trains the whole model."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the weight matrices of hidden layers, AdamW for everything else."""
-    muon_learning_rate: float = 4e-3
+    muon_learning_rate: Weight = 4e-3
     """Peak learning rate of Muon; that of AdamW is `train.learning_rate`."""
-    embedding_rate: float = 1.0
+    embedding_rate: Weight = 1.0
     """Factor on AdamW's learning rate for embedding tables, each row of which gets few gradients."""
-    word_dropout: float = 0.0
+    word_dropout: Probability = 0.0
     """Probability of leaving out a word of a question."""
 
     def __post_init__(self) -> None:
-        _check_not_negative("scratch", self)
-        _check_positive("scratch", self, ("sam_images", "sam_queries"))
-        if self.word_dropout >= 1:
-            raise ConfigError(f"`scratch.word_dropout` must be below 1: {self.word_dropout}")
+        check_limits("scratch", self)
         for name in ("sam_steps", "align_steps"):
             if getattr(self, name) and not self.prototype_loss:
                 raise ConfigError(f"`scratch.{name}` needs `scratch.prototype_loss`", hint=f"set scratch.{name}=0")
 
 
 @dataclass(frozen=True)
-class EngineConfig:
-    """What turns losses into steps (train/engine.py, train/zero.py).
-
-    `kind`: plain PyTorch, DeepSpeed, or `auto`, DeepSpeed where several processes train with AdamW. `stage` is ZeRO's:
-    what is divided among processes (1: moments, 2: gradients too, 3: weights too). `offload` holds moments in the CPU's
-    memory.
-    """
+class EngineConfig(Section):
+    """How processes train together (train/engine.py, train/zero.py)."""
 
     kind: Literal["auto", "torch", "deepspeed"] = "auto"
+    """Plain PyTorch or DeepSpeed; `auto`: DeepSpeed if several processes train with AdamW."""
     stage: Literal[0, 1, 2, 3] = 2
+    """What ZeRO divides among processes: nothing (0), moments (1), also gradients (2), also weights (3)."""
     offload: bool = False
+    """Keep the moments in the memory of the CPU."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Section):
     """All settings of a model and its training."""
 
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -290,12 +328,16 @@ class Config:
     lora: LoraConfig = field(default_factory=LoraConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     context: Context = "fixed"
+    """In-context example before the question: none, the paper's, or in training a random one for each image."""
     wording: Wording = "cores"
+    """Spelling of tokens and wording of answers: as in the paper, or as in the released weights."""
     conversation: Conversation = "llava_v1"
+    """Chat template: one of the releases, or the model's own (`template`)."""
     loss: LossWeights = field(default_factory=LossWeights)
     train: TrainConfig = field(default_factory=TrainConfig)
     scratch: ScratchConfig = field(default_factory=ScratchConfig)
     data: tuple[str, ...] = ("partworld",)
+    """Data sets to train on, by name (`cores prepare-data --list`); validation is on the first."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
@@ -316,27 +358,3 @@ class Config:
             conversation=self.conversation,
             reasons=self.chain.reasons,
         )
-
-
-def _check_sizes(section: str, config: Any, free: tuple[str, ...] = ()) -> None:
-    """All whole numbers of a section are positive, but for those in `free`."""
-    sizes = [entry.name for entry in fields(config) if isinstance(getattr(config, entry.name), int)]
-    _check_positive(section, config, [name for name in sizes if name not in free])
-
-
-def _check_positive(section: str, config: Any, names: Iterable[str]) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"`{section}.{name}` must be at least 1: {getattr(config, name)}")
-
-
-def _check_divides(section: str, part: str, divisor: int, whole: str, number: int) -> None:
-    if number % divisor:
-        raise ConfigError(f"`{section}.{part}` ({divisor}) must divide `{section}.{whole}` ({number})")
-
-
-def _check_not_negative(section: str, config: Any) -> None:
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if isinstance(value, int | float) and not value >= 0:  # not a number is no good either
-            raise ConfigError(f"`{section}.{entry.name}` must not be negative: {value}")

@@ -90,6 +90,7 @@ class Prediction:
             "box": list(bounding_box(self.mask)),
             "area": int(self.mask.sum()),
             "score": round(self.score, 4),
+            "answer_probability": round(self.segmentation.answer_probability, 4),
         }
         if self.cleaning.instances:
             values["instances"] = [_describe(instance) for instance in self.instances]

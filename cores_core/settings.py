@@ -1,19 +1,20 @@
 """Reading settings: from a preset or a YAML file, with overrides; and writing them so that they can be read back."""
 
 import dataclasses
+import textwrap
 import types
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from cores_core.config import Config, SamConfig, ScratchConfig
 from cores_core.errors import ConfigError
 
-T = TypeVar("T")
 RENAMED: Mapping[str, str] = {
     "loss.concept": "scratch.prototype_loss",
     "train.pretrain_steps": "scratch.sam_steps",
@@ -25,6 +26,11 @@ RENAMED: Mapping[str, str] = {
     "train.matrix_learning_rate": "scratch.muon_learning_rate",
     "train.embedding_rate": "scratch.embedding_rate",
     "train.word_dropout": "scratch.word_dropout",
+    "train.images_per_step": "train.global_batch_size",
+    "train.images_at_once": "train.micro_batch_size",
+    "train.most_skipped": "train.max_skipped",
+    "train.keep_images": "train.cache_images",
+    "train.checkpoint_activations": "train.activation_checkpointing",
 }
 """Settings of older files and what they are called today. Old names are read everywhere; none is written."""
 
@@ -39,14 +45,19 @@ def list_variants() -> list[str]:
     return _names(resources.files("cores_core") / "presets" / "variants")
 
 
-def load_config(source: str | Path, overrides: tuple[str, ...] = (), variants: tuple[str, ...] = ()) -> Config:
+def load_config(source: str | Path | None, overrides: tuple[str, ...] = (), variants: tuple[str, ...] = ()) -> Config:
     """Read a preset (by name) or a YAML file, then apply variants, then `section.key=value` overrides.
 
+    Args:
+        source: None for the defaults alone.
+
     Raises:
-        ConfigError: no such preset, file or variant, or a key or value that makes no sense.
+        ConfigError: no such preset, file or variant, an unknown key or an invalid value.
     """
     presets = resources.files("cores_core") / "presets"
-    if str(source) in list_presets():
+    if source is None:
+        tree: dict[str, Any] = {}
+    elif str(source) in list_presets():
         tree = _read_tree((presets / f"{source}.yaml").read_text(encoding="utf-8"), source)
     elif Path(source).is_file():
         tree = _read_tree(Path(source).read_text(encoding="utf-8"), source)
@@ -100,7 +111,8 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 def build_config(tree: Mapping[str, Any]) -> Config:
     """Make a `Config` from nested mappings; unknown keys and wrong types are errors that name them."""
-    return _build(Config, tree, where="")
+    config: Config = _build(Config, tree, where="")
+    return config
 
 
 def config_tree(config: Config) -> dict[str, Any]:
@@ -124,6 +136,39 @@ def render_config(config: Config) -> str:
         if config.sam == SamConfig():
             del tree["sam"]
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def document_config(config: Config) -> str:
+    """As `render_config`, with the description of each setting as a comment above it."""
+    schema, lines = config_schema(), []
+    for key, value in yaml.safe_load(render_config(config)).items():
+        entry = schema["properties"][key]
+        if "$ref" not in entry:
+            lines += _documented(key, value, entry)
+            continue
+        section = schema["$defs"][entry["$ref"].rpartition("/")[2]]
+        lines += [*_comment(section["description"]), f"{key}:"]
+        for name, item in value.items():
+            lines += [f"  {line}" for line in _documented(name, item, section["properties"][name])]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON schema of a config file, for editors and other programs; it has each setting's type, limits and description.
+
+    The checks of `load_config` are our own because pydantic takes 0.1 s to import, a part of each `cores predict`.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config).json_schema()
+
+
+def _documented(key: str, value: Any, schema: Mapping[str, Any]) -> list[str]:
+    return [*_comment(schema["description"]), *yaml.safe_dump({key: value}, width=1000).splitlines()]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), width=116, initial_indent="# ", subsequent_indent="# ")
 
 
 def find_changes(before: Config, after: Config) -> list[str]:
@@ -161,13 +206,14 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"not a value for `{key}`: {value}") from error
 
 
-def _build(kind: type[T], tree: Any, where: str) -> T:
+def _build(kind: Any, tree: Any, where: str) -> Any:
     if not isinstance(tree, Mapping):
         raise ConfigError(f"`{where.rstrip('.')}` must be a mapping: {tree!r}")
-    hints = get_type_hints(kind)
-    unknown = sorted(set(tree) - set(hints))
-    if unknown:
-        raise ConfigError(f"unknown setting: `{where}{unknown[0]}`", hint=f"known here: {', '.join(hints)}")
+    hints, known = get_type_hints(kind), [entry.name for entry in dataclasses.fields(kind)]
+    for key in tree:
+        if key not in known:
+            close = "".join(f"did you mean `{where}{name}`? " for name in get_close_matches(str(key), known, n=1))
+            raise ConfigError(f"unknown setting: `{where}{key}`", hint=f"{close}known here: {', '.join(known)}")
     return kind(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in tree.items()})
 
 
@@ -176,7 +222,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _build(kind, value, where=f"{where}.")
     origin = get_origin(kind)
     if origin is Literal:
-        if value not in get_args(kind):
+        if not any(value == option and type(value) is type(option) for option in get_args(kind)):
             raise ConfigError(f"`{where}` must be one of {', '.join(map(str, get_args(kind)))}: {value!r}")
         return value
     if origin is tuple:
@@ -184,7 +230,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if Ellipsis not in get_args(kind) and len(items) != len(get_args(kind)):
             raise ConfigError(f"`{where}` must have {len(get_args(kind))} values: {value!r}")
         return tuple(_convert(get_args(kind)[0], item, where) for item in items)
-    if origin is types.UnionType:
+    if origin in (Union, types.UnionType):
         return None if value is None else _convert(get_args(kind)[0], value, where)
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:

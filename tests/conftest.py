@@ -38,7 +38,7 @@ def tiny_config() -> Config:
         chain=ChainConfig(steps=2, refiner=True),
         train=TrainConfig(
             steps=4,
-            images_per_step=2,
+            global_batch_size=2,
             queries_per_image=2,
             learning_rate=1e-3,
             warmup_steps=1,

@@ -2,15 +2,26 @@
 
 from dataclasses import replace
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from cores_core.config import Config, LossWeights, VisionConfig
 from cores_core.errors import ConfigError
 from cores_core.model.families.published import published_config
-from cores_core.settings import RENAMED, build_config, config_tree, list_presets, load_config, render_config
+from cores_core.settings import (
+    RENAMED,
+    build_config,
+    config_schema,
+    config_tree,
+    document_config,
+    list_presets,
+    load_config,
+    render_config,
+)
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -36,7 +47,7 @@ def test_an_override_changes_one_setting() -> None:
     assert config.train.steps == 7
     assert config.sam.global_blocks == (1, 3)
     assert config.prompt.context == "none"
-    assert config.train.images_per_step == load_config("tiny").train.images_per_step
+    assert config.train.global_batch_size == load_config("tiny").train.global_batch_size
 
 
 def test_a_later_override_wins() -> None:
@@ -94,6 +105,61 @@ def test_the_hint_for_an_unknown_key_lists_the_known_ones() -> None:
     assert "bce" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(("wrong", "meant"), [("train.stepz=7", "train.steps"), ("trian={}", "train")])
+def test_the_hint_for_a_misspelt_key_names_the_right_one(wrong: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", (wrong,))
+    assert f"did you mean `{meant}`?" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("train.steps=0", "`train.steps` must be at least 1: 0"),
+        ("train.longest_side=0", "`train.longest_side` must be at least 1: 0"),
+        ("train.betas=[0.9, 1]", "`train.betas` must be below 1: 1.0"),
+        ("train.decay_share=1.5", "`train.decay_share` must be at most 1: 1.5"),
+        ("vision.read_layer=0", "`vision.read_layer` must be below 0: 0"),
+        ("scratch.word_dropout=1", "`scratch.word_dropout` must be below 1: 1.0"),
+        ("chain.steps=true", "`chain.steps` must be one of 1, 2, 3: True"),
+    ],
+)
+def test_a_value_outside_its_limits_is_named_with_the_limit(override: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", (override,))
+    assert caught.value.message == problem
+
+
+def test_the_schema_describes_every_setting() -> None:
+    schema = config_schema()
+    for section in (schema, *schema["$defs"].values()):
+        assert section["additionalProperties"] is False
+        for name, entry in section["properties"].items():
+            assert "$ref" in entry or entry["description"], name
+    assert schema["$defs"]["TrainConfig"]["properties"]["steps"] == {
+        "default": 5000,
+        "description": "Optimiser steps.",
+        "minimum": 1,
+        "title": "Steps",
+        "type": "integer",
+    }
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_the_schema_and_the_reader_take_the_same_settings(name: str) -> None:
+    config = load_config(name)
+    assert TypeAdapter(Config).validate_python(config_tree(config)) == config
+
+
+def test_a_described_config_is_the_same_config(tmp_path: Path) -> None:
+    for name in ("tiny", "cores-qwen3vl-2b"):
+        config = load_config(name)
+        (tmp_path / "config.yaml").write_text(text := document_config(config))
+        assert load_config(tmp_path / "config.yaml") == config
+        assert all(len(line) <= 120 for line in text.splitlines())
+    assert "  # Optimiser steps.\n  steps: 5000\n" in text
+
+
 def test_the_message_for_a_wrong_value_holds_the_value() -> None:
     with pytest.raises(ConfigError, match="'many'"):
         load_config("tiny", ("train.steps=many",))
@@ -146,8 +212,8 @@ def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_settings_are_known_by_their_old_names(tmp_path: Path, old: str, new: str) -> None:
-    value = {"scratch.optimizer": "muon", "scratch.prototype_loss": 0.25}.get(new, 3 if "_steps" in new else 0.5)
-    value = 3 if new in ("scratch.sam_images", "scratch.sam_queries") else value
+    default = attrgetter(new)(Config())
+    value = {bool: not default, float: 0.5, str: "muon"}.get(type(default), 3)
     trees = [{"scratch": {"prototype_loss": 1.0}} if "_steps" in new else {} for _ in range(2)]
     for tree, name in zip(trees, (old, new), strict=True):
         section, key = name.split(".")
@@ -212,8 +278,8 @@ def test_a_modern_preset_trains_as_the_paper_does_on_another_model(name: str) ->
     assert config.base.sam == "sam2.1-large"
     assert config.lora == replace(paper.lora, vocabulary="rows")
     assert config.vision.max_tokens == 576
-    same = {"images_at_once": paper.train.images_at_once, "checkpoint_activations": False}
-    assert config.train.checkpoint_activations
+    same = {"micro_batch_size": paper.train.micro_batch_size, "activation_checkpointing": False}
+    assert config.train.activation_checkpointing
     assert replace(config.train, **same) == paper.train
     for section in ("chain", "context", "wording", "loss", "data", "mixture", "engine"):
         assert getattr(config, section) == getattr(paper, section)

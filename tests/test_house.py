@@ -1,4 +1,4 @@
-"""The rules of the house that no other tool checks: sizes, one home for each concept, a core that never talks."""
+"""Rules that no other tool checks: file and function sizes, one place per concept, no terminal output in the core."""
 
 import ast
 from collections.abc import Iterator

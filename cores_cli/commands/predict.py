@@ -42,52 +42,53 @@ def _parse_format(text: str) -> str:
     return text
 
 
+_INPUT_HELP = "An image, a folder, a quoted glob, a .jsonl, a video, or - for JSONL. Required, except with --plan."
+_FORMAT_HELP = f"What to write, repeatable: {', '.join(get_args(Format))}. Default: files (mask, overlay, JSON)."
+InputArgument = Annotated[str | None, typer.Argument(metavar="INPUT", help=_INPUT_HELP, show_default=False)]
+QuestionOption = Annotated[
+    list[str] | None,
+    typer.Option("--question", "-q", metavar="TEXT", help="A question; then all arguments are inputs."),
+]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for each question on stdout.")]
+PhraseOption = Annotated[bool, typer.Option("--phrase", help="The questions are phrases, such as: tail of the fish.")]
+FormatOption = Annotated[  # typer knows no list of a Literal
+    list[str] | None, typer.Option("--format", "-f", parser=_parse_format, metavar="FORMAT", help=_FORMAT_HELP)
+]
+InstancesOption = Annotated[bool, typer.Option("--instances", help="Divide each mask into connected objects.")]
+MinAreaOption = Annotated[int, typer.Option("--min-area", min=0, help="Remove regions with fewer pixels.")]
+MaxHoleOption = Annotated[int, typer.Option("--max-hole", min=0, help="Fill holes of at most this many pixels.")]
+MinScoreOption = Annotated[float, typer.Option("--min-score", min=0, max=1, help="Empty masks with a lower score.")]
+EveryOption = Annotated[int, typer.Option("--every", min=1, help="Of videos, use each n-th frame.")]
+GpusOption = Annotated[int, typer.Option("--gpus", min=0, help="For many images: GPUs that share them.")]
+ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="For many images: CPU processes.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted job in --output.")]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Show the model's parts and memory, load nothing.")]
+
+
 def predict(
-    image: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="An image, a folder, a quoted glob, a .jsonl, a video, or - for JSONL. Required, except with --plan.",
-            show_default=False,
-        ),
-    ] = None,
+    image: InputArgument = None,
     questions: QuestionsArgument = None,
-    more_questions: Annotated[
-        list[str] | None,
-        typer.Option("--question", "-q", metavar="TEXT", help="A question; then all arguments are inputs."),
-    ] = None,
+    more_questions: QuestionOption = None,
     model: ModelOption = EMBEDDED_MODEL,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each question on stdout.")] = False,
-    phrase: Annotated[
-        bool, typer.Option("--phrase", help="The questions are phrases, such as: tail of the fish.")
-    ] = False,
+    output: OutputOption = Path(),
+    as_json: JsonOption = False,
+    phrase: PhraseOption = False,
     protocol: ProtocolOption = "generated",
     device: ModelDeviceOption = "auto",
     dtype: DtypeOption = "auto",
     load_in: LoadInOption = None,
     conversation: ConversationOption = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            parser=_parse_format,  # typer knows no list of a Literal
-            metavar="FORMAT",
-            help=f"What to write, repeatable: {', '.join(get_args(Format))}. Default: files (mask, overlay, JSON).",
-        ),
-    ] = None,
-    instances: Annotated[bool, typer.Option("--instances", help="Divide each mask into connected objects.")] = False,
-    min_area: Annotated[int, typer.Option("--min-area", min=0, help="Remove regions with fewer pixels.")] = 0,
-    max_hole: Annotated[int, typer.Option("--max-hole", min=0, help="Fill holes of at most this many pixels.")] = 0,
-    min_score: Annotated[
-        float, typer.Option("--min-score", min=0, max=1, help="Empty masks with a lower score.")
-    ] = 0.0,
-    every: Annotated[int, typer.Option("--every", min=1, help="Of videos, use each n-th frame.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="For many images: GPUs that share them.")] = 0,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="For many images: CPU processes.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job in --output.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show the model's parts and memory, load nothing.")] = False,
+    formats: FormatOption = None,
+    instances: InstancesOption = False,
+    min_area: MinAreaOption = 0,
+    max_hole: MaxHoleOption = 0,
+    min_score: MinScoreOption = 0.0,
+    every: EveryOption = 1,
+    gpus: GpusOption = 0,
+    processes: ProcessesOption = 1,
+    resume: ResumeOption = False,
+    plan: PlanOption = False,
 ) -> None:
     """Segment what a question about an image, or about each of many, asks for.
 
@@ -101,29 +102,35 @@ def predict(
         return _show_plan(model, device, dtype, load_in, len(questions or ()) or 1)
     if image is None:
         raise typer.BadParameter("give an image and a question", param_hint="INPUT")
-    names = [image, *(questions or ())] if more_questions else [image]
-    asked = list(more_questions or questions or ())
-    from cores_core.inputs import STDIN, is_single_image
     from cores_core.instances import MaskCleaning
     from cores_core.model.source import ModelSource
     from cores_core.predict_job import PredictJob
     from cores_core.sample import Query
 
+    names = [image, *(questions or ())] if more_questions else [image]
+    queries = [Query(question, is_sentence=not phrase) for question in more_questions or questions or ()]
     source = ModelSource(model, device, dtype, load_in, conversation)
     cleaning = MaskCleaning(min_area, max_hole, min_score, instances)
     job = PredictJob(source, output, protocol, cast(tuple[Format, ...], tuple(formats or ("files",))), cleaning)
-    sources = Sources(names, [Query(question, is_sentence=not phrase) for question in asked], every)
-    if len(names) == 1 and is_single_image(image) and job.formats == ("files",):
-        if not asked:
-            raise typer.BadParameter("give at least one question", param_hint="QUESTION")
-        _predict_one(job, image, sources.queries, as_json)
-    elif STDIN in names:
-        predict_stream(job, sources)
-    else:
-        devices = [f"cuda:{rank}" for rank in range(gpus)] or [device] * processes
-        predict_many(job, sources, devices, resume)
+    devices = [f"cuda:{rank}" for rank in range(gpus)] or [device] * processes
+    _predict_inputs(job, Sources(names, queries, every), devices, resume, as_json)
     if model == EMBEDDED_MODEL:
-        _recommend_photo_model(names, asked, phrase)
+        _recommend_photo_model(names, [query.text for query in queries], phrase)
+
+
+def _predict_inputs(job: "PredictJob", sources: Sources, devices: Sequence[str], resume: bool, as_json: bool) -> None:
+    """One image is shown as it is answered, lines of standard input are streamed, all else is a job."""
+    from cores_core.inputs import STDIN, is_single_image
+
+    image, *others = sources.names
+    if STDIN in sources.names:
+        predict_stream(job, sources)
+    elif others or not is_single_image(image) or job.formats != ("files",):
+        predict_many(job, sources, devices, resume)
+    elif sources.queries:
+        _predict_one(job, image, sources.queries, as_json)
+    else:
+        raise typer.BadParameter("give at least one question", param_hint="QUESTION")
 
 
 def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_json: bool) -> None:
@@ -152,7 +159,7 @@ def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_j
 def _recommend_photo_model(names: Sequence[str], questions: Sequence[str], phrase: bool) -> None:
     """One line after every answer of the embedded model.
 
-    It is not limited to photographs, because no simple statistic tells them from PartWorld's renderings: shares of
+    It is not limited to photographs, because no simple statistic separates them from PartWorld's renderings: shares of
     distinct colours (0.13-0.22 against 0.001-0.51) and noise levels overlap.
     """
     asked = questions if len(names) == 1 else [part for question in questions for part in ("-q", question)]

@@ -135,7 +135,7 @@ def _check_gpus(wanted: int) -> None:
 
 def _say_what_trains(source: str, job: "TrainJob", is_default: bool) -> None:
     config, train = job.config, job.config.train
-    what = f"{train.steps} steps of {train.images_per_step} images of {', '.join(config.data)} in {job.data_root}"
+    what = f"{train.steps} steps of {train.global_batch_size} images of {', '.join(config.data)} in {job.data_root}"
     console.say(f"training {source} on {job.device.type}: {what}; output: {job.output}")
     if is_default:
         console.say(

@@ -41,12 +41,14 @@ class Segmentation:
         size: of the image; `square` is the side of SAM's input.
         stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty if the answer is not well-formed.
             Full-resolution masks are computed on first access.
+        answer_probability: geometric mean of the probabilities of the answer's tokens, 0-1; 0 if not well-formed.
     """
 
     answer: str
     size: ImageSize
     square: int
     stages: tuple[Tensor, ...]
+    answer_probability: float = 0.0
 
     @property
     def well_formed(self) -> bool:
@@ -181,10 +183,24 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Featur
         _check_finite("the segmenter", stages)
         drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True))
     size, square = answers.batch.sizes[0], checkpoint.processor.frame.side
+    probabilities = dict(zip(answers.formed, _answer_probabilities(answers), strict=True))
     return [
-        Segmentation(checkpoint.processor.decode(ids), size, square, drawn.get(index, ()))
+        Segmentation(
+            checkpoint.processor.decode(ids), size, square, drawn.get(index, ()), probabilities.get(index, 0.0)
+        )
         for index, ids in enumerate(answers.ids)
     ]
+
+
+def _answer_probabilities(answers: _Answers) -> list[float]:
+    """Of each well-formed answer, in order, the geometric mean of its tokens' probabilities."""
+    if not answers.formed:
+        return []
+    turns = answers.batch.sequence_ids[:, 1:][answers.batch.label_mask] - 1
+    tokens = answers.text.logits.log_softmax(dim=-1).gather(1, answers.text.labels[:, None])[:, 0]
+    sums = tokens.new_zeros(len(answers.formed)).index_add(0, turns, tokens)
+    probabilities: list[float] = (sums / turns.bincount(minlength=len(sums))).exp().tolist()
+    return probabilities
 
 
 def _is_well_formed(ids: list[int], processor: Processor) -> bool:

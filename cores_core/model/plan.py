@@ -161,10 +161,10 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
         learning += sum(parameter.numel() * parameter.dtype.itemsize for parameter in trainable)
     width = 2 if train.precision == "bf16" else 4
     per_layer = 10 * text.hidden_size + 4 * text.intermediate_size  # values that a layer keeps per token
-    kept = text.num_hidden_layers * (text.hidden_size if train.checkpoint_activations else per_layer)
+    kept = text.num_hidden_layers * (text.hidden_size if train.activation_checkpointing else per_layer)
     tokens = count_tokens(checkpoint, train.queries_per_image)
     per_image = max(tokens * kept + _kept_by_sam(checkpoint), _sam_attention(checkpoint))
-    images = min(train.images_at_once or train.images_per_step, -(-train.images_per_step // processes))
+    images = min(train.micro_batch_size or train.global_batch_size, -(-train.global_batch_size // processes))
     gradients = learning // processes if stage >= 2 else learning
     moments = 2 * learning // (processes if stage else 1)
     activations = images * per_image * width + _merged_vocabulary(checkpoint)

@@ -1,4 +1,4 @@
-"""What turns a loss into a step. The seam behind which a distributed engine takes the place of plain PyTorch."""
+"""Interface between losses and optimiser steps, and its implementation in plain PyTorch (DeepSpeed: zero.py)."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,10 @@ from cores_core.train.recipe import Recipe
 
 
 class Engine(Protocol):
-    """One optimiser step at a time; its state is all that resuming needs beside the weights."""
+    """Optimiser steps. Its state and the weights are sufficient for resuming.
+
+    The forward pass runs inside `differentiate`, because DeepSpeed requires it to run inside its engine.
+    """
 
     steps: int
 
@@ -30,10 +33,10 @@ class Engine(Protocol):
         """The sum of (n,) numbers over the processes that train together."""
 
     def whole(self) -> AbstractContextManager[None]:
-        """While it is open, every process holds all weights; to score or to save. All processes must open it."""
+        """Context in which every rank holds all weights, for evaluating and saving. All ranks must enter it."""
 
     def state(self) -> Mapping[str, Any]:
-        """Plain tensors and numbers, which any engine can continue from. All processes must ask."""
+        """State as plain tensors and numbers that any engine can load. All ranks must call it."""
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
@@ -83,7 +86,7 @@ class TorchEngine:
         return sum_over(self._group, values)
 
     def whole(self) -> AbstractContextManager[None]:
-        """Every process holds all weights at all times."""
+        """Nothing to do: every rank holds all weights."""
         return nullcontext()
 
     def state(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run was trained with, and what changed when it was resumed.
+"""Record of a run's settings and data, and of their changes when it was resumed.
 
 <output>/config.yaml     ends with a comment for each change: # after step 60: `train.steps` 60 -> 100
 <output>/data.json       the fingerprint of each prepared data set, by which a change of its content is noticed

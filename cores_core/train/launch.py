@@ -1,4 +1,4 @@
-"""Train in several processes: start them, join them, and end them together.
+"""Training in a process group: start or join its ranks, and end all of them together.
 
 The calling process is rank 0. On a CPU, two processes of one thread each are faster than one of two threads, because
 small operations do not wait for each other. Where a launcher has started the processes (torchrun, DeepSpeed's, one of a
@@ -32,15 +32,15 @@ from cores_core.train.start import RunPlan, TrainJob, choose_recipe, plan_run
 from cores_core.train.zero import disconnect
 
 EXIT_DIED = 3
-"""Exit code of a run that ends because one of its processes died, where nothing else could end it."""
+"""Exit code of a rank that ends because another rank died."""
 GRACE = 20.0
-"""Seconds that rank 0 has to notice by itself that another process died."""
+"""Seconds that rank 0 waits for its own error before it reports another dead rank."""
 _PATIENCE = timedelta(hours=6)
-"""How long processes wait for each other: one that saves or scores makes the others wait."""
+"""Timeout of collective operations: other ranks wait while one saves or evaluates."""
 
 
 def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: int) -> int:
-    """Train in so many processes, which share the images of each step. Returns the number of steps done.
+    """Train in `processes` processes that share the images of each step. Returns the number of finished steps.
 
     Raises:
         CoresError: as `run_training`; there are fewer images a step than processes; or a process died.
@@ -48,7 +48,8 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
     images = choose_recipe(job.config).fewest_images
     if images < processes:
         raise ConfigError(
-            f"{processes} processes cannot share {images} images", hint="raise train.images_per_step, or ask for fewer"
+            f"{processes} processes cannot share {images} images",
+            hint="raise train.global_batch_size, or use fewer",
         )
     with locked(job.output), tempfile.TemporaryDirectory() as folder:
         plan, group = plan_run(job, resume), Group(0, processes)
@@ -66,7 +67,7 @@ def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: 
 
 
 def join_training(job: TrainJob, reporter: Reporter, resume: bool, group: Group) -> int:
-    """Train as one of a group that a launcher has started; rank 0 plans, speaks and saves for all."""
+    """Train as one rank of a group started by a launcher; rank 0 plans, logs and saves."""
     if not group.leads:
         ignore_stop_signals()
     with locked(job.output) if group.leads else nullcontext(), _joined(job, group, "env://"):
@@ -76,7 +77,7 @@ def join_training(job: TrainJob, reporter: Reporter, resume: bool, group: Group)
 
 
 def hostfile_command(hostfile: Path, nodes: int, gpus: int, arguments: Sequence[str]) -> list[str]:
-    """The command by which DeepSpeed's launcher starts `cores` with these arguments on many machines."""
+    """Command of DeepSpeed's launcher that starts `cores` with these arguments on several machines."""
     machines = ["--hostfile", str(hostfile), "--num_nodes", str(nodes), "--num_gpus", str(gpus)]
     return ["deepspeed", *machines, "--module", "cores_cli.app", *arguments]
 
@@ -87,7 +88,7 @@ def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
 
 @contextmanager
 def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
-    """Connect this process with its group; `store` is where they find each other, as torch's `init_method`."""
+    """Connect this process with its group. `store` is torch's `init_method`."""
     share_cores(group)
     if group.size == 1 and not uses_deepspeed(choose_recipe(job.config), group):
         yield
@@ -107,7 +108,7 @@ def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
 
 @contextmanager
 def _followers(plan: RunPlan, store: str, size: int) -> Iterator[list[BaseProcess]]:
-    """The other processes; none of them outlives the block."""
+    """Start the other ranks; all of them are ended when the block is left."""
     context = get_context("spawn")
     followers: list[BaseProcess] = [
         context.Process(target=_follow, args=(plan, store, Group(rank, size))) for rank in range(1, size)
@@ -134,7 +135,7 @@ def _follow(plan: RunPlan, store: str, group: Group) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process that waits for a rank 0 that was killed would wait for hours."""
+    """End this process when rank 0 is killed; it would otherwise wait until the timeout."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -143,7 +144,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _watched(followers: Sequence[BaseProcess], reporter: Reporter) -> Iterator[None]:
-    """Ends this process where another died and it does not notice, as on GPUs, where all wait for each other."""
+    """End this process when another rank died unnoticed, as on GPUs, where ranks wait in collectives."""
     over = threading.Event()
 
     def watch() -> None:
@@ -163,7 +164,7 @@ def _watched(followers: Sequence[BaseProcess], reporter: Reporter) -> Iterator[N
 
 
 def _find_dead(followers: Sequence[BaseProcess]) -> tuple[int, int] | None:
-    """Rank and exit code of a process that died. One that was killed may need a moment to be gone."""
+    """Rank and exit code of a dead rank; polls briefly, because a killed process takes a moment to end."""
     for rank, follower in enumerate(followers, start=1):
         if follower.exitcode is None:
             follower.join(timeout=0.5)
@@ -178,26 +179,26 @@ def _describe_death(rank: int, code: int) -> str:
 
 
 class Silent:
-    """The reporter of all but rank 0."""
+    """No-op reporter of all ranks but 0."""
 
     def on_start(self, first_step: int, steps: int) -> None:
-        """Said by rank 0."""
+        """Reported by rank 0."""
 
     def on_changes(self, changes: Sequence[str]) -> None:
-        """Said by rank 0."""
+        """Reported by rank 0."""
 
     def on_step(self, report: StepReport) -> None:
-        """Said by rank 0."""
+        """Reported by rank 0."""
 
     def on_validation(self, step: int, result: Evaluation) -> None:
-        """Said by rank 0."""
+        """Reported by rank 0."""
 
     def on_save(self, step: int, folder: str) -> None:
-        """Said by rank 0."""
+        """Reported by rank 0."""
 
     def on_death(self, message: str) -> None:
-        """Said by rank 0."""
+        """Reported by rank 0."""
 
     def should_stop(self) -> bool:
-        """Asked of rank 0."""
+        """Decided by rank 0."""
         return False

@@ -1,4 +1,4 @@
-"""The training loop: batches in order, one step each, and what is said and saved on the way."""
+"""The training loop: data loading, training steps and the interface for logging."""
 
 import math
 import time
@@ -25,12 +25,12 @@ from cores_core.train.engine import Engine
 from cores_core.train.recipe import Objective, Recipe
 
 ATTEMPTS, DETOUR = 5, 1_000_003
-"""How many samples are tried in place of one that cannot be used, and how far apart they are."""
+"""Maximum number of samples tried in place of an unusable one, and the stride between them."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step: its number (from 1), its losses (0 where they have no part in it) and its pace.
+    """Metrics of one finished step: number (from 1), losses (0 if unused) and time in seconds.
 
     `extras` are losses beside the paper's, by name; `skipped` counts samples of this step that could not be used.
     """
@@ -53,25 +53,25 @@ class StepReport:
 
 
 class Reporter(Protocol):
-    """Who listens to a run. All methods are called from the training process, between steps."""
+    """Callbacks of a run, called from the training process between steps."""
 
     def on_start(self, first_step: int, steps: int) -> None:
         """Training begins, or continues, after `first_step` steps."""
 
     def on_changes(self, changes: Sequence[str]) -> None:
-        """The run is resumed with other settings or data; `changes` is not empty."""
+        """The run was resumed with changed settings or data; `changes` is not empty."""
 
     def on_step(self, report: StepReport) -> None:
-        """A step is done."""
+        """A step is finished."""
 
     def on_validation(self, step: int, result: Evaluation) -> None:
-        """The model was scored."""
+        """A validation is finished."""
 
     def on_save(self, step: int, folder: str) -> None:
-        """A checkpoint is on disk."""
+        """A checkpoint was written."""
 
     def on_death(self, message: str) -> None:
-        """Another process died, and this one ends at once."""
+        """Another rank died; this process ends next."""
 
     def should_stop(self) -> bool:
         """Whether to save and stop after this step."""
@@ -79,18 +79,18 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class StepData:
-    """One process's share of a step: its batches, and what could not be used, with the reason."""
+    """One rank's share of a step: its batches, and the reasons of skipped samples."""
 
     batches: list[Batch]
     skipped: list[str]
 
     def pin_memory(self) -> "StepData":
-        """The same share, its batches pinned."""
+        """Copy the batches to pinned memory. Called by torch's DataLoader."""
         return replace(self, batches=[batch.pin_memory() for batch in self.batches])
 
 
 class Steps(Dataset[StepData]):
-    """The batches of the steps from `first` on; each is a pure function of its number.
+    """Data set of steps from `first` on; each item is a pure function of its step number.
 
     Of the images of a step (`Recipe.images_of`), rank r of n takes the r-th and every n-th after it. An image that
     cannot be used is replaced by another, which is a function of its position, too.
@@ -118,10 +118,10 @@ class Steps(Dataset[StepData]):
         return StepData([collate(samples[piece], rows[piece]) for piece in pieces], skipped)
 
     def _draw(self, position: int, queries: int, skipped: list[str]) -> tuple[Sample, list[Tokens]]:
-        """The sample at a position, or at one far behind it, and its tokens.
+        """The sample at a position, or a replacement if it is unusable, and its token rows.
 
         Raises:
-            DataError: none of several can be used.
+            DataError: `ATTEMPTS` samples in a row are unusable.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -136,21 +136,21 @@ class Steps(Dataset[StepData]):
 
 
 def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
-    """The batches of each step in order, made ahead of time by `workers` processes (0: in this one).
+    """Iterate over the batches of each step, prefetched by `workers` processes (0: none).
 
     Args:
-        pin: put them into pinned memory, for a model on a GPU.
+        pin: copy batches to pinned memory, for training on a GPU.
     """
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
     if workers:
         options |= {"worker_init_fn": _start_worker, "prefetch_factor": 4}
-    own = torch.Generator()  # a loader draws a seed, but not from the generator that everybody shares
+    own = torch.Generator()  # the loader draws a seed; its own generator leaves the global one unchanged
     return iter(DataLoader(steps, batch_size=None, generator=own, **options))
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A model, its losses, and the engine that trains both."""
+    """Model, losses and engine of a training."""
 
     model: CoresModel
     objective: Objective
@@ -158,10 +158,10 @@ class Learner:
 
 
 def train_step(learner: Learner, data: StepData, config: Config) -> StepReport:
-    """Forward, losses and backward of each batch, then one update.
+    """Forward and backward of each batch, then one optimiser step.
 
     Args:
-        data: this process's share of the step.
+        data: this rank's share of the step.
 
     Raises:
         LossError: the loss is not a number; nothing is updated.
@@ -197,7 +197,7 @@ def train_step(learner: Learner, data: StepData, config: Config) -> StepReport:
 
 
 def _count_step(data: StepData, engine: Engine, device: torch.device) -> tuple[Counts, int]:
-    """The divisors of a step's losses and its number of skipped samples, summed over all processes."""
+    """Loss divisors and number of skipped samples of a step, summed over all ranks."""
     own = [count_terms(batch) for batch in data.batches]
     sums = (sum(c.tokens for c in own), sum(c.masks for c in own), len(own), len(data.skipped))
     tokens, masks, batches, skipped = engine.sum(torch.tensor(sums, device=device).double()).tolist()

@@ -97,7 +97,7 @@ class Recipe:
     @property
     def fewest_images(self) -> int:
         """Images of the step with the fewest; each process needs one."""
-        return self.config.train.images_per_step
+        return self.config.train.global_batch_size
 
     def sample_options(self) -> SampleOptions:
         """How images become samples."""
@@ -107,14 +107,14 @@ class Recipe:
             longest_side=train.longest_side,
             mirror=train.mirror,
             explanatory=self.config.mixture.explanatory,
-            keep=train.keep_images,
+            keep=train.cache_images,
             with_key=train.embedding_cache is not None,
         )
 
     def images_of(self, step: int) -> StepImages:
         """What a step (from 0) reads."""
-        train, count = self.config.train, self.config.train.images_per_step
-        return StepImages(step * count, count, train.queries_per_image, train.images_at_once)
+        train, count = self.config.train, self.config.train.global_batch_size
+        return StepImages(step * count, count, train.queries_per_image, train.micro_batch_size)
 
     def collate(self, processor: Processor, step: int, samples: Sequence[Sample], rows: Sequence[Rows]) -> Batch:
         """Make a batch of B images for a step."""

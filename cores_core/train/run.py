@@ -1,4 +1,4 @@
-"""Run a whole training: build or resume, loop, log, validate, save.
+"""Run a training: build or resume, train, log, validate, save.
 
 <output>/config.yaml            the resolved config, and its changes (see `history.py`)
 <output>/metrics.jsonl          a row a step        <output>/validation.jsonl   a row a validation
@@ -36,19 +36,19 @@ from cores_core.train.start import RunPlan, TrainJob, choose_recipe, open_stores
 from cores_core.train.zero import ZeroEngine
 
 _OUT_OF_MEMORY = (
-    "lower train.images_at_once or train.queries_per_image, or set train.checkpoint_activations=true, engine.stage=3 "
-    "or engine.offload=true, then continue with --resume"
+    "lower train.micro_batch_size or train.queries_per_image, or set train.activation_checkpointing=true, "
+    "engine.stage=3 or engine.offload=true, then continue with --resume"
 )
 
 
 def run_training(job: TrainJob, reporter: Reporter, resume: bool = False) -> int:
-    """Train in this process until the last step or until the reporter says stop; see `plan_run`, `run_planned`."""
+    """Train in this process until the last step or until the reporter requests a stop; see `plan_run`."""
     with locked(job.output):
         return run_planned(plan_run(job, resume), reporter, Group())
 
 
 def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
-    """Train, as one of a group of processes; the group must be connected. Returns the number of steps done."""
+    """Train as one rank of a connected group. Returns the number of finished steps."""
     job, train = plan.job, plan.job.config.train
     stores, validation = open_stores(job)
     seed_everything(train.seed)
@@ -69,7 +69,7 @@ def run_planned(plan: RunPlan, reporter: Reporter, group: Group) -> int:
 
 
 class _Run:
-    """One process's training run: what `run_training` holds together."""
+    """State of a training run in one rank."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class _Run:
         self.config = checkpoint.config
         self.about = {"base": checkpoint.about["base"]} if "base" in checkpoint.about else {}
         self.model = checkpoint.model.to(job.device).train()
-        if self.train.checkpoint_activations:
+        if self.train.activation_checkpointing:
             self.model.mllm.net.activation_checkpointing_enable({"use_reentrant": False})
         if self.train.compile:
             compile_encoder(self.model)
@@ -100,7 +100,7 @@ class _Run:
         self.reporter = reporter
         self.step = self.skipped = 0
         self.best: tuple[float, int] = (-1.0, 0)
-        self.changes: tuple[str, ...] = ()  # that no row of metrics names yet
+        self.changes: tuple[str, ...] = ()  # not yet logged to metrics.jsonl
 
     def resume_from(self, folder: Path, changes: tuple[str, ...]) -> None:
         state = load_optimizer(folder)
@@ -110,7 +110,7 @@ class _Run:
         self.changes = changes
 
     def forget_what_came_after(self) -> None:
-        """Drop what a killed run logged or half wrote after its last checkpoint."""
+        """Truncate logs to the last checkpoint and remove unfinished checkpoints of a killed run."""
         for name in ("metrics", "validation"):
             _drop_rows_after(self.job.output / f"{name}.jsonl", self.step)
         for unfinished in (self.job.output / "checkpoints").glob(".step-*.tmp"):
@@ -145,7 +145,7 @@ class _Run:
         return self.step
 
     def _train_step(self, data: StepData) -> StepReport:
-        """One step; what goes wrong in it is told with what helps."""
+        """Run one step; failures become errors with a hint."""
         for reason in data.skipped:
             _append_row(self.job.output / f"skipped-{self.group.rank}.jsonl", {"step": self.step + 1, "reason": reason})
         seed_dropout(self.train.seed, self.step, self.group.rank)
@@ -158,7 +158,7 @@ class _Run:
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"out of memory in step {self.step + 1}", hint=_OUT_OF_MEMORY) from error
         self.skipped += report.skipped
-        if self.skipped > self.train.most_skipped:
+        if self.skipped > self.train.max_skipped:
             hint = f"see {self.job.output}/skipped-*.jsonl; `cores prepare-data --check` names what is damaged"
             raise DataError(f"{self.skipped} samples could not be used", hint=hint)
         return report
@@ -179,11 +179,12 @@ class _Run:
         return self.engine.sum(wishes).item() > 0
 
     def _validate(self, store: Store, board: SummaryWriter | None) -> None:
-        """Score the model, the images shared among the processes, and tell the leader's listeners."""
+        """Evaluate the model, images divided among ranks; rank 0 reports."""
         bf16 = self.train.precision == "bf16"
         with self.engine.whole(), torch.autocast(self.job.device.type, torch.bfloat16, enabled=bf16):
-            divided = isinstance(self.engine, ZeroEngine) and self.engine.divides_weights  # then all do the same
-            result = evaluate(self._checkpoint(), self._validation_job(store), group=None if divided else self.group)
+            sharded = isinstance(self.engine, ZeroEngine) and self.engine.divides_weights
+            group = None if sharded else self.group  # with ZeRO 3 every rank must run the full evaluation
+            result = evaluate(self._checkpoint(), self._validation_job(store), group=group)
         summary = {"step": self.step, **result.to_json()}
         self.best = max(self.best, (summary["giou"] or 0.0, self.step))
         if board is None:
@@ -198,7 +199,7 @@ class _Run:
         return EvalJob(benchmark_of(store.name), store.data_root, ((store.name, store.split),), "given", limit)
 
     def _save(self) -> None:
-        """Write a checkpoint: the leader does, the others give what they hold."""
+        """Write a checkpoint: rank 0 writes, the other ranks contribute their shards."""
         folder = self.job.output / "checkpoints" / f"step-{self.step:06d}"
         state = {"engine": self.engine.state(), "best": list(self.best)}
         with self.engine.whole():
@@ -223,7 +224,7 @@ class _Run:
 
 
 def _open_embeddings(checkpoint: Checkpoint, train: TrainConfig, group: Group) -> EmbeddingCache | None:
-    """The folder of embeddings that a run asks for, with this process's share of its room."""
+    """Open the feature cache of a run, with this rank's share of its size limit."""
     if train.embedding_cache is None:
         return None
     encoder, size = checkpoint.model.segmenter.image_encoder, checkpoint.processor.frame.side
@@ -244,7 +245,7 @@ def uses_deepspeed(recipe: Recipe, group: Group) -> bool:
 
 
 def _mirror_board(project: str, output: Path) -> None:
-    """Send what TensorBoard gets to Weights & Biases, too; a run that is resumed goes on there."""
+    """Mirror the TensorBoard log to Weights & Biases; a resumed run continues its W&B run."""
     import wandb
 
     name = output.resolve().name
@@ -257,7 +258,7 @@ def _append_row(path: Path, row: dict[str, object]) -> None:
 
 
 def _drop_rows_after(path: Path, step: int) -> None:
-    """Keep the rows up to a step; a row that was cut off in the middle is not one of them."""
+    """Keep the rows up to a step and drop a truncated last row."""
     if not path.is_file():
         return
     rows = []

@@ -1,4 +1,4 @@
-"""Where a training begins: at random weights, at pretrained ones, at a model's, or where it was left."""
+"""Initial state of a training: random or pretrained weights, a model's weights, or a checkpoint to resume."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,17 +36,17 @@ from cores_core.train.recipe import Recipe
 from cores_core.train.scratch.recipe import ScratchRecipe, fixed_settings
 
 TOKENIZER_IMAGES = 2000
-"""A tokenizer is trained on the questions of so many images at most."""
+"""Maximum number of images whose questions a new tokenizer is trained on."""
 _SIZES = ("language", "vision", "sam", "wording", "conversation")
-"""The settings that weights depend on, and which a model that is trained on keeps."""
+"""Sections that weights depend on; fine-tuning keeps those of the model."""
 _MODEL_SECTIONS = (*_SIZES, "chain", "context")
-"""The settings that a run that has begun keeps; those left at their defaults are those of the model it starts from."""
+"""Sections that cannot change in a run; where left at their defaults, `train.start_from` provides them."""
 _DEFAULTS = Config()
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train, from which data, into which folder, on which device."""
+    """Config, data, output folder and device of a training."""
 
     config: Config
     data_root: Path
@@ -56,9 +56,9 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A job and where it begins: at `config.base`, at a model's weights (`base`), or where it was left (`newest`).
+    """A job and its initial state: `config.base`, a model's weights (`base`), or a checkpoint to resume (`newest`).
 
-    `changes` says what is not as it was when the run was left.
+    `changes` lists differences of settings and data since the run was interrupted.
     """
 
     job: TrainJob
@@ -73,13 +73,13 @@ def choose_recipe(config: Config) -> Recipe:
 
 
 def plan_run(job: TrainJob, resume: bool) -> RunPlan:
-    """Check that a job can run, and take its folder.
+    """Validate a job and create its output folder.
 
     Args:
-        resume: continue from the newest checkpoint under `job.output`, or from the start if it was killed before one.
+        resume: continue from the newest checkpoint in `job.output`, or from the start if there is none yet.
 
     Raises:
-        CoresError: the data is not prepared, the folder is taken, there is nothing to resume or to start from.
+        CoresError: the data is not prepared, the folder contains another run, or there is nothing to resume or load.
     """
     check_needs(job.config, job.data_root, resume)
     open_stores(job)
@@ -99,7 +99,7 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
     changes: tuple[str, ...] = ()
     if newest is not None:
         begun = load_config(newest / "config.yaml")
-        grown = replace(begun.language, vocabulary=job.config.language.vocabulary)  # by tokens of the chain
+        grown = replace(begun.language, vocabulary=job.config.language.vocabulary)  # chain tokens may have been added
         begun = replace(begun, language=grown)
         _check_same(_MODEL_SECTIONS, job.config, begun)
         _check_same_training(job.config, begun)
@@ -116,24 +116,24 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
 
 
 def compare_with_preset(preset: Config, run: Config) -> list[str]:
-    """The settings that a resumed run keeps although a preset has others; sizes that a preset leaves open are none."""
+    """Differences between a preset and the config that a resumed run keeps, except sizes left open by the preset."""
     sections = (*_MODEL_SECTIONS, "base") if run.train.start_from is not None else _MODEL_SECTIONS
     left_open = [name for name in sections if getattr(preset, name) == getattr(_DEFAULTS, name)]
     return find_changes(replace(preset, **{name: getattr(run, name) for name in left_open}), run)
 
 
 def resolve_config(job: TrainJob) -> Config:
-    """The config of a new run with the sizes of the weights that it begins with, none of which are loaded.
+    """Config of a new run with the sizes of its initial weights, read without loading them.
 
     Raises:
-        CoresError: there are none, or they do not fit the settings.
+        CoresError: the weights are missing or do not fit the settings.
     """
     config = job.config
     start = config.train.start_from
     if start is not None:
         begun = load_model_config(start)
         left_open = [name for name in _MODEL_SECTIONS if getattr(config, name) == getattr(_DEFAULTS, name)]
-        if config.base != BaseConfig():  # a preset that leaves the sizes to its base leaves them to the model
+        if config.base != BaseConfig():  # sizes that the preset takes from its base come from the model
             left_open += _SIZES
         config = replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in left_open})
         _check_same(_SIZES, config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
@@ -143,7 +143,7 @@ def resolve_config(job: TrainJob) -> Config:
 
 
 def start_model(plan: RunPlan) -> Checkpoint:
-    """The model of a run, ready to learn; what is random in it comes from torch's global generator."""
+    """Build or load the model of a run. New weights are drawn from torch's global generator."""
     job = plan.job
     if plan.base is None:
         checkpoint = assemble(read_base(job.config, _tokenizer_maker(job)), LoadOptions(dtype=None))
@@ -161,12 +161,12 @@ def start_model(plan: RunPlan) -> Checkpoint:
 
 
 def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPlan]:
-    """What a new run would train, on the meta device, and the memory of each of its processes; nothing is loaded.
+    """The model of a new run on the meta device, and the memory of each rank. Nothing is loaded.
 
-    Neither data nor weights need be here, if the sizes of the weights are published ones (model/weights/stand_in.py).
+    Works without data and weights for models with published sizes (model/weights/stand_in.py).
 
     Raises:
-        CoresError: there are no weights, and no sizes; or the settings do not fit.
+        CoresError: neither weights nor published sizes are available, or the settings do not fit.
     """
     _check_embeddings_stay(job.config)
     if job.config.train.start_from is None:
@@ -180,16 +180,16 @@ def plan_memory(job: TrainJob, processes: int = 1) -> tuple[Checkpoint, MemoryPl
 
 
 def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
-    """How a run would go, in words: its steps, its batch, its engine, what it is shown and how often."""
+    """Description of a run by topic: steps, batch, engine, data shares, losses."""
     config, train, loss = job.config, job.config.train, job.config.loss
     optimizer = choose_recipe(config).optimizer
-    share = -(-train.images_per_step // processes)
-    parts = -(-share // (train.images_at_once or share))
+    share = -(-train.global_batch_size // processes)
+    parts = -(-share // (train.micro_batch_size or share))
     weights = share_out([_find_group(name, job.data_root) for name in config.data], config.mixture)
     shares = ["every image once an epoch"] if weights is None else [f"{w / sum(weights):.0%}" for w in weights]
     return {
         "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {optimizer} at {train.learning_rate:g}",
-        "images a step": f"{train.images_per_step}: {processes} processes x {parts} parts of {-(-share // parts)}",
+        "images a step": f"{train.global_batch_size}: {processes} processes x {parts} parts of {-(-share // parts)}",
         "questions an image": f"up to {train.queries_per_image}",
         "engine": config.engine.kind if processes == 1 else f"{config.engine.kind}, ZeRO {config.engine.stage}",
         "data": ", ".join(f"{name} ({share})" for name, share in zip_longest(config.data, shares, fillvalue=shares[0])),
@@ -198,12 +198,12 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
 
 
 def _find_group(name: str, data_root: Path) -> Group:
-    """The group of a data set; a plan may speak of one's own before it is there."""
+    """Group of a data set; in a plan, custom data may be missing."""
     return "custom" if name.startswith(CUSTOM) else find_dataset(name, data_root).group
 
 
 def open_stores(job: TrainJob) -> tuple[list[Store], Store | None]:
-    """What to train on, and what to validate on; one's own data need not have a val split.
+    """Training and validation data; custom data may lack a val split.
 
     Raises:
         DataError: one of them is not prepared.
@@ -216,13 +216,13 @@ def open_stores(job: TrainJob) -> tuple[list[Store], Store | None]:
 
 
 def newest_checkpoint(output: Path) -> Path | None:
-    """The complete checkpoint with the most steps under a run's folder."""
+    """The latest complete checkpoint of a run."""
     complete = sorted((output / "checkpoints").glob("step-*/checkpoint.json"))
     return complete[-1].parent if complete else None
 
 
 def _ready(checkpoint: Checkpoint, config: Config, has_adapter: bool) -> Checkpoint:
-    """The same model with the config of its run, with adapters if it asks for them, and told what to learn."""
+    """Attach the run's config, adapters if configured, and select the trainable parameters."""
     about = dict(checkpoint.about)
     if config.lora.rank and not has_adapter:
         add_lora(checkpoint.model, config.lora, checkpoint.processor.new_ids)
@@ -235,7 +235,7 @@ def _ready(checkpoint: Checkpoint, config: Config, has_adapter: bool) -> Checkpo
 
 
 def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
-    """For a model from scratch: a tokenizer trained on the questions of its data."""
+    """Factory of a tokenizer for a model from scratch, trained on the questions of its data."""
 
     def make() -> Tokenizer:
         texts: dict[str, None] = {}
@@ -249,7 +249,7 @@ def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
 
 
 def _planned_tokenizer(job: TrainJob) -> Callable[[], Tokenizer]:
-    """The same for a plan: trained on the built-in prompts alone where the data is not prepared."""
+    """Factory of a tokenizer for a plan; uses the built-in prompts only if the data is not prepared."""
 
     def make() -> Tokenizer:
         try:
@@ -262,7 +262,7 @@ def _planned_tokenizer(job: TrainJob) -> Callable[[], Tokenizer]:
 
 
 def _check_embeddings_stay(config: Config) -> None:
-    """What is kept of an image comes from weights that do not learn, and that each process has whole."""
+    """Check that the feature cache is used with a frozen encoder that every rank holds completely."""
     if config.train.embedding_cache is None:
         return
     if not config.lora.rank:
@@ -274,7 +274,7 @@ def _check_embeddings_stay(config: Config) -> None:
 
 
 def _check_same(sections: Sequence[str], config: Config, begun: Config) -> None:
-    """Weights fit the model they were trained in."""
+    """Check that sections equal those of the checkpoint."""
     for name in sections:
         if getattr(config, name) != getattr(begun, name):
             raise ConfigError(
@@ -284,7 +284,7 @@ def _check_same(sections: Sequence[str], config: Config, begun: Config) -> None:
 
 
 def _check_same_training(config: Config, begun: Config) -> None:
-    """A run that has begun keeps what its saved optimiser state depends on."""
+    """Check that settings which the saved optimiser state depends on did not change."""
     before, after = (
         {"lora": c.lora, "base": c.base, "train.start_from": c.train.start_from, **fixed_settings(c.scratch)}
         for c in (begun, config)

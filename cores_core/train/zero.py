@@ -53,7 +53,7 @@ class ZeroEngine:
 
     @property
     def divides_weights(self) -> bool:
-        """Whether no process holds all weights, so that all must do the same at the same time."""
+        """Whether weights are sharded (ZeRO 3), so that all ranks must run the same operations."""
         return self._stage == 3
 
     @property
@@ -64,7 +64,7 @@ class ZeroEngine:
     def differentiate(self, compute: Callable[[], Tensor]) -> None:
         """Compute one part of a step's loss and differentiate it."""
         loss = self._engine(compute)
-        self._engine.backward(loss * self._group.size, scale_wrt_gas=False)  # DeepSpeed takes the mean over processes
+        self._engine.backward(loss * self._group.size, scale_wrt_gas=False)  # DeepSpeed averages over ranks
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
 
@@ -74,7 +74,7 @@ class ZeroEngine:
         for group, peak in zip(self._adamw.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         gradients = [value.grad for value in self._named.values() if value.grad is not None and not self._stage]
-        norm = nn.utils.get_total_norm(gradients)  # without ZeRO, DeepSpeed does not tell
+        norm = nn.utils.get_total_norm(gradients)  # DeepSpeed reports no gradient norm at stage 0
         self._engine.step()
         self.steps += 1
         return float(self._engine.get_global_grad_norm() if self._stage else norm)
@@ -85,7 +85,7 @@ class ZeroEngine:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """While it is open, every process holds all weights, each by itself.
+        """Context in which every rank holds all weights as separate tensors.
 
         ZeRO 3 divides them; ZeRO 1 and 2 lay them end to end, which libraries that save weights refuse.
         """
@@ -170,18 +170,18 @@ def deepspeed_settings(train: TrainConfig, zero: EngineConfig, group: Group, dev
     Raises:
         ConfigError: the images of a step cannot be shared out evenly.
     """
-    if train.images_per_step % group.size:
+    if train.global_batch_size % group.size:
         raise ConfigError(
-            f"{train.images_per_step} images a step cannot be shared evenly by {group.size} processes",
-            hint="set train.images_per_step to a multiple",
+            f"{train.global_batch_size} images a step cannot be shared evenly by {group.size} processes",
+            hint="set train.global_batch_size to a multiple",
         )
-    share = train.images_per_step // group.size
+    share = train.global_batch_size // group.size
     stage: dict[str, Any] = {"stage": zero.stage, "overlap_comm": device.type == "cuda", "contiguous_gradients": True}
     if zero.offload:
         stage["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": 1,  # a name for DeepSpeed's own sums; we share images out ourselves
-        "gradient_accumulation_steps": -(-share // (train.images_at_once or share)),
+        "gradient_accumulation_steps": -(-share // (train.micro_batch_size or share)),
         "gradient_clipping": train.gradient_clip,
         "zero_optimization": stage,
         "zero_allow_untested_optimizer": True,
@@ -191,7 +191,7 @@ def deepspeed_settings(train: TrainConfig, zero: EngineConfig, group: Group, dev
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, told where it runs before it looks for itself, and not to compile operations that it does not need."""
+    """Import DeepSpeed with its accelerator preset and without compiling optional operations."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
@@ -205,7 +205,7 @@ def import_deepspeed(device: torch.device) -> Any:
 
 
 def disconnect() -> None:
-    """Leave the group of processes; DeepSpeed, where it was used, would else go on with it in the next run."""
+    """Leave the process group and reset DeepSpeed's reference to it, so that another run can start."""
     deepspeed = sys.modules.get("deepspeed")
     if deepspeed is not None and deepspeed.comm.is_initialized():
         deepspeed.comm.destroy_process_group()

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 def preset(tmp_path: Path) -> Path:
     """A LoRA preset as `cores-7b-llava1.5` is one, in a thimble."""
     base = {"mllm": str(save_hub_llava(tmp_path / "llava")), "sam": str(save_sam(tmp_path / "sam.pth"))}
-    train = {"steps": 2, "images_per_step": 1, "queries_per_image": 1, "validate_every": 2, "validation_images": 1}
+    train = {"steps": 2, "global_batch_size": 1, "queries_per_image": 1, "validate_every": 2, "validation_images": 1}
     path = tmp_path / "preset.yaml"
     path.write_text(yaml.safe_dump({"base": base, "lora": {"rank": 2}, "train": {**train, "workers": 0}}))
     return path

@@ -29,7 +29,7 @@ def arguments(tiny_config: Config, partworld_root: Path, tmp_path: Path) -> list
         "save_every": 2,
         "validate_every": 25,
         "validation_images": 2,
-        "images_at_once": 1,
+        "micro_batch_size": 1,
     }
     tree["engine"] = {"kind": "deepspeed", "stage": 2}
     path = tmp_path / "preset.yaml"

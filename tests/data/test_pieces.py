@@ -194,7 +194,7 @@ def test_a_worker_that_dies_is_one_error_and_the_call_can_be_repeated(root: Path
         if whole_pieces(root):
             os.kill(active_children()[0].pid or 0, signal.SIGKILL)
 
-    with pytest.raises(DataError, match="ade20k train has died") as caught:
+    with pytest.raises(DataError, match="died while reading ade20k train") as caught:
         prepare_split("ade20k", "train", root, 2, kill_a_worker)
     assert "run the command again" in (caught.value.hint or "")
     assert active_children() == []

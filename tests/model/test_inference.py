@@ -170,3 +170,14 @@ def _ask(checkpoint: Checkpoint, *queries: Query, protocol: Protocol = "given") 
 
 def _let_it_write(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, *answers: list[int]) -> None:
     monkeypatch.setattr(checkpoint.model.mllm, "generate", lambda *_, **__: list(answers))
+
+
+def test_the_probability_of_an_answer_is_that_of_its_tokens(checkpoint: Checkpoint) -> None:
+    found = segment_image(checkpoint, IMAGE, QUERIES, "given")
+    turns = tuple(render_turn(query, checkpoint.processor.prompt) for query in QUERIES)
+    for number, (turn, answer) in enumerate(zip(turns, found, strict=True)):
+        batch = checkpoint.processor.collate([Sample(IMAGE, (turn,))])
+        with torch.no_grad():
+            text = checkpoint.model.reason(batch)
+        tokens = text.logits.log_softmax(-1)[torch.arange(len(text.labels)), text.labels]
+        assert answer.answer_probability == pytest.approx(float(tokens.mean().exp()), rel=1e-4), number

@@ -54,7 +54,7 @@ def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None
 
 
 def test_processes_without_an_image_each_are_refused(new_job: Callable[..., TrainJob]) -> None:
-    job = new_job(images_per_step=2)
+    job = new_job(global_batch_size=2)
     with pytest.raises(ConfigError, match="3 processes"):
         launch_training(job, Listener(), resume=False, processes=3)
     assert not job.output.exists()

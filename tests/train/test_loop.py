@@ -18,7 +18,7 @@ from cores_core.runtime import Group
 from cores_core.train.loop import DETOUR, Steps
 from cores_core.train.recipe import Recipe
 
-RECIPE = Recipe(Config(train=TrainConfig(steps=3, images_per_step=2)))
+RECIPE = Recipe(Config(train=TrainConfig(steps=3, global_batch_size=2)))
 ALONE = Group()
 BATCHES = [[(0, 3), (1, 3)], [(2, 3), (3, 3)], [(4, 3), (5, 3)]]
 
@@ -63,7 +63,7 @@ def test_there_is_no_step_after_the_last() -> None:
 
 def test_a_step_may_be_read_in_smaller_batches() -> None:
     source: Any = _Positions()
-    recipe = Recipe(Config(train=TrainConfig(steps=2, images_per_step=5, images_at_once=2)))
+    recipe = Recipe(Config(train=TrainConfig(steps=2, global_batch_size=5, micro_batch_size=2)))
     steps = [
         Steps(source, source, recipe, 0, group)[1].batches for group in (ALONE, Group(0, size=2), Group(1, size=2))
     ]
@@ -109,7 +109,7 @@ def test_the_answers_of_a_step_are_tokenized_once(checkpoint: Checkpoint, partwo
     assert isinstance(own, LlavaPrompts)
     processor = Processor(LlavaPrompts(source, ours.prompt, own.square, own.max_tokens), ours.prompt, ours.frame)
     mixture = Mixture([Store(partworld_root, "partworld", "train")], ours.prompt, SampleOptions(queries=2), seed=0)
-    recipe = Recipe(Config(train=TrainConfig(steps=1, images_per_step=3)))
+    recipe = Recipe(Config(train=TrainConfig(steps=1, global_batch_size=3)))
     (batch,) = Steps(mixture, processor, recipe, 0, ALONE)[0].batches
     samples = [mixture.draw(position, recipe.config.train.queries_per_image) for position in range(3)]
     turns = sum(len(sample.turns) for sample in samples)

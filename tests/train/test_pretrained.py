@@ -120,7 +120,9 @@ def test_a_run_may_put_adapters_on_any_model(lora_job: Callable[..., TrainJob]) 
 
 
 def test_a_release_can_be_trained_further(lora_job: Callable[..., TrainJob], shared: Path) -> None:
-    job = lora_job(start_from=str(shared / "golden/cores_mask/model"), images_per_step=1, steps=1, validation_images=1)
+    job = lora_job(
+        start_from=str(shared / "golden/cores_mask/model"), global_batch_size=1, steps=1, validation_images=1
+    )
     assert run_training(job, Listener()) == 1
     config = load_config(job.output / "config.yaml")
     assert config.wording == "released"

@@ -23,8 +23,8 @@ CONFIG = TrainConfig(
     warmup_steps=2,
     learning_rate=0.05,
     weight_decay=0.01,
-    images_per_step=4,
-    images_at_once=1,
+    global_batch_size=4,
+    micro_batch_size=1,
     gradient_clip=0.5,
 )
 RECIPE = ScratchRecipe(Config(train=CONFIG, scratch=ScratchConfig(embedding_rate=2.0)))

@@ -85,7 +85,7 @@ def draw_car(rng: np.random.Generator) -> Figure:
 
 
 def _varied(rng: np.random.Generator, shape: CarShape) -> CarShape:
-    """The same type with the four x of its cabin moved a little, and its levels and sizes stretched."""
+    """Vary a car's proportions: shift the four x of its cabin slightly, and scale its levels and sizes."""
     values = [float(getattr(shape, field.name)) for field in fields(CarShape)]
     moved = [value + rng.uniform(-0.03, 0.03) for value in values[:4]]
     return CarShape(*moved, *(value * rng.uniform(0.9, 1.12) for value in values[4:]))

@@ -43,7 +43,7 @@ class ScratchRecipe(Recipe):
     @property
     def fewest_images(self) -> int:
         """Images of a step in the phase with the fewest."""
-        scratch, images = self.config.scratch, self.config.train.images_per_step
+        scratch, images = self.config.scratch, self.config.train.global_batch_size
         return min(images, scratch.sam_images) if scratch.sam_steps else images
 
     def sample_options(self) -> SampleOptions:
@@ -56,7 +56,7 @@ class ScratchRecipe(Recipe):
         )
 
     def images_of(self, step: int) -> StepImages:
-        """In the first phase `sam_images` in one batch; images go on where the first phase ended."""
+        """In the first phase `sam_images` in one batch; later steps read the images after those of the first phase."""
         scratch = self.config.scratch
         if step < scratch.sam_steps:
             return StepImages(step * scratch.sam_images, scratch.sam_images, scratch.sam_queries)

@@ -38,7 +38,7 @@ def test_the_paper_s_presets_are_trained_as_in_the_paper() -> None:
 
 def test_the_first_phase_reads_batches_of_its_own_and_the_rest_goes_on_behind_it() -> None:
     scratch = ScratchConfig(prototype_loss=1.0, sam_steps=2, sam_images=3, sam_queries=4)
-    recipe = _recipe(scratch, images_per_step=2, images_at_once=1)
+    recipe = _recipe(scratch, global_batch_size=2, micro_batch_size=1)
     assert [recipe.images_of(step) for step in range(4)] == [
         StepImages(0, 3, queries=4),
         StepImages(3, 3, queries=4),
