@@ -10,7 +10,7 @@ from cores_core.choices import Device, Dtype, ModelDevice, Protocol, Quantizatio
 EMBEDDED_MODEL = "tiny"
 PHOTO_MODEL = "xinlai/LISA-7B-v1-explanatory"
 """Released weights for photographs that `--model` reads from the hub."""
-MODEL_HELP = "A checkpoint folder, released weights, a hub id, or `tiny`, the embedded model."
+MODEL_HELP = "A checkpoint folder, released weights, a hub id, or a name that `cores models` lists."
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 ProtocolOption = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cores_cli import console
-from cores_cli.commands import checkpoint, config, predict, prepare_data, serve, train
+from cores_cli.commands import checkpoint, config, models, predict, prepare_data, serve, train
 from cores_cli.commands import eval as evaluation
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("prepare-data")(prepare_data.prepare_data)
 app.command("train")(train.train)
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 
 

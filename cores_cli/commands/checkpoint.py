@@ -1,4 +1,4 @@
-"""`cores checkpoint`: inspect a model, convert it between formats, make a base model from a published delta."""
+"""`cores checkpoint`: inspect a model, convert it between formats, upload it, add a published delta to its base."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from cores_core.choices import ReleasedConversation
 if TYPE_CHECKING:
     import torch
 
-app = typer.Typer(help="Inspect a model, convert it between formats.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a model, convert it between formats, upload it.", no_args_is_help=True)
 
 SourceArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; must not exist.")]
@@ -90,6 +90,39 @@ def apply_delta(
     with _writing(folder):
         write_sum(delta, base, folder)
     console.say(f"wrote {folder}")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A checkpoint.")],
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Its name on the hub.")],
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder of an evaluation, whose scores the card lists.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--license", help="Its licence, such as apache-2.0.")] = None,
+    base_model: Annotated[str | None, typer.Option("--base-model", help="Hub id of what it was trained from.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Everyone may read it; default: private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and model card, upload nothing.")] = False,
+) -> None:
+    """Upload a checkpoint to the Hugging Face hub, with a model card; without the state that only resuming needs.
+
+    Needs a login: hf auth login. Read it back with --model OWNER/NAME.
+    """
+    from cores_core.model.card import CardFacts, load_results
+    from cores_core.model.push import prepare_upload
+    from cores_core.model.push import push as upload_all
+
+    facts = CardFacts(load_results(results) if results is not None else None, licence, base_model)
+    upload = prepare_upload(folder, name, facts)
+    sizes = upload.sizes
+    if dry_run:
+        rows = [(path, f"{size:,}") for path, size in sizes.items()]
+        console.show_table(f"{name}: {'public' if public else 'private'}", ("file", "bytes"), rows)
+        console.out.print(upload.card)
+        return
+    with interrupts.unwinding():
+        address = upload_all(upload, private=not public)
+    console.say(f"uploaded {len(sizes)} files, {console.size_text(sum(sizes.values()))}: {address}")
 
 
 def _write_merged(model: str, folder: Path, dtype: FileDtype, conversation: ReleasedConversation | None) -> None:

@@ -10,16 +10,7 @@ import typer
 
 from cores_cli import console
 from cores_cli.interrupts import interrupts
-from cores_cli.options import (
-    ConversationOption,
-    DtypeName,
-    DtypeOption,
-    LoadInOption,
-    ModelOption,
-    PlaceName,
-    PlaceOption,
-    load_predictor,
-)
+from cores_cli.options import ConversationOption, DtypeOption, LoadInOption, ModelDeviceOption, ModelOption
 from cores_core.errors import ConfigError
 
 PACKAGES = ("fastapi", "gradio", "httpx", "python_multipart", "uvicorn")
@@ -49,8 +40,8 @@ def serve(
             "--label-studio-token", envvar="LABEL_STUDIO_API_KEY", help="Its access token.", show_default=False
         ),
     ] = None,
-    device: PlaceOption = PlaceName.auto,
-    dtype: DtypeOption = DtypeName.auto,
+    device: ModelDeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     load_in: LoadInOption = None,
     conversation: ConversationOption = None,
 ) -> None:
@@ -59,6 +50,7 @@ def serve(
     Requests are answered one after another, in order of arrival. Ctrl-C stops.
     """
     _check_packages()
+    from cores_core.predict import Predictor
     from cores_core.serve.app import ServeOptions, build_app
     from cores_core.serve.limits import MEGA, ServeLimits
     from cores_core.serve.queue import AnswerQueue
@@ -68,7 +60,8 @@ def serve(
     limits = ServeLimits(waiting=queue_size, upload_bytes=megabytes * MEGA, pixels=megapixels * MEGA)
     options = ServeOptions(host, TaskImages(label_studio, token, limits.upload_bytes))
     with open_socket(host, port) as opened:
-        queue = AnswerQueue(load_predictor(model, device, dtype, load_in, conversation), model, limits)
+        predictor = Predictor.from_checkpoint(model, device, dtype, load_in, conversation)
+        queue = AnswerQueue(predictor, model, limits)
         name = f"[{host}]" if ":" in host else host
         try:
             with interrupts.unwinding(), TemporaryDirectory(prefix="cores-serve-") as folder:

@@ -33,6 +33,7 @@ from cores_core.config import BaseConfig, ChainConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.build import Parts, build_model, build_processor
+from cores_core.model.catalog import resolve_name
 from cores_core.model.cores import HALVED, CoresModel
 from cores_core.model.families.chat import ChatPrompts
 from cores_core.model.families.hub import HubMllm, read_hub_mllm, state_of
@@ -228,15 +229,16 @@ def load_optimizer(folder: Path) -> Mapping[str, Any]:
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """Folder of a checkpoint or of released weights, given by path, hub id (downloaded) or `tiny`.
+    """Folder of a checkpoint or of released weights, given by path, hub id (downloaded) or a name of `cores models`.
 
     Raises:
         CheckpointError: there is none, or it is a base model that was not trained to segment.
     """
     embedded = str(source) == EMBEDDED
     folder = Path(str(resources.files("cores_core") / "weights" / EMBEDDED)) if embedded else Path(source)
-    if not embedded and is_hub_id(str(source)):
-        folder = fetch_model(str(source))
+    name = str(source) if embedded or folder.exists() else resolve_name(str(source))
+    if not embedded and is_hub_id(name):
+        folder = fetch_model(name)
     if not (folder / "checkpoint.json").is_file() and not is_released(folder):
         hint = f"give a checkpoint, a LISA or CoReS release, a hub id, or `{EMBEDDED}`, which ships with cores"
         found = model_type(folder)

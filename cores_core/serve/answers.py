@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from cores_core.choices import Protocol
 from cores_core.masks import decode_rle
-from cores_core.model.inference import Protocol
 from cores_core.overlay import render_overlay
 from cores_core.sample import Query, RgbImage
 from cores_core.serve.limits import StoppingError

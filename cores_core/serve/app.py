@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from cores_core.choices import Protocol
 from cores_core.errors import CoresError, DataError
-from cores_core.model.inference import Protocol
 from cores_core.sample import Query
 from cores_core.serve.answers import Problem, Rows, ask, draw_overlay, encode_png, render_mask
 from cores_core.serve.body_limit import BodyLimit

@@ -90,7 +90,7 @@ def label_studio_routes(queue: AnswerQueue, images: TaskImages) -> APIRouter:
     @routes.post("/webhook", status_code=201, include_in_schema=False)
     @routes.post("/train", status_code=201, include_in_schema=False)
     async def ignore() -> dict[str, str]:
-        """Label Studio tells what was annotated; the model does not learn from it."""
+        """Label Studio reports new annotations; the model does not learn from them."""
         return {}
 
     return routes

@@ -15,9 +15,9 @@ from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
+from cores_core.choices import Protocol
 from cores_core.errors import DataError
 from cores_core.images import decode_image
-from cores_core.model.inference import Protocol
 from cores_core.predict import ImagePredictor, Predictor
 from cores_core.sample import Query, RgbImage
 from cores_core.serve.limits import QueueFullError, ServeLimits, StoppingError

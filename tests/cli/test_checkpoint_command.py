@@ -86,3 +86,11 @@ def test_the_command_makes_a_base_that_training_accepts(cli, shared: Path, tmp_p
     again = cli("checkpoint", "apply-delta", tmp_path / "delta", tmp_path / "base", made)
     assert again.code == 1
     assert "already exists" in again.stderr
+
+
+def test_push_shows_files_and_card_before_anything_is_uploaded(cli, model_folder):
+    outcome = cli("checkpoint", "push", model_folder, "someone/mine", "--license", "mit", "--dry-run")
+    assert outcome.code == 0
+    assert "heads.safetensors" in outcome.stdout
+    assert "license: mit" in outcome.stdout
+    assert "private" in outcome.stdout

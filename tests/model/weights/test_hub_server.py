@@ -1,0 +1,170 @@
+"""huggingface_hub itself against a local server: what works works, and every fault is one clear error."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer, direct, serve_hub
+from huggingface_hub import constants
+
+from cores_core.errors import CheckpointError
+from cores_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cores_core.model.weights.hub import cached_model, cached_models, fetch_model, remove_model
+
+NAME = "someone/model"
+WEIGHTS = bytes(range(256)) * 400
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A server with one model, an empty cache, and huggingface_hub directed to both."""
+    with serve_hub() as server:
+        direct(monkeypatch, server.url, tmp_path / "cache")
+        server.put(NAME, **{"config.json": b"{}", "part/model.safetensors": WEIGHTS, "picture.png": b"not for us"})
+        yield server
+
+
+def refused(name: str = NAME) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        fetch_model(name)
+    assert name in caught.value.message
+    return caught.value
+
+
+def test_a_model_is_downloaded_whole_and_once(hub: HubServer) -> None:
+    folder = fetch_model(NAME)
+    assert (folder / "part/model.safetensors").read_bytes() == WEIGHTS
+    assert not (folder / "picture.png").exists()
+    downloads = [path for method, path, _ in hub.requests if method == "GET" and path.startswith("/cdn/")]
+    assert fetch_model(NAME) == folder
+    assert [path for method, path, _ in hub.requests if method == "GET" and path.startswith("/cdn/")] == downloads
+
+
+def test_a_cut_connection_goes_on_where_it_stopped(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    hub.repositories[NAME].cuts, hub.repositories[NAME].cut_after = 1, 50_000
+    assert (fetch_model(NAME) / "part/model.safetensors").read_bytes() == WEIGHTS
+    ranges = [asked for method, path, asked in hub.requests if method == "GET" and path.startswith("/cdn/")]
+    assert ranges[-1] is not None
+    assert 0 < int(ranges[-1].removeprefix("bytes=").split("-")[0]) <= 50_000
+
+
+def test_a_connection_that_keeps_breaking_is_one_error(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    hub.repositories[NAME].cuts = 100
+    error = refused()
+    assert "connection to the hub broke" in error.message
+    assert "goes on where it stopped" in str(error.hint)
+    hub.repositories[NAME].cuts = 0
+    assert (fetch_model(NAME) / "part/model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_model_names_the_page_to_visit(hub: HubServer, status: int) -> None:
+    hub.repositories[NAME].gate = status
+    error = refused()
+    assert "access" in error.message
+    assert f"{hub.url}/{NAME}" in str(error.hint)
+    assert "hf auth login" in str(error.hint)
+
+
+def test_a_gated_model_that_is_cached_is_used(hub: HubServer) -> None:
+    folder = fetch_model(NAME)
+    hub.repositories[NAME].gate = 403
+    assert fetch_model(NAME) == folder
+
+
+def test_a_missing_model_is_named(hub: HubServer) -> None:
+    error = refused("someone/nothing")
+    assert "not found on the hub" in error.message
+    assert f"{hub.url}/someone/nothing" in str(error.hint)
+
+
+def test_a_missing_file_is_named(hub: HubServer) -> None:
+    hub.repositories[NAME].gone = frozenset({"part/model.safetensors"})
+    assert "part/model.safetensors" in refused().message
+
+
+def test_a_renamed_model_is_found(hub: HubServer) -> None:
+    hub.put("someone/new", **{"config.json": b"{}"})
+    hub.repositories[NAME].moved_to = "someone/new"
+    assert (fetch_model(NAME) / "config.json").read_bytes() == b"{}"
+
+
+def test_offline_the_cache_is_all_there_is(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch_model(NAME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch_model(NAME) == folder
+    assert "HF_HUB_OFFLINE" in refused("someone/nothing").message
+
+
+def test_without_a_network_the_cache_is_used(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = fetch_model(NAME)
+    direct(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    assert fetch_model(NAME) == folder
+    assert "cannot be reached" in refused("someone/nothing").message
+
+
+def test_a_half_written_cache_is_completed(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch_model(NAME)
+    (folder / "part/model.safetensors").resolve().unlink()
+    (folder / "part/model.safetensors").unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    error = refused()
+    assert "only a part" in error.message
+    assert f"cores models download {NAME}" in str(error.hint)
+    assert cached_model(NAME) is None
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert (fetch_model(NAME) / "part/model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_cache_is_one_error(hub: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o500)
+    assert "permission" in str(refused().hint)
+
+
+def test_a_cache_that_is_a_file_is_one_error(hub: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    assert "cache" in refused().message
+
+
+def test_two_downloads_at_once_agree(hub: HubServer) -> None:
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(fetch_model(NAME))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+    assert all((folder / "part/model.safetensors").read_bytes() == WEIGHTS for folder in found)
+
+
+def test_a_removed_model_frees_its_bytes(hub: HubServer) -> None:
+    fetch_model(NAME)
+    assert cached_models()[NAME].revisions == (hub.repositories[NAME].commit,)
+    assert remove_model(NAME) >= len(WEIGHTS)
+    assert NAME not in cached_models()
+    with pytest.raises(CheckpointError, match="not in the cache"):
+        remove_model(NAME)
+
+
+def test_a_checkpoint_is_loaded_by_name_from_the_server(hub: HubServer, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "mine", checkpoint)
+    hub.put("someone/mine", tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine")
+    loaded = load_checkpoint("someone/mine").model.state_dict()
+    assert all(tensor.equal(loaded[name]) for name, tensor in checkpoint.model.state_dict().items())
+
+
+def test_the_environment_directs_a_new_process(hub: HubServer, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "other"), "HF_HUB_OFFLINE": "0"}
+    code = f"from cores_core.model.weights.hub import fetch_model; print(fetch_model({NAME!r}))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (Path(done.stdout.strip()) / "part/model.safetensors").read_bytes() == WEIGHTS
