@@ -38,6 +38,7 @@ class Row(BaseModel):
     box: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels; zeros for an empty mask.")
     area: int = Field(description="Pixels of the mask.")
     score: float = Field(description="Mean probability over the mask's pixels, 0 to 1; 0 for an empty mask.")
+    answer_probability: float = Field(description="Geometric mean of the probabilities of the answer's tokens, 0 to 1.")
     model: str
     protocol: Protocol
     seconds: float = Field(description="Time of the request, without waiting, divided by its questions.")

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from helpers import noise_image
 from uploads import LIMITS, encode
-
-pytest.importorskip("gradio", reason="the extra `serve` is not installed")
-
-from fastapi.testclient import TestClient
 
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.predict import Predictor
