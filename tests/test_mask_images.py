@@ -109,7 +109,7 @@ def test_255_is_ignored_only_beside_1(tmp_path: Path) -> None:
     [
         (Image.fromarray(np.arange(120 * 160, dtype=np.uint8).reshape(SIZE_HW)), "more than two values"),
         (Image.fromarray(np.arange(120 * 160, dtype=np.uint16).reshape(SIZE_HW)), "more than two values"),
-        (Image.fromarray(np.random.default_rng(0).random(SIZE_HW, dtype=np.float32)), "fractions"),
+        (Image.fromarray(np.random.default_rng(0).random(SIZE_HW, dtype=np.float32)), "not integers"),
         (
             Image.merge("LA", (Image.new("L", (160, 120), 255), Image.linear_gradient("L").resize((160, 120)))),
             "two values",
@@ -117,7 +117,7 @@ def test_255_is_ignored_only_beside_1(tmp_path: Path) -> None:
         (class_numbers(0, 1, 2), "more than two values"),
         (class_numbers(0, 1, 2, 255), "more than two values"),
         (Image.new("L", (4, 3)), "another size"),
-        (Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 4), dtype=np.uint8)), "not clear"),
+        (Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 4), dtype=np.uint8)), "ambiguous"),
     ],
     ids=["ramp", "deep ramp", "fractions", "alpha ramp", "classes", "classes with 255", "size", "photo with alpha"],
 )

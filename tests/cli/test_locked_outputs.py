@@ -30,4 +30,4 @@ def test_a_second_command_is_refused_while_the_first_one_writes(cli, commands, n
         assert outcome.code == 1
         assert f"another process ({os.getpid()} on" in outcome.stderr
         assert f"is writing to: {place}" in outcome.stderr
-        assert "free some space" not in outcome.stderr
+        assert "free some disk space" not in outcome.stderr
