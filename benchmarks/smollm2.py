@@ -311,7 +311,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def train_control(options: argparse.Namespace) -> None:
-    """The same questions for an MLLM of tiny's sizes that begins at random weights, with the optimiser of its preset."""
+    """The same questions for an MLLM of tiny's sizes that begins at random weights; the optimiser is its preset's."""
     tiny, embedded, name = load_checkpoint(EMBEDDED), find_checkpoint(EMBEDDED), "control-start"
     new = build_model(Parts(tiny.config, tiny.processor.tokenizer, {}), tiny.processor).state_dict()
     for part in ("segmenter.", "refiner."):
