@@ -59,7 +59,7 @@ from cores_core.model.checkpoint import (
     assemble,
     find_checkpoint,
     load_checkpoint,
-    load_concepts,
+    load_objective,
     save_checkpoint,
 )
 from cores_core.model.cores import build_projection
@@ -94,12 +94,12 @@ TEMPLATE = """{%- for message in messages -%}
 BACKGROUND, TOWER_IMAGES, SHARPNESS = "nothing", 32, 4.0
 TRAINING = (
     "context=none",  # an example would be a third of all tokens
-    "train.pretrain_steps=0",
-    "train.images_per_step=4",
+    "scratch.sam_steps=0",
+    "train.global_batch_size=4",
     "train.queries_per_image=12",
     "train.warmup_steps=20",
     "train.decay_share=0.9",
-    "train.word_dropout=0.05",
+    "scratch.word_dropout=0.05",
     "train.save_every=25",
     "train.validate_every=100000",
     "train.validation_images=20",
@@ -108,7 +108,7 @@ LANGUAGE = (
     "lora.rank=16",
     "lora.alpha=64",
     "lora.vocabulary=rows",
-    "train.optimizer=adamw",
+    "scratch.optimizer=adamw",
     "train.learning_rate=5e-4",
     "train.betas=[0.9,0.98]",
 )
@@ -248,14 +248,14 @@ def cell_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of pixels (B, 1, 3, s, s) and of what each of P cells shows, (B, P, 1 + K): background first."""
     store = Store(data_root, "partworld", split)
-    options = SampleOptions(queries=1, longest_side=2 * SIDE, mirror=True, keep=True, with_scene=True)
+    options = SampleOptions(queries=1, longest_side=2 * SIDE, mirror=True, keep=True, with_annotations=True)
     mixture = Mixture([store], load_checkpoint(EMBEDDED).config.prompt, options, seed=0)
     for start in count(0, TOWER_IMAGES):
         samples = [mixture[position] for position in range(start, start + TOWER_IMAGES)]
         images = [[Image.fromarray(sample.image)] for sample in samples]
         yield (
             processor.image_processor(images=images, return_tensors="pt")["pixel_values"],
-            torch.stack([cell_shares(sample.scene, objects) for sample in samples]),
+            torch.stack([cell_shares(sample.annotations, objects) for sample in samples]),
         )
 
 
@@ -303,7 +303,7 @@ def make_start(options: argparse.Namespace) -> None:
     projection = build_projection(parts.mllm_width, parts.prompt_width).state_dict()
     weights |= {f"projection.{name}": tensor for name, tensor in projection.items()}
     checkpoint = replace(assemble(parts), about={"categories": tiny.about["categories"]})
-    save_checkpoint(options.output / "start", checkpoint, concepts=load_concepts(embedded))
+    save_checkpoint(options.output / "start", checkpoint, objective=load_objective(embedded))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -319,13 +319,13 @@ def train_control(options: argparse.Namespace) -> None:
         new |= {name: tensor for name, tensor in tiny.model.state_dict().items() if name.startswith(part)}
     tiny.model.load_state_dict(new)
     start = replace(tiny, about={"categories": tiny.about["categories"]})
-    save_checkpoint(options.output / name, start, concepts=load_concepts(embedded))
+    save_checkpoint(options.output / name, start, objective=load_objective(embedded))
     learn(options, "control", name, ())
 
 
 def learn(options: argparse.Namespace, name: str, start: str, settings: Sequence[str]) -> None:
     """Train in the folder `name` from the checkpoint `start`, or go on there."""
-    steps = (f"train.steps={options.steps}", f"train.align_steps={options.steps}")
+    steps = (f"train.steps={options.steps}", f"scratch.align_steps={options.steps}")
     changes = [word for setting in (*TRAINING, *settings, *steps) for word in ("--set", setting)]
     folder = options.output / name
     resume = ["--resume"] if (folder / "config.yaml").is_file() else []
@@ -355,7 +355,7 @@ def count_landings(checkpoint: Checkpoint, data_root: Path, limit: int) -> tuple
 
     The prompt is that of the last step, before it is refined; the prototypes are all 51 that tiny's SAM was trained on.
     """
-    prototypes = load_concepts(find_checkpoint(EMBEDDED))["prototypes"]
+    prototypes = load_objective(find_checkpoint(EMBEDDED))["prototypes"]
     names = load_checkpoint(EMBEDDED).about["categories"]
     store, right, total = Store(data_root, "partworld", "test"), 0, 0
     for index in range(min(len(store), limit)):
