@@ -77,7 +77,7 @@ def test_another_conversation_words_a_release_otherwise(cli, shared, tmp_path):
     assert kept["mask"] == asked["mask"] != plain["mask"]
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2_vl", "paligemma"])
+@pytest.mark.parametrize("model_type", ["llama", "mllama", "paligemma"])
 def test_a_folder_of_another_model_type_is_named_by_its_type(cli, picture, tmp_path, model_type):
     folder = tmp_path / "model"
     AutoConfig.for_model(model_type).save_pretrained(folder)
