@@ -46,7 +46,7 @@ def test_an_image_with_a_side_beyond_the_limit_is_refused(cli, model_folder, tmp
     outcome = cli("predict", path, "Which?", "-m", model_folder, "-o", out)
     assert outcome.code == 1
     assert f"image too large: 96 x 1572936 pixels: {path}" in outcome.stderr
-    assert "65,535 a side" in outcome.stderr
+    assert "65,535 per side" in outcome.stderr
     assert not out.exists()
 
 
