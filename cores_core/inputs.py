@@ -40,6 +40,10 @@ class Request:
     queries: tuple[Query, ...]
     frame: int | None = None
 
+    def output_name(self, number: int) -> str:
+        """Path, as `name`, of the files of one answer; questions are counted from 1."""
+        return self.name if len(self.queries) == 1 else f"{self.name}.{number}"
+
     def load(self) -> RgbImage:
         """Decode the image, upright (H, W, 3) uint8 RGB.
 

@@ -3,15 +3,41 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
+from typing import TypeVar
 
 from cores_core.errors import CoresError
 from cores_core.journal import Journal
 from cores_core.signals import stop_signals_held
 
+T = TypeVar("T")
 Progress = Callable[[int], None]
 """Called with the number of newly finished rows."""
 _SECONDS = 0.5
+
+
+def share_work(
+    work: Callable[[str, Sequence[T], Progress], None],
+    items: Sequence[T],
+    devices: Sequence[str],
+    journal: Journal,
+    progress: Progress,
+) -> None:
+    """Work on items in one process per device, or in this one if there is one device or one item.
+
+    Args:
+        work: picklable; called with a device, its share of the items and a progress callback.
+    """
+    if len(devices) == 1 or len(items) <= 1:
+        return work(devices[0], items, progress)
+    size = len(devices)
+    shares = [partial(work, device, items[rank::size], _no_progress) for rank, device in enumerate(devices)]
+    run_shares(shares, journal, progress)
+
+
+def _no_progress(_: int) -> None:
+    """Progress of worker processes is read from the journal."""
 
 
 def run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress: Progress) -> None:

@@ -32,7 +32,7 @@ from cores_core.instances import NO_CLEANING, MaskCleaning
 from cores_core.journal import Journal, Row
 from cores_core.masks import decode_rle
 from cores_core.model.source import ModelSource
-from cores_core.pool import Progress, run_shares
+from cores_core.pool import Progress, share_work
 from cores_core.predict import Prediction, Predictor, save_prediction
 from cores_core.runtime import read_ahead
 from cores_core.sample import Query, RgbImage
@@ -78,19 +78,7 @@ def run_job(
     done = {_key(row) for row in journal.read() if "reason" not in row}
     waiting = [request for request in requests if any(key not in done for key in _keys(request))]
     progress(sum(key in done for request in requests for key in _keys(request)))
-    if len(devices) == 1 or len(waiting) <= 1:
-        _work(replace(job, source=replace(job.source, device=devices[0])), waiting, progress)
-    else:
-        shares = [
-            partial(
-                _work,
-                replace(job, source=replace(job.source, device=device)),
-                waiting[rank :: len(devices)],
-                _no_progress,
-            )
-            for rank, device in enumerate(devices)
-        ]
-        run_shares(shares, journal, progress)
+    share_work(partial(_work, job), waiting, devices, journal, progress)
     return _finish(job, requests, journal)
 
 
@@ -120,26 +108,19 @@ def _open_journal(job: PredictJob, resume: bool) -> Journal:
     if journal.exists and not resume:
         hint = "continue it with --resume, or choose another --output"
         raise DataError(f"an interrupted job is in: {job.output}", hint=hint)
-    source = job.source
-    about: dict[str, Any] = {"model": source.name, "dtype": source.dtype, "load_in": source.load_in}
-    about |= {"conversation": source.conversation, "protocol": job.protocol, "cleaning": asdict(job.cleaning)}
-    journal.begin(about)
+    journal.begin({**job.source.identity, "protocol": job.protocol, "cleaning": asdict(job.cleaning)})
     return journal
 
 
-def _work(job: PredictJob, requests: Sequence[Request], progress: Progress) -> None:
+def _work(job: PredictJob, device: str, requests: Sequence[Request], progress: Progress) -> None:
     if not requests:
         return
-    predictor, journal = Predictor(job.source.load()), Journal(job.output)
+    predictor, journal = Predictor(replace(job.source, device=device).load()), Journal(job.output)
     if predictor.checkpoint.model.device.type == "cpu":
         torch.set_num_threads(1)
     for rows in answer_stream(predictor, requests, job):
         journal.add(rows)
         progress(len(rows))
-
-
-def _no_progress(_: int) -> None:
-    """Progress of worker processes is read from the journal."""
 
 
 def _load(request: Request) -> RgbImage | DataError:
@@ -157,7 +138,7 @@ def _write(
     for number, query in enumerate(request.queries, start=1):
         prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
         row = prediction_row(job, request, query, prediction, seconds)
-        base = job.output / (request.name if len(request.queries) == 1 else f"{request.name}.{number}")
+        base = job.output / request.output_name(number)
         if "files" in job.formats:
             save_prediction(prediction, image, base, row)
         if "cutout" in job.formats:

@@ -147,9 +147,8 @@ def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_j
     for number, query in enumerate(queries, start=1):
         prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
         row = prediction_row(job, request, query, prediction, seconds)
-        name = request.name if len(queries) == 1 else f"{request.name}.{number}"
         with interrupts.unwinding():
-            files = save_prediction(prediction, pixels, job.output / name, row)
+            files = save_prediction(prediction, pixels, job.output / request.output_name(number), row)
         if as_json:
             console.show_json(row)
         else:

@@ -29,7 +29,7 @@ from cores_core.metrics import measure_overlap
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Segmentation, segment_image
 from cores_core.model.source import ModelSource
-from cores_core.pool import Progress, run_shares
+from cores_core.pool import Progress, share_work
 from cores_core.runtime import Group, read_ahead
 from cores_core.sample import Query, RgbImage
 
@@ -122,28 +122,15 @@ def run_evaluation(
     done = _read_items(journal)
     waiting = [place for place in places if any(target.id not in done for target in targets[place])]
     progress(sum(target.id in done for found in targets.values() for target in found))
-    if len(devices) == 1 or len(waiting) <= 1:
-        _work(replace(source, device=devices[0]), job, waiting, folder, progress)
-    else:
-        shares = [
-            partial(_work, replace(source, device=device), job, waiting[rank :: len(devices)], folder, _no_progress)
-            for rank, device in enumerate(devices)
-        ]
-        run_shares(shares, journal, progress)
+    share_work(partial(_work, source, job, folder), waiting, devices, journal, progress)
     rows = _read_items(journal)
     return tuple(rows[target.id] for place in places for target in targets[place])
 
 
 def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
     """All settings that rows depend on."""
-    model = {
-        "model": source.name,
-        "dtype": source.dtype,
-        "load_in": source.load_in,
-        "conversation": source.conversation,
-    }
     asked = {"benchmark": job.benchmark, "data": [list(pair) for pair in job.data], "protocol": job.protocol}
-    return model | asked | {"data_root": str(job.data_root.resolve()), "examples": job.examples}
+    return source.identity | asked | {"data_root": str(job.data_root.resolve()), "examples": job.examples}
 
 
 def _read_items(journal: Journal) -> dict[str, Item]:
@@ -156,18 +143,16 @@ def _read_items(journal: Journal) -> dict[str, Item]:
     return found
 
 
-def _work(source: ModelSource, job: EvalJob, places: list[_Place], folder: Path, progress: Progress) -> None:
+def _work(
+    source: ModelSource, job: EvalJob, folder: Path, device: str, places: Sequence[_Place], progress: Progress
+) -> None:
     if not places:
         return
-    checkpoint, journal = source.load(), Journal(folder)
+    checkpoint, journal = replace(source, device=device).load(), Journal(folder)
     if checkpoint.model.device.type == "cpu":
         torch.set_num_threads(1)
     for items in _ask_all(checkpoint, job, places, progress):
         journal.add([item_row(item) for item in items])
-
-
-def _no_progress(_: int) -> None:
-    """Progress of worker processes is read from the journal."""
 
 
 def _ask_all(

@@ -29,6 +29,16 @@ class ModelSource:
     conversation: Conversation | None = None
     compiled: bool = False
 
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """All fields that answers depend on, for recognising the rows of an interrupted job."""
+        return {
+            "model": self.name,
+            "dtype": self.dtype,
+            "load_in": self.load_in,
+            "conversation": self.conversation,
+        }
+
     def load(self) -> Checkpoint:
         """Load the model, with adapters merged, onto its device.
 
