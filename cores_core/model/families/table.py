@@ -5,7 +5,7 @@ tests/model/families/ compares every entry with the model's own forward pass, va
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -84,54 +84,26 @@ def _shrink_to_tiles(processor: Any, tokens: int) -> int:
     return side * int(processor.image_processor.size["height"])
 
 
+_QWEN = Family(("pixel_values", "image_grid_thw"), vision="visual", projector=None, mrope=True, cap=_cap_pixels)
+_IDEFICS = Family(
+    ("pixel_values", "pixel_attention_mask"),
+    language="text_model",
+    vision="vision_model",
+    projector="connector",
+    pads_tiles=True,
+    cap=_cap_grid,
+    preset="cores-smolvlm2-500m",
+)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "qwen2_vl": Family(
-            ("pixel_values", "image_grid_thw"),
-            vision="visual",
-            projector=None,
-            mrope=True,
-            cap=_cap_pixels,
-            preset="cores-qwen2.5vl-7b",
-        ),
-        "qwen2_5_vl": Family(
-            ("pixel_values", "image_grid_thw"),
-            vision="visual",
-            projector=None,
-            mrope=True,
-            cap=_cap_pixels,
-            preset="cores-qwen2.5vl-7b",
-        ),
-        "qwen3_vl": Family(
-            ("pixel_values", "image_grid_thw"), vision="visual", projector=None, mrope=True, cap=_cap_pixels
-        ),
-        "qwen3_5": Family(
-            ("pixel_values", "image_grid_thw"),
-            vision="visual",
-            projector=None,
-            mrope=True,
-            packs=False,  # linear attention
-            cap=_cap_pixels,
-        ),
+        "qwen2_vl": replace(_QWEN, preset="cores-qwen2.5vl-7b"),
+        "qwen2_5_vl": replace(_QWEN, preset="cores-qwen2.5vl-7b"),
+        "qwen3_vl": _QWEN,
+        "qwen3_5": replace(_QWEN, packs=False),  # linear attention
         "internvl": Family(cap=_cap_tiles, preset="cores-internvl3.5-4b"),
-        "smolvlm": Family(
-            ("pixel_values", "pixel_attention_mask"),
-            language="text_model",
-            vision="vision_model",
-            projector="connector",
-            pads_tiles=True,
-            cap=_cap_grid,
-            preset="cores-smolvlm2-500m",
-        ),
-        "idefics3": Family(
-            ("pixel_values", "pixel_attention_mask"),
-            language="text_model",
-            vision="vision_model",
-            projector="connector",
-            pads_tiles=True,
-            cap=_cap_grid,
-            preset="cores-smolvlm2-500m",
-        ),
+        "smolvlm": _IDEFICS,
+        "idefics3": _IDEFICS,
         "llava_onevision": Family(
             ("pixel_values", "image_sizes", "batch_num_images"), pads_tiles=True, cap=_shrink_to_tiles
         ),
