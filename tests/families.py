@@ -241,7 +241,7 @@ def tiny_sam(kind: str, seed: int = 0) -> PreTrainedModel:
     """A SAM 2 ("sam2", 128 px) or SAM 3 tracker ("sam3", 112 px), random weights, eval mode; prompts are 64 wide."""
     torch.manual_seed(seed)
     net: PreTrainedModel = Sam2Model(_sam2_config()) if kind == "sam2" else Sam3TrackerModel(_sam3_config())
-    torch.nn.init.normal_(net.no_memory_embedding, std=0.2)  # starts at zero: nobody would notice it missing
+    torch.nn.init.normal_(net.no_memory_embedding, std=0.2)  # zero by default: tests could not detect its absence
     return net.eval()
 
 

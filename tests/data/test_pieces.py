@@ -307,7 +307,7 @@ def remove_images(root: Path, index: int) -> None:
 
 
 def write_own(root: Path, count: int) -> None:
-    """Somebody's own data: so many images, two lines about each, some with a mistake, some ignoring pixels."""
+    """Custom data: images with two lines each, some lines invalid, some with ignored pixels."""
     folder = root / "custom/mine"
     folder.mkdir(parents=True)
     values = np.ones((3, 4), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Somebody's own data: masks in every form, and lines that make no sense."""
+"""Custom data: masks in every form, and invalid lines."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Somebody's own data as COCO JSON, Label Studio export or LabelMe folder: read, and what is wrong with it named."""
+"""Custom data as COCO JSON, Label Studio export or LabelMe folder: reading, and errors that name the faulty item."""
 
 import json
 import random
