@@ -10,6 +10,7 @@ prediction.mask        # (H, W) bool
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,7 +59,7 @@ class Prediction:
         """(H, W) float32 unthresholded logits of C1, the coarse mask."""
         return self.segmentation.coarse
 
-    @property
+    @cached_property
     def mask(self) -> BoolMask:
         """(H, W) bool, the final mask, post-processed by `cleaning`."""
         mask = binarize(self.logits)
@@ -74,7 +75,7 @@ class Prediction:
         """(H, W) bool, the coarse mask."""
         return binarize(self.coarse_logits)
 
-    @property
+    @cached_property
     def score(self) -> float:
         """Confidence, 0-1: the mean probability (sigmoid of the logit) over the mask's pixels; 0 for an empty mask."""
         return mask_score(self.mask, self.logits)
