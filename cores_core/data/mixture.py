@@ -29,8 +29,8 @@ class SampleOptions:
 
     Attributes:
         queries: maximum number of queries per image.
-        longest_side: downscale images and masks to this length of the longer side, in pixels; None for no limit.
-        mirror: flip images horizontally with probability 0.5. Not for data with questions about left and right.
+        max_image_size: downscale images and masks to this length of the longer side, in pixels; None for no limit.
+        random_flip: flip images horizontally with probability 0.5. Not for data with questions about left and right.
         explanatory: probability that a query with a text answer is answered by that text only; half of the others get
             the answer template followed by the text (as in LISA, arXiv:2308.00692).
         keep: cache loaded images in memory.
@@ -40,8 +40,8 @@ class SampleOptions:
     """
 
     queries: int
-    longest_side: int | None = None
-    mirror: bool = False
+    max_image_size: int | None = None
+    random_flip: bool = False
     explanatory: float = 0.1
     keep: bool = False
     with_annotations: bool = False
@@ -100,7 +100,7 @@ class Mixture:
         if shown.record.dialogue:
             turns.append(render_dialogue(shown.record.dialogue, int(rng.integers(len(shown.record.dialogue)))))
         asked = [entry for entry, turn in zip(asked, turns, strict=False) if turn.segments]
-        if self._options.mirror and rng.random() < 0.5:
+        if self._options.random_flip and rng.random() < 0.5:
             shown = shown.mirrored()
         return Sample(
             image=shown.image,
@@ -116,7 +116,7 @@ class Mixture:
         )
 
     def _word(self, query: Query, region: Region, rng: np.random.Generator) -> Turn:
-        if self._prompt.reasons:
+        if self._prompt.chain_of_thought:
             known = f"It is the {region.category.lower()}." if region.category else ""
             return render_turn(query, self._prompt, rng, reason=query.answer or known)
         if query.answer is None:
@@ -142,7 +142,7 @@ class Mixture:
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         store = self._stores[which]
         record = store[index - int(self._starts[which])]
-        path, size_hw, longest = store.image_path(record), record.size_hw, self._options.longest_side
+        path, size_hw, longest = store.image_path(record), record.size_hw, self._options.max_image_size
         image = load_image(path)
         if longest is not None and longest < max(size_hw):
             size_hw = fit_hw(size_hw, longest)

@@ -166,7 +166,7 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     """Greedily decoded answers to some of a sample's questions."""
     model, processor = checkpoint.model, checkpoint.processor
     asked = tuple(sample.turns[i] for i in turns)
-    extra = REASON_TOKENS if processor.prompt.reasons else EXTRA_TOKENS
+    extra = REASON_TOKENS if processor.prompt.chain_of_thought else EXTRA_TOKENS
     limit = max(len(processor.answer_ids(turn)) for turn in asked) + extra
     written: list[list[int]] = []
     for group in [asked] if processor.mllm.packs else [(turn,) for turn in asked]:

@@ -81,18 +81,18 @@ def test_samples_hold_annotations_only_on_request(store: Store) -> None:
 
 
 def test_large_images_are_shrunk_with_their_masks(store: Store) -> None:
-    large, small = _mix(store, queries=50)[0], Mixture([store], PROMPT, SampleOptions(50, longest_side=64), 0)[0]
+    large, small = _mix(store, queries=50)[0], Mixture([store], PROMPT, SampleOptions(50, max_image_size=64), 0)[0]
     assert max(small.image.shape[:2]) == 64
     assert small.categories == large.categories
     for mask, original in zip(small.masks, large.masks, strict=True):
         assert mask.shape == small.image.shape[:2]
         assert mask.mean() == pytest.approx(original.mean(), rel=0.25, abs=0.005)
-    same = Mixture([store], PROMPT, SampleOptions(50, longest_side=10_000), 0)[0]
+    same = Mixture([store], PROMPT, SampleOptions(50, max_image_size=10_000), 0)[0]
     assert _describe(same) == _describe(large)
 
 
 def test_about_half_of_the_images_are_mirrored_with_their_masks(store: Store) -> None:
-    plain, mirror = _mix(store, queries=50), Mixture([store], PROMPT, SampleOptions(50, mirror=True), 0)
+    plain, mirror = _mix(store, queries=50), Mixture([store], PROMPT, SampleOptions(50, random_flip=True), 0)
     turned = 0
     for position in range(24):
         before, after = plain[position], mirror[position]

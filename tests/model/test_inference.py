@@ -130,7 +130,7 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, reasons: bool
 ) -> None:
     processor = copy.copy(checkpoint.processor)
-    processor.prompt = replace(processor.prompt, reasons=reasons)
+    processor.prompt = replace(processor.prompt, chain_of_thought=reasons)
     lengths: list[int] = []
     write = checkpoint.model.mllm.generate
 

@@ -169,7 +169,7 @@ def test_it_is_evaluated(job: TrainJob, merged: Checkpoint) -> None:
 )
 def test_two_processes_under_zero_2_take_the_steps_of_one(make_job: Callable[..., TrainJob], family: str) -> None:
     alone = make_job(family, "sam2", "rows", engine=EngineConfig(kind="torch"))
-    shared = make_job(family, "sam2", "rows", engine=EngineConfig(kind="deepspeed", stage=2))
+    shared = make_job(family, "sam2", "rows", engine=EngineConfig(kind="deepspeed", zero_stage=2))
     run_training(alone, Listener())
     assert launch_training(shared, Listener(), resume=False, processes=2) == 3
     for ours, theirs in zip(read_rows(shared.output), read_rows(alone.output), strict=True):
