@@ -153,6 +153,8 @@ class ChainConfig(Section):
     """Token refiner: adds image features under the coarse mask to the next token's prompt; needs two tokens."""
     chain_of_thought: bool = False
     """Whether answers contain a reasoning text before the tokens (LISACoT, Table S1)."""
+    rejects: bool = False
+    """Whether "It is not in the image." is an answer: to expressions without a target, and see `mixture.no_target`."""
     c1_supervision: Literal["none", "gt", "pseudo"] = "none"
     """Target of the coarse mask (Table S1): none, the target mask, or its box, 20 % larger on each side."""
 
@@ -202,6 +204,8 @@ class MixtureConfig(Section):
     """Weight of conversations without masks."""
     explanatory: Fraction = 0.1
     """Share of the questions with a known text answer that are answered by this text alone."""
+    no_target: Fraction = 0.0
+    """Share of the questions that are replaced by questions about other images; needs `chain.rejects`."""
     even: bool = False
     """Show every image once an epoch instead, as always with a single data set."""
     exclude_val: bool = False
@@ -351,6 +355,8 @@ class Config(Section):
     def __post_init__(self) -> None:
         if self.wording == "released" and (self.chain.stages == 3 or self.chain.chain_of_thought):
             raise ConfigError("no release words such answers", hint="set wording=cores")
+        if self.mixture.no_target and not self.chain.rejects:
+            raise ConfigError("`mixture.no_target` needs `chain.rejects`", hint="set chain.rejects=true")
         if self.lora.rank and not (self.train.start_from or (self.base.mllm and self.base.sam)):
             hint = "set base.mllm and base.sam, or start --from a model"
             raise ConfigError("`lora.rank` keeps the weights of a model as they are, and there is none", hint=hint)
@@ -364,4 +370,5 @@ class Config(Section):
             wording=self.wording,
             conversation=self.conversation,
             chain_of_thought=self.chain.chain_of_thought,
+            rejects=self.chain.rejects,
         )

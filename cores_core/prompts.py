@@ -111,6 +111,8 @@ ANSWERS = {
 """Answer template by number of stages: one (LISA), two (CoReS), or three (ablation of the depth)."""
 REASONED = "{reason} {answer}"
 """Answer template with chain-of-thought text before the answer (LISACoT, Table S1)."""
+REJECTION = "It is not in the image."
+"""Answer to a question about something that the image does not show."""
 RELEASED_ANSWERS = {
     1: f"{REFERENCE_SPELLING[SEG]}.",
     2: f"It usually appears on {REFERENCE_SPELLING[LOC]}. It is {REFERENCE_SPELLING[SEG]}.",
@@ -151,7 +153,8 @@ _FRAMES: Mapping[Conversation, _Frame] = MappingProxyType(
 class PromptFormat:
     """Prompt and answer format of a model.
 
-    `stages`: length of the chain; `context`: in-context example; `chain_of_thought`: whether answers contain reasoning.
+    `stages`: length of the chain; `context`: in-context example; `chain_of_thought`: whether answers contain reasoning;
+    `rejects`: whether a question about something that is not in the image is answered by `REJECTION`.
     """
 
     stages: int = 2
@@ -159,6 +162,7 @@ class PromptFormat:
     wording: Wording = "cores"
     conversation: Conversation = "llava_v1"
     chain_of_thought: bool = False
+    rejects: bool = False
 
     def system(self, example: str | None = None) -> str:
         """The system text, with the sentence about the chain and the in-context example where the format has them.
@@ -203,6 +207,11 @@ def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | N
         else prompt.answer
     )
     return Turn(question=template.format(text=defuse(query.text)), answer=answer)
+
+
+def render_rejection(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:
+    """Render a query about something that the image does not show: the question of `render_turn`, and `REJECTION`."""
+    return replace(render_turn(query, prompt, rng), answer=REJECTION, segments=False)
 
 
 def render_explained(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:

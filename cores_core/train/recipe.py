@@ -107,6 +107,7 @@ class Recipe:
             max_image_size=train.max_image_size,
             random_flip=train.random_flip,
             explanatory=self.config.mixture.explanatory,
+            no_target=self.config.mixture.no_target,
             keep=train.cache_images,
             with_key=train.embedding_cache is not None,
         )
