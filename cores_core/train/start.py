@@ -135,6 +135,8 @@ def resolve_config(job: TrainJob) -> Config:
         left_open = [name for name in _MODEL_SECTIONS if getattr(config, name) == getattr(_DEFAULTS, name)]
         if config.base != BaseConfig():  # sizes that the preset takes from its base come from the model
             left_open += _SIZES
+        if begun.conversation == "template":  # the other settings describe LLaVAs
+            left_open += ("language", "vision", "conversation")
         config = replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in left_open})
         _check_same(_SIZES, config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
     elif config.base != BaseConfig():
