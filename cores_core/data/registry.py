@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from cores_core.data.parquet.convert import load_import
+from cores_core.data.parquet.known import HUB, HUB_SETS
 from cores_core.data.sources.custom import find_splits, read_custom
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections, Share
@@ -88,13 +90,17 @@ class DatasetSpec:
 
 
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:
-    """Find a data set by name; `custom/<name>` is a user's own, with a file or folder per split.
+    """Find a data set by name.
+
+    `custom/<name>` is a user's own, with a file or folder per split; `hub/<owner>/<name>` one of the hub, see `parquet`.
 
     Raises:
         DataError: there is none.
     """
     if name in DATASETS:
         return DATASETS[name]
+    if name.startswith(HUB):
+        return _find_hub_set(name, data_root)
     places = find_splits(data_root / name) if name.startswith(CUSTOM) else {}
     if not places:
         hint = (
@@ -111,6 +117,33 @@ def find_dataset(name: str, data_root: Path) -> DatasetSpec:
         read=lambda root, place, rejected, share: read_custom(root / name / place, root, rejected, share),
         on_disk=places,
     )
+
+
+def _find_hub_set(name: str, data_root: Path) -> DatasetSpec:
+    places = find_splits(data_root / name)
+    if not places:
+        hint = f"get it with: cores prepare-data {name} --data-root {data_root}"
+        raise DataError(f"not under {data_root}: {name}", hint=hint)
+    known = HUB_SETS.get(name.removeprefix(HUB))
+    return DatasetSpec(
+        group="custom" if known is None else "reasoning",
+        splits=dict.fromkeys(places, None if known is None else known.rows),
+        annotations=(f"{name}/{{split}}",),
+        images=(),
+        licence="see its page" if known is None else known.licence,
+        homepage=f"https://huggingface.co/datasets/{name.removeprefix(HUB)}",
+        read=partial(_read_hub_set, name),
+        on_disk=places,
+        besides=tuple(f"{name}/import/{split}.json" for split in places),
+    )
+
+
+def _read_hub_set(name: str, root: Path, place: str, rejected: Rejections, share: Share) -> Iterator[Record]:
+    report, once = load_import(root / name, Path(place).stem), share.once(rejected)
+    if report is not None:
+        once.items += report.left_out
+        once.notes += report.notes
+    return read_custom(root / name / place, root, rejected, share)
 
 
 def _read_folder(folder: str, read: Callable[..., Iterator[Record]]) -> Reader:
