@@ -191,7 +191,7 @@ def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[t
     known = BENCHMARKS[benchmark].data
     if not known:
         if data is None:
-            raise typer.BadParameter("name your data set: custom/<name>", param_hint="--data")
+            raise typer.BadParameter("name the data set: custom/<name> or hub/<owner>/<name>", param_hint="--data")
         return ((data, split or "val"),)
     name = data or next(iter(known))
     if name not in known:

@@ -92,7 +92,7 @@ class DatasetSpec:
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:
     """Find a data set by name.
 
-    `custom/<name>` is a user's own, with a file or folder per split; `hub/<owner>/<name>` one of the hub, see `parquet`.
+    `custom/<name>` is a user's own, with a file or folder per split; `hub/<owner>/<name>` one of the hub.
 
     Raises:
         DataError: there is none.
@@ -134,7 +134,6 @@ def _find_hub_set(name: str, data_root: Path) -> DatasetSpec:
         homepage=f"https://huggingface.co/datasets/{name.removeprefix(HUB)}",
         read=partial(_read_hub_set, name),
         on_disk=places,
-        besides=tuple(f"{name}/import/{split}.json" for split in places),
     )
 
 

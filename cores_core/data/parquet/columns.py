@@ -24,7 +24,18 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "question": ("questions", "question", "queries", "query", "problem", "instructions", "instruction"),
     "phrase": ("phrases", "phrase", "expressions", "expression", "caption", "captions", "referring_expression"),
     "text": ("text", "texts", "sentence", "sentences", "prompt", "ref", "refs"),
-    "mask": ("masks", "mask", "segmentations", "segmentation", "gt_mask", "rle", "rles", "polygons", "polygon", "label"),
+    "mask": (
+        "masks",
+        "mask",
+        "segmentations",
+        "segmentation",
+        "gt_mask",
+        "rle",
+        "rles",
+        "polygons",
+        "polygon",
+        "label",
+    ),
     "category": ("category", "category_name", "class_name", "reasoning_type"),
     "id": ("image_id", "file_name", "id"),
 }
@@ -98,8 +109,8 @@ def map_columns(schema: pa.Schema, given: Mapping[str, str]) -> ColumnMap:
     has_text = any(role in given for role in _TEXT_ROLES)
     for role in (field.name for field in fields(ColumnMap)):
         if role not in found and not (has_text and role in _TEXT_ROLES):
-            names = (name for name in _guesses(schema, role) if name not in found.values())
-            found |= {role: name for name in list(names)[:1]}
+            guessed = [name for name in _guesses(schema, role) if name not in found.values()]
+            found.update((role, name) for name in guessed[:1])
     for role in ("image", "mask"):
         if role not in found:
             columns = ", ".join(f"{field.name} ({field.type})" for field in schema)

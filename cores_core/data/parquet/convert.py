@@ -72,9 +72,7 @@ def read_schema(files: ParquetFiles) -> tuple[pa.Schema, int]:
     return schemas[0], count
 
 
-def import_split(
-    files: ParquetFiles, split: str, columns: ColumnMap, folder: Path, progress: Progress
-) -> ImportReport:
+def import_split(files: ParquetFiles, split: str, columns: ColumnMap, folder: Path, progress: Progress) -> ImportReport:
     """Write a split's images and rows, or skip it if they are there.
 
     Args:
@@ -105,9 +103,7 @@ def check_rows(files: ParquetFiles, columns: ColumnMap, progress: Progress) -> I
         for _, found in _read_group(files, path, group, reader, rejected):
             rows, targets = rows + 1, targets + len(found)
             progress(1)
-    return ImportReport(
-        files.origin, str(columns), "", rows, targets, tuple(rejected.items), tuple(rejected.notes)
-    )
+    return ImportReport(files.origin, str(columns), "", rows, targets, tuple(rejected.items), tuple(rejected.notes))
 
 
 def load_import(folder: Path, split: str) -> ImportReport | None:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from cores_core.errors import DataError
 from cores_core.hub import DATA_SET, HUB_ERRORS, hub_error
@@ -19,6 +19,7 @@ from cores_core.hub import DATA_SET, HUB_ERRORS, hub_error
 _SUFFIX = ".parquet"
 _SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{8,})?$")
 """End of the name of a file that holds a piece of a split."""
+_TOTAL = re.compile(r"-of-(\d+)")
 _GENERIC = ("", "data", "part", "parquet", "default")
 """Names of files and folders that are not names of splits."""
 
@@ -105,12 +106,18 @@ def splits_of(names: Sequence[str]) -> Mapping[str, list[str]]:
 def _choose(names: Sequence[str], split: str | None, where: str) -> tuple[str, tuple[str, ...]]:
     found = splits_of(names)
     if not found:
-        raise DataError(f"no parquet files in: {where}", hint="the hub converts data sets: see its `refs/convert/parquet`")
+        raise DataError(
+            f"no parquet files in: {where}", hint="the hub converts data sets: see its `refs/convert/parquet`"
+        )
     if split is None and len(found) > 1:
         raise DataError(f"{where} has the splits {', '.join(found)}", hint=f"choose one: --split {next(iter(found))}")
     chosen = split or next(iter(found))
     if chosen not in found:
         raise DataError(f"{where} has no split {chosen}", hint=f"it has {', '.join(found)}")
+    totals = [int(total[1]) for name in found[chosen] if (total := _TOTAL.search(PurePosixPath(name).stem))]
+    if totals and max(totals) > len(found[chosen]):
+        message = f"only {len(found[chosen])} of {max(totals)} files of the split {chosen} are in: {where}"
+        raise DataError(message, hint="get the others, with a network if they are on the hub")
     return chosen, tuple(found[chosen])
 
 
@@ -121,7 +128,11 @@ def _list_files(repository: str) -> list[str]:
     except (OfflineModeIsEnabled, httpx2.TransportError) as error:
         try:
             cached = snapshot_download(repository, repo_type="dataset", local_files_only=True)
+        except IncompleteSnapshotError as incomplete:
+            cached = incomplete.snapshot_path
         except LocalEntryNotFoundError as missing:
-            raise LocalEntryNotFoundError(str(missing)) from (None if isinstance(error, OfflineModeIsEnabled) else error)
+            raise LocalEntryNotFoundError(str(missing)) from (
+                None if isinstance(error, OfflineModeIsEnabled) else error
+            )
         folder = Path(cached)
         return [path.relative_to(folder).as_posix() for path in folder.rglob(f"*{_SUFFIX}")]

@@ -6,8 +6,8 @@
     list<list<float>>         polygons [x, y, x, y, ...]; also lists of [x, y] points
     string                    one of these in JSON, or the path of a mask image in the data set
 
-A list of them is a list of targets, and a list of lists of RLEs a list of targets with several parts each. Null, an
-empty list, or a mask without a pixel: no target.
+A list of them is a list of targets, and a list of lists of RLEs a list of targets with several parts each. Null or an
+empty list: no target. A mask without a pixel is kept.
 """
 
 import io
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cores_core.data.parquet.columns import is_binary, is_image, is_rle, is_text, list_depth
 from cores_core.errors import DataError
 from cores_core.mask_images import MaskImage, load_mask_image
-from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation_rle
+from cores_core.masks import Rle, encode_rle, merge_rles, segmentation_rle
 from cores_core.sample import BoolMask
 
 Locate = Callable[[str], bytes]
@@ -31,7 +31,7 @@ _POINT = 2
 
 
 def read_masks(value: pa.Scalar, size_hw: tuple[int, int], locate: Locate) -> list[Rle]:
-    """Read all targets of a row; none for an empty one.
+    """Read all targets of a row.
 
     Args:
         size_hw: height and width of the upright image.
@@ -39,10 +39,6 @@ def read_masks(value: pa.Scalar, size_hw: tuple[int, int], locate: Locate) -> li
     Raises:
         DataError: it is of none of the forms, or cannot be read. Messages have no values, so that they can be counted.
     """
-    return [rle for rle in _read(value, size_hw, locate) if rle_area(rle)]
-
-
-def _read(value: pa.Scalar, size_hw: tuple[int, int], locate: Locate) -> list[Rle]:
     if not value.is_valid:
         return []
     depth, kind = list_depth(value.type)
@@ -52,8 +48,7 @@ def _read(value: pa.Scalar, size_hw: tuple[int, int], locate: Locate) -> list[Rl
     if len(parts) == 0:
         return []
     if is_image(kind) or is_rle(kind) or is_binary(kind) or is_text(kind):
-        found = [_read(part, size_hw, locate) for part in parts]
-        return [rle for part in found for rle in ([merge_rles(part)] if depth > 1 and part else part)]
+        return [_merged(read_masks(part, size_hw, locate), size_hw) for part in parts]
     if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise DataError(f"its mask is of an unknown type: {value.type}")
     return _read_numbers(parts, depth, size_hw)
@@ -95,7 +90,7 @@ def _read_json(text: str, size_hw: tuple[int, int]) -> list[Rle]:
         numbers = pa.array([given])[0]
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError("its mask is a JSON list of different things") from error
-    return _read(numbers, size_hw, lambda _: b"")
+    return read_masks(numbers, size_hw, lambda _: b"")
 
 
 def _read_numbers(parts: pa.Array, depth: int, size_hw: tuple[int, int]) -> list[Rle]:
@@ -109,11 +104,11 @@ def _read_numbers(parts: pa.Array, depth: int, size_hw: tuple[int, int]) -> list
         return [segmentation_rle([_flat(polygon) for polygon in parts], size_hw)]
     if depth > 4:
         raise DataError(f"its mask is of an unknown type: {depth} lists in each other")
-    return [rle for part in parts if part.is_valid for rle in _merged(_read_numbers(part.values, depth - 1, size_hw))]
+    return [_merged(_read_numbers(part.values, depth - 1, size_hw) if part.is_valid else [], size_hw) for part in parts]
 
 
-def _merged(rles: Sequence[Rle]) -> list[Rle]:
-    return [merge_rles(list(rles))] if rles else []
+def _merged(rles: Sequence[Rle], size_hw: tuple[int, int]) -> Rle:
+    return merge_rles(list(rles)) if rles else encode_rle(np.zeros(size_hw, dtype=bool))
 
 
 def _as_matrix(rows: pa.Array, size_hw: tuple[int, int]) -> BoolMask | None:
@@ -132,20 +127,20 @@ def _as_matrix(rows: pa.Array, size_hw: tuple[int, int]) -> BoolMask | None:
         raise DataError("its mask has missing rows")
     pixels: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(size_hw)
     shown = np.unique(pixels)
-    if not is_bool and len(shown) > 2 or (len(shown) == 2 and 0 not in shown):
+    if (not is_bool and len(shown) > 2) or (len(shown) == 2 and 0 not in shown):
         raise DataError("its mask is ambiguous: it has more than two values")
     return np.asarray(pixels != 0)
 
 
 def _offsets(rows: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_fixed_size_list(rows.type):
-        return np.arange(len(rows) + 1) * rows.type.list_size
+        return np.arange(len(rows) + 1, dtype=np.int64) * np.int64(rows.type.list_size)
     return np.asarray(rows.offsets.to_numpy(), dtype=np.int64)
 
 
 def _polygons(rows: pa.Array) -> list[list[float]]:
     """Flat polygons; rows of one [x, y] point each are the points of a single polygon."""
-    lists = rows.to_pylist()
+    lists: list[list[float]] = rows.to_pylist()
     if any(row is None for row in lists):
         raise DataError("its mask has an empty polygon")
     if len(lists) > _POINT and all(len(row) == _POINT for row in lists):

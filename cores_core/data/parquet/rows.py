@@ -19,7 +19,7 @@ from cores_core.data.parquet.masks import Locate, read_masks
 from cores_core.errors import DataError
 from cores_core.formats.labelled import check_text, read_label
 from cores_core.images import DECODE_ERRORS, check_size
-from cores_core.masks import Rle, merge_rles
+from cores_core.masks import Rle, merge_rles, rle_area
 
 WriteImage = Callable[[str, bytes], str]
 """Writes an image under a name that contains a digest of its bytes; returns the name."""
@@ -65,9 +65,11 @@ class RowReader:
         data, path = (given.get("bytes"), given.get("path")) if isinstance(given, dict) else (given, "")
         if isinstance(data, str):
             data, path = None, data
-        if data is None and not path:
-            raise DataError("image is missing")
-        return (self._locate(path) if data is None else data), path or ""
+        if data is None:
+            if not path:
+                raise DataError("image is missing")
+            data = self._locate(path)
+        return data, path or ""
 
 
 def _value(batch: pa.RecordBatch, name: str, index: int) -> pa.Scalar:
@@ -96,15 +98,14 @@ def _probe(data: bytes) -> tuple[tuple[int, int], str]:
 
 def _read_texts(values: dict[str, pa.Scalar]) -> _Texts:
     """Questions and phrases of a row, duplicates included, since they may be paired with targets."""
-    questions, phrases = [], []
+    questions: list[str] = []
+    phrases: list[str] = []
     for role in ("question", "phrase", "text"):
         given = values[role].as_py() if role in values else None
         for text in [given] if isinstance(given, str) else given or []:
-            as_question, as_phrase = read_label(text) if role == "text" else ((check_text(text),), ())
-            if role == "phrase":
-                as_question, as_phrase = (), as_question
-            questions += as_question
-            phrases += as_phrase
+            as_question, as_phrase = read_label(text)
+            questions += as_question if role == "text" else [check_text(text)] * (role == "question")
+            phrases += as_phrase if role == "text" else [check_text(text)] * (role == "phrase")
     if not questions and not phrases:
         raise DataError("no question and no phrase")
     return tuple(questions), tuple(phrases)
@@ -115,13 +116,18 @@ def _pair(texts: _Texts, targets: list[Rle]) -> list[tuple[_Texts, Rle | None]]:
     questions, phrases = texts
     count = len(targets)
     if count < 2:
-        return [(texts, targets[0] if targets else None)]
+        return [(texts, _some_mask(targets))]
     if {len(questions), len(phrases)} <= {0, count}:
         each = zip(questions or [None] * count, phrases or [None] * count, targets, strict=True)
-        return [((_some(question), _some(phrase)), mask) for question, phrase, mask in each]
+        return [((_some(question), _some(phrase)), _some_mask([mask])) for question, phrase, mask in each]
     if len(questions) > 1 or len(phrases) > 1:
         raise DataError("several texts and another number of targets")
-    return [(texts, merge_rles(targets))]
+    return [(texts, _some_mask([merge_rles(targets)]))]
+
+
+def _some_mask(masks: list[Rle]) -> Rle | None:
+    """The mask, None if it has no pixel: no target."""
+    return masks[0] if masks and rle_area(masks[0]) else None
 
 
 def _some(text: str | None) -> tuple[str, ...]:
