@@ -343,7 +343,7 @@ def score(options: argparse.Namespace) -> None:
         print(f"{name}: {right} of {total} questions land on the right part, {right / total:.1%}", flush=True)
         folder = options.output / f"eval-{name}-{options.limit}"
         place = ["--data-root", str(options.heldout), "--output", str(folder), "--device", "cpu"]
-        asked = ["--data", "partworld", "--split", "test", "--limit", str(options.limit), "--protocol", "generated"]
+        asked = ["--data", "partworld", "--split", "test", "--limit", str(options.limit), "--protocol", "generate"]
         cores(["eval", "reasonpart", *asked, "--model", str(model), *place])
         scores = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         print(f"{name}: gIoU {100 * scores['giou']:.1f}, well-formed {100 * scores['well_formed']:.1f}", flush=True)

@@ -176,7 +176,7 @@ class PromptFormat:
 
     @property
     def answer(self) -> str:
-        """The answer template, used in training and with protocol `given` (teacher-forced)."""
+        """The answer template, used in training and with protocol `teacher_forced`."""
         return (RELEASED_ANSWERS if self.wording == "released" else ANSWERS)[self.steps]
 
     @property

@@ -57,7 +57,7 @@ def _add_benchmark(name: str) -> None:
         model: ModelOption = EMBEDDED_MODEL,
         data: DataOption = None,
         split: SplitOption = None,
-        protocol: ProtocolOption = "generated",
+        protocol: ProtocolOption = "generate",
         context: ContextOption = None,
         endpoint: EndpointOption = None,
         llm: LlmOption = None,
@@ -134,7 +134,7 @@ def score(
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 
-    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "given", limit)
+    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "teacher_forced", limit)
     targets = list_all_targets(job)
     with _writing_to(output):
         with console.progress_bar() as progress:

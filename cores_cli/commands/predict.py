@@ -74,7 +74,7 @@ def predict(
     output: OutputOption = Path(),
     as_json: JsonOption = False,
     phrase: PhraseOption = False,
-    protocol: ProtocolOption = "generated",
+    protocol: ProtocolOption = "generate",
     device: ModelDeviceOption = "auto",
     dtype: DtypeOption = "auto",
     load_in: LoadInOption = None,

@@ -250,7 +250,7 @@ class _TerminalReporter:
     def on_validation(self, step: int, result: "Evaluation") -> None:
         values = result.scores.values
         scores = f"gIoU {console.percent(values['giou'])}  C1 {console.percent(values['coarse_giou'])}"
-        console.say(f"validation after step {step}: {scores}  ({result.scores.count} queries, protocol given)")
+        console.say(f"validation after step {step}: {scores}  ({result.scores.count} queries, protocol teacher_forced)")
 
     def on_save(self, step: int, folder: str) -> None:
         console.say(f"saved {folder}")

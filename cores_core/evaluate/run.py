@@ -41,7 +41,7 @@ class EvalJob:
     Attributes:
         benchmark: a name in `BENCHMARKS`.
         data_root: the folder of all data sets. data: data set and split of each part.
-        protocol: `generated` or `given` (teacher-forced).
+        protocol: `generate` or `teacher_forced`.
         limit: maximum number of images per part; None for all.
         examples: in-context example by target id ("" for none); None or a missing id: the model's own.
         read_ahead: number of prefetched images; scores do not depend on it.

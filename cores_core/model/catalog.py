@@ -49,7 +49,7 @@ class KnownModel:
     note: str = ""
 
 
-_PROTOCOL = "protocol given, first text of each image"
+_PROTOCOL = "protocol teacher_forced, first text of each image"
 _V1 = KnownModel(
     name="lisa-7b-v1",
     kind="released",
@@ -88,7 +88,7 @@ TINY = KnownModel(
     parameters=3_782_760,
     memory=31_056_288,
     prompts="2 steps, context fixed, wording cores, conversation llava_v1",
-    scores="PartWorld test gIoU 66.5 (protocol generated, wordings never trained on)",
+    scores="PartWorld test gIoU 66.5 (protocol generate, wordings never trained on)",
     trained_on_val=False,
     note="ships with cores; knows drawn PartWorld scenes only",
 )

@@ -1,6 +1,6 @@
 """Answer N questions about one image: obtain the answer text, then run the same forward pass as training.
 
-Both protocols run one teacher-forced pass over the answer template. `generated` compares the argmax of that pass with
+Both protocols run one teacher-forced pass over the answer template. `generate` compares the argmax of that pass with
 the template: if they agree at every position, greedy decoding would have produced the template, so nothing is decoded.
 Only answers that differ are decoded token by token.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cores_core import prompts
-from cores_core.choices import Protocol
+from cores_core.choices import Protocol, read_protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
@@ -92,8 +92,9 @@ class ImageSession:
 
         Raises:
             CheckpointError: the model's outputs are not finite numbers.
+            ConfigError: there is no such protocol.
         """
-        model, processor = self._checkpoint.model, self._checkpoint.processor
+        model, processor, protocol = self._checkpoint.model, self._checkpoint.processor, read_protocol(protocol)
         turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
         found: list[Segmentation] = []
         for start in range(0, len(turns), QUERIES_AT_ONCE):
@@ -129,7 +130,7 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
     text = _reason(model, batch)
-    differing = _differing_turns(batch, text) if protocol == "generated" else []
+    differing = _differing_turns(batch, text) if protocol == "generate" else []
     if not differing:
         return _Answers(ids, list(range(len(ids))), batch, text)
     for index, written in zip(differing, _write_answers(checkpoint, sample, differing), strict=True):

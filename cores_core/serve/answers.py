@@ -57,7 +57,7 @@ class Problem(BaseModel):
     hint: str | None = None
 
 
-async def ask(queue: AnswerQueue, upload: Upload, queries: Sequence[Query], protocol: Protocol = "generated") -> Reply:
+async def ask(queue: AnswerQueue, upload: Upload, queries: Sequence[Query], protocol: Protocol = "generate") -> Reply:
     """Append a request to the queue and wait for its reply.
 
     Raises:

@@ -146,18 +146,20 @@ def test_peft_reads_the_adapter(job: TrainJob, merged: Checkpoint) -> None:
         torch.testing.assert_close(tensor, own[name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("protocol", ["generated", "given"])
+@pytest.mark.parametrize("protocol", ["generate", "teacher_forced"])
 def test_it_answers_and_draws(merged: Checkpoint, protocol: str) -> None:
     found = segment_image(merged, noise_image(60, 90), QUERIES, protocol)
     assert [answer.refined.shape for answer in found] == [(60, 90)] * 2
-    if protocol == "given":
+    if protocol == "teacher_forced":
         assert all(answer.well_formed and np.isfinite(answer.refined).all() for answer in found)
 
 
 def test_it_is_evaluated(job: TrainJob, merged: Checkpoint) -> None:
     assert read_rows(job.output, "validation")[-1]["step"] == 3
     store = Store(job.data_root, "partworld", "val")
-    result = evaluate(merged, EvalJob(benchmark_of("partworld"), store.data_root, (("partworld", "val"),), "given", 2))
+    result = evaluate(
+        merged, EvalJob(benchmark_of("partworld"), store.data_root, (("partworld", "val"),), "teacher_forced", 2)
+    )
     assert result.items
 
 
@@ -218,5 +220,5 @@ def _no_tokenizer() -> None:
 
 
 def _masks(checkpoint: Checkpoint) -> np.ndarray:
-    found = segment_image(checkpoint, noise_image(60, 90), QUERIES, "given")
+    found = segment_image(checkpoint, noise_image(60, 90), QUERIES, "teacher_forced")
     return np.stack([mask for answer in found for mask in (answer.coarse, answer.refined)])
