@@ -111,14 +111,12 @@ def prepare_data(
     counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
     left_out, some, choice = 0, False, _choose_import(wanted, HubChoice(split, columns, source))
     for name in wanted:
-        if name.startswith(HUB) and not check:
-            import_hub_set(name, data_root, choice)
         if check:
             outcomes = _check(name, data_root, choice)
         elif name == RENDERED:
             outcomes = (_prepare_partworld if names else _complete_partworld)(data_root, counts, seed, workers)
         else:
-            outcomes = _prepare(name, data_root, workers)
+            outcomes = _prepare(name, data_root, workers, choice)
         some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
         left_out += sum(len(outcome.left_out) for outcome in outcomes.values() if not isinstance(outcome, DataError))
         if preview is not None:
@@ -181,10 +179,12 @@ def _complete_partworld(data_root: Path, counts: Mapping[str, int], seed: int, w
         return {**outcomes, **dict.fromkeys(missing, error)}
 
 
-def _prepare(name: str, data_root: Path, workers: int) -> "Outcomes":
+def _prepare(name: str, data_root: Path, workers: int, choice: HubChoice | None = None) -> "Outcomes":
     from cores_core.data.prepare import prepare_dataset
     from cores_core.data.registry import find_dataset
 
+    if name.startswith(HUB) and choice is not None:
+        import_hub_set(name, data_root, choice)
     with console.progress_bar() as progress:
         splits = find_dataset(name, data_root).splits
         tasks = {split: progress.add_task(f"{name} {split}", total=count) for split, count in splits.items()}
