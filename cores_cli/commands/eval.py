@@ -76,13 +76,16 @@ def _add_benchmark(name: str) -> None:
         compiled: Annotated[
             bool, typer.Option("--compile", help="Compile SAM's encoder: a minute at the start, then faster.")
         ] = False,
+        instances: Annotated[
+            bool, typer.Option("--instances", help="Also score the connected regions of masks as objects: AP.")
+        ] = False,
     ) -> None:
         from cores_core.evaluate.run import EvalJob
         from cores_core.model.source import ModelSource
 
         source = ModelSource(model, device, dtype, load_in, conversation, compiled)
         parts = _choose_data(name, data, split)
-        job = EvalJob(name, data_root, parts, protocol, limit, read_ahead=batch_size)
+        job = EvalJob(name, data_root, parts, protocol, limit, read_ahead=batch_size, instances=instances)
         devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
         _evaluate(source, job, choice, devices, output)

@@ -14,6 +14,9 @@ from typing import Literal
 from cores_core.data.parquet.convert import load_import
 from cores_core.data.parquet.known import HUB, HUB_SETS
 from cores_core.data.sources.custom import find_splits, read_custom
+from cores_core.data.sources.gseval import read_gseval
+from cores_core.data.sources.instructpart import read_instructpart
+from cores_core.data.sources.multi_target import read_multi_target
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections, Share
 from cores_core.data.sources.reasonpart import HALVES, read_reasonpart
@@ -162,6 +165,21 @@ def _referring(name: str, splits: Mapping[str, int | None], homepage: str) -> Da
     )
 
 
+def _multi_target(file: str, on_disk: Mapping[str, str], homepage: str) -> DatasetSpec:
+    return DatasetSpec(
+        group="reasoning",
+        splits=dict.fromkeys(on_disk),
+        annotations=(file,),
+        images=(),
+        licence="see its page, images as COCO's",
+        homepage=homepage,
+        read=lambda root, split, rejected, share: read_multi_target(
+            root / file.format(split=split), root, rejected, share
+        ),
+        on_disk=on_disk,
+    )
+
+
 _REFER, _GREFER = "https://github.com/lichengunc/refer", "https://github.com/henghuiding/gRefCOCO"
 _UNC = {"train": 16994, "val": 1500, "testA": 750, "testB": 750}
 
@@ -262,6 +280,39 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             homepage="built from partimagenet and pascal_part: cores prepare-data reasonpart",
             read=read_reasonpart,
             on_disk=HALVES,
+        ),
+        "instructpart": DatasetSpec(
+            group="reasoning",
+            splits={"train": 1800, "test": 600},
+            annotations=("instructpart_part/InstructPart/{split}",),
+            images=(),
+            licence="MIT, according to its read-me",
+            homepage="https://github.com/zifuwan/InstructPart",
+            read=_read_folder("instructpart_part/InstructPart", read_instructpart),
+            on_disk={"train": "train/train1800"},
+        ),
+        "muse": _multi_target("muse_{split}.json", {"val": "val"}, "https://github.com/MaverickRen/PixelLM"),
+        "mmr": _multi_target(
+            "MMR/MMR_{split}.json",
+            {
+                "train": "train",
+                "val": "val",
+                "test_obj": "test_obj_only",
+                "test_part": "test_part_only",
+                "test_mixed": "test_mixed",
+            },
+            "https://github.com/jdg900/MMR",
+        ),
+        "gseval": DatasetSpec(
+            group="reasoning",
+            splits={"test": None},
+            annotations=("GSEval/GroundingSuite-Eval.jsonl",),
+            images=("coco/unlabeled2017",),
+            licence="Apache-2.0, images as COCO's",
+            homepage="https://huggingface.co/datasets/hustvl/GSEval",
+            read=lambda root, _, rejected, share: read_gseval(
+                root / "GSEval/GroundingSuite-Eval.jsonl", root, rejected, share
+            ),
         ),
         "llava_instruct": DatasetSpec(
             group="text",

@@ -50,5 +50,19 @@ HUB_SETS: Mapping[str, HubSet] = MappingProxyType(
         "sj9909/ReasonSegX_test": HubSet(
             "ReasonSeg-X test", _REASONSEG | {"category": "reasoning_type"}, 773, _UNSTATED, _STAR
         ),
+        **{
+            f"sj9909/{name}": HubSet(
+                f"{name.replace('_', ' ')}, all targets in one mask", _REASONSEG, None, _UNSTATED, _STAR
+            )
+            for name in (
+                "MUSE_val",
+                "MUSE_test_few",
+                "MUSE_test_many",
+                "MMR_val",
+                "MMR_test_mixed",
+                "MMR_test_obj",
+                "MMR_test_part",
+            )
+        },
     }
 )
