@@ -1,5 +1,6 @@
 """`cores eval`: score a model on a benchmark, score external predictions, compare evaluations."""
 
+import json
 import shlex
 import sys
 import tempfile
@@ -7,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob
+    from cores_core.evaluate.targets import Target
     from cores_core.model.source import ModelSource
 
 app = typer.Typer(no_args_is_help=True)
@@ -127,6 +129,10 @@ def score(
     limit: LimitOption = None,
     name: Annotated[str, typer.Option("--name", help="Name of the system in tables.")] = "predictions",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable row.")] = False,
+    layout: Annotated[
+        Literal["rows", "lisa", "sa2va"],
+        typer.Option("--layout", help="rows; lisa: folder of its chat.py; sa2va: results.json of its r2s_eval.py."),
+    ] = "rows",
 ) -> None:
     """Score the predicted masks of any system on a benchmark.
 
@@ -140,9 +146,9 @@ def score(
     job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "teacher_forced", limit)
     targets = list_all_targets(job)
     with _writing_to(output):
-        with console.progress_bar() as progress:
+        with _as_rows(predictions, layout, targets) as rows, console.progress_bar() as progress:
             task = progress.add_task("scoring", total=len(targets))
-            items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
+            items, report = score_predictions(targets, rows, partial(progress.advance, task), strict)
         about = describe_predictions(name, job, report.warnings, _command())
         _finish(Evaluation(tuple(items), about), output)
     if report.is_mostly_left_out:
@@ -151,6 +157,21 @@ def score(
         raise DataError(message, hint="the scores above count their queries as empty masks; correct the rows")
     if report.problems:
         console.say(f"left out {len(report.problems)} rows of {predictions}; the reasons are above", style="yellow")
+
+
+@contextmanager
+def _as_rows(predictions: Path, layout: str, targets: "Sequence[Target]") -> "Iterator[Path]":
+    """The file of rows, converted in a temporary folder if the predictions have another layout."""
+    from cores_core.evaluate.adapters import LAYOUTS
+    from cores_core.files import save_text
+
+    if layout == "rows":
+        yield predictions
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = LAYOUTS[layout](predictions, targets)
+        save_text("".join(f"{json.dumps(row)}\n" for row in rows), Path(folder) / "rows.jsonl")
+        yield Path(folder) / "rows.jsonl"
 
 
 @app.command()
@@ -163,8 +184,6 @@ def compare(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap and of the random items.")] = 0,
 ) -> None:
     """Compare evaluations of the same data: differences with 95 % intervals, and pictures side by side."""
-    import json
-
     from PIL import Image
 
     from cores_core.evaluate.compare import compare as compare_evaluations

@@ -34,7 +34,7 @@ def score_instances(items: Sequence[Item]) -> Mapping[str, float | None]:
     if not truth or all(item.instances is None for item in items):
         return dict.fromkeys(AP_NAMES)
     with redirect_stdout(io.StringIO()):  # COCO and COCOeval print
-        evaluation = COCOeval(_as_coco(truth, len(items)), _as_coco(found, len(items)), "segm")
+        evaluation = COCOeval(_as_coco(truth, items), _as_coco(found, items), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, 0, _ALL_AREAS, _HUNDRED]  # (thresholds, recalls)
@@ -45,7 +45,7 @@ def _objects(item: Item) -> list[Rle]:
     return [rle for rle in item.target_instances or (item.target,) if rle_area(rle)]
 
 
-def _as_coco(masks: Sequence[tuple[int, Rle, float | None]], count: int) -> COCO:
+def _as_coco(masks: Sequence[tuple[int, Rle, float | None]], items: Sequence[Item]) -> COCO:
     annotations: list[dict[str, Any]] = [
         {
             "id": index,
@@ -59,7 +59,8 @@ def _as_coco(masks: Sequence[tuple[int, Rle, float | None]], count: int) -> COCO
         for index, (number, rle, score) in enumerate(masks, start=1)
     ]
     coco = COCO()
-    coco.dataset = {"images": [{"id": number} for number in range(count)], "categories": [{"id": 1}]}
-    coco.dataset["annotations"] = annotations
+    sizes = (item.target["size"] for item in items)
+    images = [{"id": number, "height": height, "width": width} for number, (height, width) in enumerate(sizes)]
+    coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": annotations}
     coco.createIndex()
     return coco
