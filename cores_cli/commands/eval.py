@@ -15,6 +15,7 @@ import typer
 from cores_cli import console
 from cores_cli.commands.eval_contexts import ContextChoice, ContextOption, EndpointOption, LlmOption
 from cores_cli.commands.eval_tables import show_comparison, show_evaluation
+from cores_cli.commands.prepare_hub import HUB
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     EMBEDDED_MODEL,
@@ -86,7 +87,7 @@ def _add_benchmark(name: str) -> None:
         from cores_core.model.source import ModelSource
 
         source = ModelSource(model, device, dtype, load_in, conversation, compiled)
-        parts = _choose_data(name, data, split)
+        parts = _choose_data(name, data, split, data_root)
         job = EvalJob(name, data_root, parts, protocol, limit, read_ahead=batch_size, instances=instances)
         devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
@@ -143,7 +144,7 @@ def score(
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 
-    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "teacher_forced", limit)
+    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split, data_root), "teacher_forced", limit)
     targets = list_all_targets(job)
     with _writing_to(output):
         with _as_rows(predictions, layout, targets) as rows, console.progress_bar() as progress:
@@ -208,7 +209,14 @@ def compare(
     console.say(f"wrote {output / 'comparison.json'}" + (f" and {output / 'comparison.png'}" if pictures else ""))
 
 
-def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[tuple[str, str], ...]:
+def _prepared_split(name: str, splits: "Sequence[str]", data_root: Path) -> str:
+    """The first split that is prepared, else the first."""
+    from cores_core.data.store import store_path
+
+    return next((split for split in splits if store_path(data_root, name, split).is_file()), splits[0])
+
+
+def _choose_data(benchmark: str, data: str | None, split: str | None, data_root: Path) -> tuple[tuple[str, str], ...]:
     """Data set and splits of a benchmark from the options."""
     known = BENCHMARKS[benchmark].data
     if not known:
@@ -221,6 +229,8 @@ def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[t
     splits = known[name]
     if split is not None and split not in splits:
         raise typer.BadParameter(f"{name} has the splits {', '.join(splits)}, not {split}", param_hint="--split")
+    if split is None and name.startswith(HUB):
+        return ((name, _prepared_split(name, splits, data_root)),)
     if split is None:
         return tuple((name, half) for half in (splits if name == benchmark == "reasonpart" else splits[:1]))
     return ((name, split),)

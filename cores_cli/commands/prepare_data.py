@@ -278,6 +278,7 @@ def _show_states(states: "Sequence[DatasetState]", data_root: Path) -> None:
 def _show_list(states: "Sequence[DatasetState]", data_root: Path) -> None:
     _show_states(states, data_root)
     _show_absent(states, data_root)
+    _show_hub_sets()
     console.say(f"To prepare what is under {data_root}, or to render {RENDERED} if there is nothing:")
     console.say(f"    cores prepare-data --data-root {data_root}")
 
@@ -291,6 +292,14 @@ def _show_absent(states: "Sequence[DatasetState]", data_root: Path) -> None:
             origin = f"{state.name}: {state.spec.homepage} ({state.spec.licence})"
             lines = (origin, " ".join(state.layout(data_root)), how_to_get(state, data_root)[-1])
             console.out.print("\n    ".join(lines))
+
+
+def _show_hub_sets() -> None:
+    from cores_core.data.parquet.known import HUB_SETS
+
+    console.out.print("of the hub, in parquet: cores prepare-data hub/OWNER/NAME; columns are known for")
+    for name, known in HUB_SETS.items():
+        console.out.print(f"    {HUB}{name}: {known.title} ({known.licence})")
 
 
 def _show_next(states: "Sequence[DatasetState]", data_root: Path) -> None:

@@ -38,7 +38,8 @@ def score_masks(
     """Score one mask per query.
 
     Args:
-        predicted, targets: (H, W) bool, of equal size in pairs; values other than bool are compared with 0.
+        predicted: (H, W) bool each, of the size of its target; values other than bool are compared with 0.
+        targets: (H, W) bool each.
         ignores: pixels that are excluded, None for none.
         images: image of each query, for intervals; by default every query has its own.
         draws: number of bootstrap resamples of images; 0 for no intervals.
@@ -69,7 +70,10 @@ def score_file(
 
     Args:
         predictions: JSONL rows of `docs/format.md`, or a COCO JSON.
-        benchmark: a name in `BENCHMARKS`. data, split: default to its first.
+        benchmark: a name in `BENCHMARKS`.
+        data_root: folder of all data sets.
+        data: data set; default: the benchmark's first.
+        split: default: the data set's first.
 
     Returns:
         Scores, and a report on missing and skipped rows.

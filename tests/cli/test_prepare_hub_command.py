@@ -109,6 +109,27 @@ def test_a_gated_data_set_names_its_page(cli, hub, tmp_path):
     assert f"{hub.url}/datasets/{NAME}" in outcome.stderr
 
 
+def test_a_cut_connection_is_resumed_and_nothing_is_lost(cli, hub, tmp_path):
+    repository = hub.repositories[f"datasets/{NAME}"]
+    repository.cuts, repository.cut_after = 1, 700
+    first = cli("prepare-data", f"hub/{NAME}", "--data-root", tmp_path / "data")
+    if first.code:  # huggingface_hub gave up: the next call resumes
+        assert "the connection to the hub broke" in first.stderr
+        assert cli("prepare-data", f"hub/{NAME}", "--data-root", tmp_path / "data").code == 0
+    assert len(Store(tmp_path / "data", f"hub/{NAME}", "test")) == 5
+
+
+def test_a_benchmark_finds_the_only_split_of_a_set_of_the_hub(cli, tmp_path, model_folder):
+    columns = reasonseg_rows(2) | {"reasoning_type": ["spatial", "commonsense"]}
+    write(columns, tmp_path / "files/data/train-00000-of-00001.parquet")
+    name = "hub/sj9909/ReasonSegX_test"
+    assert cli("prepare-data", name, "--from", tmp_path / "files", "--data-root", tmp_path).code == 0
+    outcome = cli("eval", "reasonseg-x", "--data-root", tmp_path, "-m", model_folder)
+    assert outcome.code == 0
+    assert "spatial" in outcome.stdout
+    assert f"{name}/train" in outcome.stdout
+
+
 def test_the_options_are_for_the_hub_alone(cli, tmp_path):
     outcome = cli("prepare-data", "partworld", "--split", "test", "--data-root", tmp_path)
     assert outcome.code == 2
