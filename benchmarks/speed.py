@@ -290,7 +290,7 @@ def load(preset: str) -> Checkpoint:
     if preset == EMBEDDED:
         return load_checkpoint(EMBEDDED)
     config: Config = load_config(preset)
-    parts = Parts(config, build_tokenizer(list_questions(), config.language.vocabulary), {})
+    parts = Parts(config, build_tokenizer(list_questions(), config.language.vocab_size), {})
     processor = build_processor(parts)
     seed_everything(0)
     return Checkpoint(build_model(parts, processor).eval(), processor, config, about={})

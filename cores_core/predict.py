@@ -86,6 +86,7 @@ class Prediction:
             "question": self.question,
             "answer": self.answer,
             "well_formed": self.segmentation.well_formed,
+            "rejected": self.segmentation.rejected,
             "mask": encode_rle(self.mask),
             "coarse_mask": encode_rle(self.coarse_mask),
             "box": list(bounding_box(self.mask)),

@@ -67,6 +67,9 @@ def _add_benchmark(name: str) -> None:
         data_root: DataRootOption = Path("data"),
         output: OutputOption = None,
         limit: LimitOption = None,
+        no_target: Annotated[
+            int, typer.Option("--no-target", min=0, help="Further questions of each image about things not in it.")
+        ] = 0,
         gpus: Annotated[int, typer.Option("--gpus", min=0, help="Number of GPUs that share the work.")] = 0,
         processes: Annotated[int, typer.Option("--processes", min=1, help="Number of CPU processes.")] = 1,
         batch_size: Annotated[
@@ -88,7 +91,7 @@ def _add_benchmark(name: str) -> None:
 
         source = ModelSource(model, device, dtype, load_in, conversation, compiled)
         parts = _choose_data(name, data, split, data_root)
-        job = EvalJob(name, data_root, parts, protocol, limit, read_ahead=batch_size, instances=instances)
+        job = EvalJob(name, data_root, parts, protocol, limit, None, no_target, batch_size, instances)
         devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
         _evaluate(source, job, choice, devices, output)

@@ -47,6 +47,7 @@ class EvalJob:
         protocol: `generate` or `teacher_forced`.
         limit: maximum number of images per part; None for all.
         examples: in-context example by target id ("" for none); None or a missing id: the model's own.
+        no_target: number of further queries of each image about things that are not in it, see `list_targets`.
         read_ahead: number of prefetched images; scores do not depend on it.
         instances: also keep the connected regions of each mask as its objects, for AP.
     """
@@ -57,6 +58,7 @@ class EvalJob:
     protocol: Protocol
     limit: int | None = None
     examples: Mapping[str, str] | None = None
+    no_target: int = 0
     read_ahead: int = 4
     instances: bool = False
 
@@ -135,8 +137,8 @@ def run_evaluation(
 def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
     """All settings that rows depend on."""
     asked = {"benchmark": job.benchmark, "data": [list(pair) for pair in job.data], "protocol": job.protocol}
-    asked_more = {"instances": True} if job.instances else {}
-    return source.identity | asked | asked_more | {"data_root": str(job.data_root.resolve()), "examples": job.examples}
+    options = {"examples": job.examples, "no_target": job.no_target, "instances": job.instances}
+    return source.identity | asked | options | {"data_root": str(job.data_root.resolve())}
 
 
 def _read_items(journal: Journal) -> dict[str, Item]:
@@ -183,7 +185,7 @@ def _load_image(asked: tuple[list[Target], Path]) -> RgbImage:
 
 
 def _targets_at(job: EvalJob, stores: list[Store], place: _Place) -> list[Target]:
-    return list_targets(stores[place[0]], place[1], job.plan)
+    return list_targets(stores[place[0]], place[1], job.plan, job.no_target)
 
 
 def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: RgbImage) -> list[Item]:

@@ -76,7 +76,7 @@ def render_card(name: str, config: Config, about: Mapping[str, Any], facts: Card
         tags=["reasoning-segmentation"],
     )
     trained_on = ", ".join(map(str, about.get("data", ()))) or "not stated"
-    chain = f"{config.chain.steps} steps, {'with' if config.chain.refiner else 'without'} refiner"
+    chain = f"{config.chain.stages} stages, {'with' if config.chain.refiner else 'without'} refiner"
     rows = {
         "base model": facts.base_model or "not stated",
         "trained on": f"{trained_on}; {about.get('step', 'unknown')} steps",

@@ -200,7 +200,7 @@ def _describe_preset(name: str) -> KnownModel:
         licence=f"its base: {_SEE_PAGE}",
         parameters=parameters,
         memory=memory,
-        prompts=f"{config.chain.steps} step{'s' if config.chain.steps > 1 else ''}, context {config.context}, "
+        prompts=f"{config.chain.stages} stage{'s' if config.chain.stages > 1 else ''}, context {config.context}, "
         f"wording {config.wording}, conversation {conversation}",
         scores=_PAPER_SCORES.get(name, ""),
         trained_on_val=False,

@@ -37,7 +37,7 @@ from cores_core.train.zero import ZeroEngine
 
 _OUT_OF_MEMORY = (
     "lower train.micro_batch_size or train.queries_per_image, or set train.activation_checkpointing=true, "
-    "engine.stage=3 or engine.offload=true, then continue with --resume"
+    "engine.zero_stage=3 or engine.offload=true, then continue with --resume"
 )
 
 

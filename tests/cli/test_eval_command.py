@@ -171,3 +171,15 @@ def test_your_own_data_is_a_benchmark(cli, model_folder, tmp_path):
     outcome = cli("eval", "custom", *arguments)
     assert outcome.code == 0
     assert "2 queries of 1 images" in outcome.stdout
+
+
+def test_questions_without_a_target_are_scored(cli, model_folder, partworld_root, tmp_path):
+    arguments = ("--data-root", partworld_root, "--model", model_folder, "--output", tmp_path, "--no-target", 1)
+    outcome = cli("eval", "reasonpart", *PART, *arguments)
+    assert outcome.code == 0
+    assert "N-acc" in outcome.stdout
+    assert "T-acc" in outcome.stdout
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["no_target"] == 1
+    assert results["n_acc"] is not None
+    assert any("does not show" in warning for warning in results["warnings"])

@@ -151,6 +151,18 @@ def test_a_limit_counts_images_of_each_part(checkpoint: Checkpoint, job: EvalJob
     assert sum(done) == len(result.items) == len(list_all_targets(replace(job, limit=1)))
 
 
+def test_further_questions_are_about_what_an_image_does_not_show(checkpoint: Checkpoint, job: EvalJob) -> None:
+    asked = replace(job, no_target=2)
+    plain, more = list_all_targets(job), list_all_targets(asked)
+    assert [target for target in more if ".absent." not in target.id] == plain
+    absent = [target for target in more if ".absent." in target.id]
+    assert 0 < len(absent) <= 2 * len({target.image for target in plain})
+    assert not any(decode_rle(target.target).any() for target in absent)
+    assert list_all_targets(asked) == more
+    scores = Evaluation(evaluate(checkpoint, replace(asked, limit=2)).items, {}).scores
+    assert scores.values["n_acc"] is not None
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_as_it_was(checkpoint: Checkpoint, job: EvalJob, training: bool) -> None:
     checkpoint.model.train(training)

@@ -151,7 +151,7 @@ def test_a_single_chain_needs_no_location_token(copied: Path, golden: Path) -> N
     _change_json(copied / "added_tokens.json", lambda tree: tree.pop("[SEG_SEMA]"))
     _change_weights(copied, lambda weights: [weights.pop(n) for n in [*weights] if n.startswith("transformer_cross")])
     lisa = load_checkpoint(copied)
-    assert (lisa.config.chain.steps, lisa.config.context) == (1, "none")
+    assert (lisa.config.chain.stages, lisa.config.context) == (1, "none")
     (prediction,) = Predictor(lisa).predict_many(
         golden / "images/img0.jpg", [Query("the dog", False)], "teacher_forced"
     )
@@ -161,7 +161,7 @@ def test_a_single_chain_needs_no_location_token(copied: Path, golden: Path) -> N
 def test_a_dual_chain_may_lack_the_refiner(copied: Path) -> None:
     _change_weights(copied, lambda weights: [weights.pop(n) for n in [*weights] if n.startswith("transformer_cross")])
     checkpoint = load_checkpoint(copied)
-    assert checkpoint.config.chain.steps == 2
+    assert checkpoint.config.chain.stages == 2
     assert checkpoint.model.refiner is None
 
 

@@ -20,8 +20,8 @@ from cores_core.model.inference import (
 )
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.tokenizer import token_id
-from cores_core.prompts import LOC, SEG, render_turn
-from cores_core.sample import Query, Sample
+from cores_core.prompts import LOC, REJECTION, SEG, render_turn
+from cores_core.sample import Query, Sample, Turn
 
 IMAGE = noise_image(30, 45)
 QUERIES = (Query("Which part steers the fish?"), Query("tail of the fish", is_sentence=False), Query("Where is up?"))
@@ -130,7 +130,7 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, reasons: bool
 ) -> None:
     processor = copy.copy(checkpoint.processor)
-    processor.prompt = replace(processor.prompt, reasons=reasons)
+    processor.prompt = replace(processor.prompt, chain_of_thought=reasons)
     lengths: list[int] = []
     write = checkpoint.model.mllm.generate
 
@@ -145,10 +145,48 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     assert lengths == [template + (REASON_TOKENS if reasons else EXTRA_TOKENS)]
 
 
+def test_a_rejection_is_an_answer_without_a_mask(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    rejecting = _rejecting(checkpoint, monkeypatch)
+    first, rejected, last = _ask(rejecting, *QUERIES, protocol="generate")
+    assert (rejected.answer, rejected.rejected, rejected.well_formed) == (REJECTION, True, True)
+    assert (rejected.refined == NO_MASK).all()
+    assert 0 < rejected.answer_probability < 1
+    plain = _ask(checkpoint, QUERIES[0], QUERIES[2])
+    for ours, alone in zip((first, last), plain, strict=True):
+        assert not ours.rejected
+        np.testing.assert_allclose(ours.refined, alone.refined, atol=1e-5)
+        assert ours.answer_probability == pytest.approx(alone.answer_probability, rel=1e-4)
+
+
+def test_a_model_that_was_not_taught_to_reject_does_not(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rejecting(checkpoint, monkeypatch)
+    _, other, _ = _ask(checkpoint, *QUERIES, protocol="generate")
+    assert (other.answer, other.rejected, other.well_formed) == (REJECTION, False, False)
+
+
+def test_all_questions_may_be_rejected(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    rejecting = _rejecting(checkpoint, monkeypatch)
+    ids = checkpoint.processor.answer_ids(Turn("", REJECTION, segments=False))
+    _let_it_write(checkpoint, monkeypatch, ids, ids, ids)
+    assert all(answer.rejected for answer in _ask(rejecting, *QUERIES, protocol="generate"))
+
+
 def test_an_untrained_model_may_write_anything(checkpoint: Checkpoint) -> None:
     results = _ask(checkpoint, *QUERIES, protocol="generate")
     assert len(results) == 3
     assert all(result.refined.shape == (30, 45) for result in results)
+
+
+def _rejecting(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    """A model with rejections that writes the template to the first and the last question, and rejects the second."""
+    processor = copy.copy(checkpoint.processor)
+    processor.prompt = replace(processor.prompt, rejects=True)
+    template = processor.answer_ids(render_turn(QUERIES[0], processor.prompt))
+    rejection = processor.answer_ids(Turn("", REJECTION, segments=False))
+    _let_it_write(checkpoint, monkeypatch, template, rejection, template)
+    return replace(checkpoint, processor=processor)
 
 
 def _sample(checkpoint: Checkpoint) -> Sample:

@@ -52,7 +52,9 @@ def test_spreading_changes_no_answer(checkpoint: Checkpoint, own: Checkpoint) ->
 @pytest.mark.parametrize(("load_in", "layer"), [("8bit", "Linear8bitLt"), ("4bit", "Linear4bit")])
 def test_quantised_layers_are_those_of_the_language_model(tiny_config: Config, load_in: str, layer: str) -> None:
     pytest.importorskip("bitsandbytes")
-    wide = LanguageConfig(width=64, layers=2, heads=2, mlp=128, vocabulary=800)  # 4-bit blocks are of 64
+    wide = LanguageConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=800
+    )  # 4-bit blocks are of 64
     own = build_checkpoint(replace(tiny_config, language=wide))
     place_model(own.model, Placement(CPU, load_in))
     kinds = {name: type(module).__name__ for name, module in own.model.named_modules()}
