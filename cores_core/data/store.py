@@ -27,7 +27,7 @@ _REGION = pa.struct(
         ("ignore", pa.string()),
         ("queries", pa.list_(_QUERY)),
         ("source", pa.string()),
-        ("instances", pa.list_(pa.string())),
+        ("instances", pa.string()),
     ]
 )
 _SCHEMA = pa.schema(
@@ -186,7 +186,7 @@ def _row(record: Record) -> dict[str, Any]:
             "ignore": None if region.ignore is None else json.dumps(region.ignore),
             "queries": [asdict(query) for query in region.queries],
             "source": region.source,
-            "instances": [json.dumps(instance) for instance in region.instances],
+            "instances": json.dumps(region.instances),
         }
         for region in record.regions
     ]
@@ -204,7 +204,7 @@ def _record(row: dict[str, Any]) -> Record:
             ignore=None if entry["ignore"] is None else json.loads(entry["ignore"]),
             queries=tuple(Query(**query) for query in entry["queries"]),
             source=entry["source"],
-            instances=tuple(map(json.loads, entry["instances"])),
+            instances=tuple(json.loads(entry["instances"])),
         )
         for entry in row["regions"]
     )
