@@ -19,6 +19,14 @@ ITEMS_FILE = "items.jsonl"
 
 
 @dataclass(frozen=True)
+class ScoredMask:
+    """A predicted object with its confidence, 0 to 1."""
+
+    mask: Rle
+    score: float
+
+
+@dataclass(frozen=True)
 class Item:
     """Result of one query. All masks are COCO RLEs of the size of the image.
 
@@ -31,6 +39,8 @@ class Item:
         overlap, coarse_overlap: pixel counts of C2 (the final mask) and C1 against the target.
         mask, coarse_mask: C2 and C1. target, ignore: ground truth and ignored pixels.
         seconds: time for the image divided by its number of questions.
+        instances: the predicted objects; None if the system gives none.
+        target_instances: the objects of the target, if the data set has them apart; else empty.
         For predictions of other systems, coarse_overlap and coarse_mask are None.
     """
 
@@ -48,6 +58,8 @@ class Item:
     target: Rle
     ignore: Rle | None
     seconds: float
+    instances: tuple[ScoredMask, ...] | None = None
+    target_instances: tuple[Rle, ...] = ()
 
     @property
     def part(self) -> str:
@@ -72,6 +84,9 @@ def parse_item(row: dict[str, Any]) -> Item:
         values["overlap"] = Overlap(**values["overlap"])
         coarse = values["coarse_overlap"]
         values["coarse_overlap"] = None if coarse is None else Overlap(**coarse)
+        if values.get("instances") is not None:
+            values["instances"] = tuple(ScoredMask(**instance) for instance in values["instances"])
+        values["target_instances"] = tuple(values.get("target_instances", ()))
         return Item(**values)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"not a row of an evaluation ({type(error).__name__}: {error})") from error

@@ -22,6 +22,7 @@ from cores_core.evaluate.plots import (
     plot_intervals,
     plot_sizes,
 )
+from cores_core.evaluate.published import find_published
 from cores_core.evaluate.report_pictures import TRUTH_COLOUR, Pictures, choose_groups, embed_picture
 from cores_core.evaluate.report_templates import ENVIRONMENT
 from cores_core.evaluate.results import Evaluation
@@ -96,6 +97,7 @@ def render_report(evaluation: Evaluation, pictures: Pictures, seed: int = 0) -> 
         "well_formed": sum(item.well_formed for item in items),
         "sentences": sum(item.is_sentence for item in items),
         "empty": sum(item.overlap.share == 0 for item in items),
+        "published": find_published(str(about.get("benchmark", "")), list(about.get("data", {}))),
         "groups": choose_groups(items, seed),
         "embed": partial(embed_picture, pictures),
     }
