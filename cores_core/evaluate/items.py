@@ -5,8 +5,8 @@ rows, without averaging averages.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Item:
         answer: answer text. well_formed: whether it contains each chain token once and in order.
         overlap, coarse_overlap: pixel counts of C2 (the final mask) and C1 against the target.
         mask, coarse_mask: C2 and C1. target, ignore: ground truth and ignored pixels.
+        confidence: confidences of the mask by name, 0-1 (see `calibration.py`).
         seconds: time for the image divided by its number of questions.
         instances: the predicted objects; None if the system gives none.
         target_instances: the objects of the target, if the data set has them apart; else empty.
@@ -58,6 +59,7 @@ class Item:
     target: Rle
     ignore: Rle | None
     seconds: float
+    confidence: Mapping[str, float] = field(default_factory=dict)
     instances: tuple[ScoredMask, ...] | None = None
     target_instances: tuple[Rle, ...] = ()
 

@@ -25,7 +25,7 @@ from cores_core.evaluate.items import Item, ScoredMask, item_row, parse_item
 from cores_core.evaluate.results import Evaluation
 from cores_core.evaluate.targets import Target, list_targets
 from cores_core.images import load_image
-from cores_core.instances import split_instances
+from cores_core.instances import mask_score, split_instances
 from cores_core.journal import Journal
 from cores_core.masks import binarize, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
@@ -226,9 +226,20 @@ def _score(target: Target, answer: Segmentation, seconds: float, has_instances: 
         target=target.target,
         ignore=target.ignore,
         seconds=seconds,
+        confidence=_confidence(refined, answer),
         instances=_split(refined, answer.refined) if has_instances else None,
         target_instances=target.instances,
     )
+
+
+def _confidence(mask: BoolMask, answer: Segmentation) -> dict[str, float]:
+    """Confidences in a mask; none for an answer without one, whose emptiness they do not describe."""
+    if not answer.stages:
+        return {}
+    return {
+        "score": round(mask_score(mask, answer.refined), 4),
+        "answer_probability": round(answer.answer_probability, 4),
+    }
 
 
 def _split(mask: BoolMask, logits: NDArray[np.float32]) -> tuple[ScoredMask, ...]:
