@@ -1,11 +1,13 @@
-"""Atomic writing of files and folders: write to a temporary name in the same folder, then rename."""
+"""Atomic writing of files and folders: write to a temporary name in the same folder, then rename; reading of JSON."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk or an exhausted quota."""
@@ -46,6 +48,27 @@ def save_text(text: str, path: Path) -> None:
 def write_text(text: str, path: Path) -> None:
     """Write UTF-8. Surrogates, from file names that are not UTF-8, are written as \\udcXX."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is not UTF-8 or not JSON.
+    """
+    return parse_json(path.read_text(encoding="utf-8-sig"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is not JSON, has a number of too many digits, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:

@@ -4,7 +4,6 @@ Each becomes a `Request`, an image with the questions about it, in the order giv
 alphabetical order. Images are decoded when a request is loaded, not here.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 
 from cores_core.errors import DataError
+from cores_core.files import parse_json
 from cores_core.images import is_url, load_image
 from cores_core.sample import Query, RgbImage
 
@@ -178,7 +178,7 @@ def _read_lines(lines: Iterable[str], folder: Path, name: str) -> Iterator[_Foun
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             image, queries = row["image"], _row_queries(row)
             if not isinstance(image, str) or not image:
                 raise DataError("`image` must be a path")

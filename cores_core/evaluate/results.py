@@ -14,7 +14,7 @@ from typing import Any
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item, load_items, save_items
 from cores_core.evaluate.scores import Scores, score_items
-from cores_core.files import save_text
+from cores_core.files import read_json, save_text
 
 RESULTS_FILE = "results.json"
 
@@ -67,7 +67,11 @@ def load_evaluation(folder: Path) -> Evaluation:
     """
     items, path = load_items(folder), folder / RESULTS_FILE
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
+        if not isinstance(tree, dict):
+            raise ValueError("not a JSON object")
+        if not isinstance(tree.get("data_root", ""), str) or not isinstance(tree.get("data", {}), dict):
+            raise ValueError("`data_root` must be a text and `data` an object")
     except (OSError, ValueError) as error:
         raise DataError(f"no results in: {folder} ({error})", hint="finish it with `cores eval`") from error
     known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts"}

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from cores_core.config import BaseConfig, ChainConfig, Config, LoraConfig
 from cores_core.errors import CheckpointError
-from cores_core.files import replacing
+from cores_core.files import read_json, replacing
 from cores_core.model.build import Parts, build_model, build_processor
 from cores_core.model.catalog import resolve_name
 from cores_core.model.cores import HALVED, CoresModel
@@ -50,8 +50,8 @@ from cores_core.model.weights.hub import fetch_model, is_hub_id
 from cores_core.model.weights.names import our_hub_name, renamed_keys
 from cores_core.model.weights.pretrained import describe_base, describe_source, read_base
 from cores_core.model.weights.releases import is_released, read_released
-from cores_core.model.weights.tensors import Tensors, read_file, read_tensors
-from cores_core.model.weights.transformers_io import read_processor, tied_names
+from cores_core.model.weights.tensors import Tensors, read_file, read_pickle, read_tensors
+from cores_core.model.weights.transformers_io import read_processor, reading, tied_names
 from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 
@@ -164,8 +164,8 @@ def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str =
     """
     weights = parts.weights
     parts = _with_options(parts, options)
-    processor = build_processor(parts)
-    with init_empty_weights(include_buffers=False):
+    with reading("the model", origin), init_empty_weights(include_buffers=False):
+        processor = build_processor(parts)
         model = build_model(parts, processor)
     adapter = {name: weights.pop(name) for name in list(weights) if is_adapter(name)}
     _load_weights(model, weights, options, origin)
@@ -224,7 +224,7 @@ def load_optimizer(folder: Path) -> Mapping[str, Any]:
     path = folder / "optimizer" / "state.pt"
     if not path.is_file():
         raise CheckpointError(f"cannot resume, no optimizer state in: {folder}")
-    state: Mapping[str, Any] = renamed_keys(torch.load(path, map_location="cpu", weights_only=True))
+    state: Mapping[str, Any] = renamed_keys(read_pickle(path))
     return state
 
 
@@ -360,7 +360,7 @@ def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, ori
 
 def _load_about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read: {path} ({error})") from error
     found = about.get("format") if isinstance(about, dict) else None

@@ -22,7 +22,7 @@ from cores_core.data.store import Store
 from cores_core.errors import ConfigError, DataError, LossError
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
-from cores_core.files import save_text
+from cores_core.files import parse_json, save_text
 from cores_core.locks import locked
 from cores_core.model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from cores_core.model.embeddings import EmbeddingCache, encoder_identity
@@ -264,7 +264,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if parse_json(line)["step"] <= step:
                 rows.append(line)
         except json.JSONDecodeError:
             break

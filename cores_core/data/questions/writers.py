@@ -5,7 +5,6 @@ Source: OpenAI's chat completions, as vLLM, llama.cpp, Ollama and others serve t
 does not validate them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ import httpx2
 
 from cores_core.data.web import build_client
 from cores_core.errors import ConfigError, DataError
+from cores_core.files import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class EndpointWriter:
         """
         answer = self._send({"model": self.model, "messages": [dict(message) for message in messages], "seed": seed})
         try:
-            content = json.loads(answer.content)["choices"][0]["message"]["content"]
+            content = parse_json(answer.content)["choices"][0]["message"]["content"]
             if not isinstance(content, str | None):
                 raise TypeError
         except (ValueError, RecursionError, LookupError, TypeError) as error:

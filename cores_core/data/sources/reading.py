@@ -1,6 +1,5 @@
 """Helpers of all readers: robust JSON and path handling, image sizes, rejected items with reasons, shards."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image
 
 from cores_core.errors import DataError
+from cores_core.files import parse_json
 from cores_core.images import DECODE_ERRORS, check_size
 
 _SIDEWAYS = (5, 6, 7, 8)
@@ -83,7 +83,7 @@ def load_json(path: Path) -> Any:
         raise DataError(f"cannot read: {path} ({error.strerror or error})") from error
     for encoding in ("utf-8-sig", "cp1252"):
         try:
-            return json.loads(data.decode(encoding))
+            return parse_json(data.decode(encoding))
         except UnicodeDecodeError:
             continue
         except (ValueError, RecursionError) as error:  # numbers of 5,000 digits raise a plain ValueError

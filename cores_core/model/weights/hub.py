@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, reason_of
 from cores_core.files import writing_hint
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -90,9 +90,9 @@ def hub_error(name: str, error: Exception) -> CheckpointError:
         return _unreachable(name, error.__cause__)
     if isinstance(error, httpx2.HTTPError):
         hint = "check the network, then run the command again: the download is resumed"
-        return CheckpointError(f"the connection to the hub broke: {name} ({_reason(error)})", hint=hint)
+        return CheckpointError(f"the connection to the hub broke: {name} ({reason_of(error)})", hint=hint)
     advice = writing_hint(error) if isinstance(error, OSError) else None
-    return CheckpointError(f"cannot read or write the hub's cache for: {name} ({_reason(error)})", hint=advice)
+    return CheckpointError(f"cannot read or write the hub's cache for: {name} ({reason_of(error)})", hint=advice)
 
 
 def _status_error(name: str, error: HfHubHTTPError) -> CheckpointError:
@@ -113,14 +113,9 @@ def _unreachable(name: str, cause: BaseException | None) -> CheckpointError:
         return CheckpointError(f"HF_HUB_OFFLINE is set and this model is not in the cache: {name}", hint=hint)
     if isinstance(cause, HfHubHTTPError):
         return _status_error(name, cause)
-    reason = f" ({_reason(cause)})" if cause is not None else ""
+    reason = f" ({reason_of(cause)})" if cause is not None else ""
     hint = f"check the network, then run the command again, {_OWN_FOLDER}"
     return CheckpointError(f"the hub cannot be reached and this model is not in the cache: {name}{reason}", hint=hint)
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def cached_model(name: str) -> Path | None:

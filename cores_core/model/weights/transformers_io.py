@@ -10,19 +10,41 @@ from torch import nn
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, CoresError, reason_of
 
 _READ_ERRORS = (
+    ArithmeticError,
     AttributeError,
-    KeyError,
+    ImportError,
+    LookupError,
     OSError,
-    RuntimeError,
+    RuntimeError,  # and with it RecursionError
     SafetensorError,
     StrictDataclassError,
     TypeError,
     ValueError,
 )
-_LONGEST_REASON = 160  # characters; some errors of transformers list all model types
+"""Exceptions of transformers for configs, tokenizers and weights that it cannot read."""
+
+
+@contextmanager
+def reading(what: str, place: Path | str) -> Iterator[None]:
+    """Raise failures of transformers and tokenizers within the block as `CheckpointError`s.
+
+    Args:
+        what: what is read or built. place: from where. Both are for the message.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or invalid.
+    """
+    try:
+        yield
+    except CoresError:
+        raise
+    except Exception as error:
+        if not isinstance(error, _READ_ERRORS) and type(error) is not Exception:  # tokenizers raises plain Exceptions
+            raise
+        raise CheckpointError(f"cannot read {what}: {place} ({reason_of(error)})") from error
 
 
 def read_config(config_class: type[PreTrainedConfig], folder: Path) -> PreTrainedConfig:
@@ -31,10 +53,8 @@ def read_config(config_class: type[PreTrainedConfig], folder: Path) -> PreTraine
     Raises:
         CheckpointError: it is missing or invalid.
     """
-    try:
+    with reading("the config", folder):
         return config_class.from_pretrained(folder)
-    except _READ_ERRORS as error:
-        raise CheckpointError(f"missing or invalid config: {folder / 'config.json'} ({_short(error)})") from error
 
 
 def read_processor(folder: Path) -> ProcessorMixin:
@@ -43,10 +63,8 @@ def read_processor(folder: Path) -> ProcessorMixin:
     Raises:
         CheckpointError: one of its files is missing or damaged.
     """
-    try:
+    with reading("the processor", folder):
         return AutoProcessor.from_pretrained(folder)
-    except (ImportError, *_READ_ERRORS) as error:
-        raise CheckpointError(f"cannot read the processor: {folder} ({_short(error)})") from error
 
 
 def load_whole(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
@@ -55,11 +73,8 @@ def load_whole(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedMo
     Raises:
         CheckpointError: a tensor is missing, unexpected or of another shape, or a file is damaged.
     """
-    with without_progress():
-        try:
-            net, found = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
-        except _READ_ERRORS as error:
-            raise CheckpointError(f"cannot read weights: {folder} ({_short(error)})") from error
+    with without_progress(), reading("weights", folder):
+        net, found = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
     kinds = ("missing", "unexpected", "mismatched")
     problems = [f"{kind} {name}" for kind in kinds for name in found[f"{kind}_keys"]]
     if problems:
@@ -82,7 +97,3 @@ def without_progress() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:_LONGEST_REASON]
