@@ -50,5 +50,5 @@ class CheckpointError(CoresError):
 
 def reason_of(error: BaseException) -> str:
     """The message of another library's error on one line, shortened; its type if it has no message."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return text[:LONGEST_REASON] if text else type(error).__name__

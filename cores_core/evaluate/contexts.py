@@ -15,7 +15,7 @@ from typing import Any
 from zlib import crc32
 
 from cores_core.data.questions.writers import Writer
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.evaluate.targets import Target
 from cores_core.files import parse_json, save_text
 from cores_core.prompts import EXAMPLES, render_example
@@ -54,7 +54,7 @@ def load_examples(path: Path, targets: Sequence[Target]) -> Mapping[str, str]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         hint = "--context takes fixed, random, none, generate or a file"
-        raise DataError(f"cannot read: {path} ({error})", hint=hint) from error
+        raise DataError(f"cannot read: {path} ({reason_of(error)})", hint=hint) from error
     found: dict[Any, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

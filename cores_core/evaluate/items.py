@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.files import parse_json, save_text
 from cores_core.masks import Rle, segmentation_rle
 from cores_core.metrics import Overlap
@@ -126,4 +126,4 @@ def load_items(folder: Path) -> list[Item]:
         lines = data.decode("utf-8").split("\n")  # questions may contain other line separators
         return [parse_item(parse_json(line)) for line in lines if line]
     except (DataError, ValueError) as error:
-        raise DataError(f"damaged: {path} ({error})", hint="run the evaluation again") from error
+        raise DataError(f"damaged: {path} ({reason_of(error)})", hint="run the evaluation again") from error

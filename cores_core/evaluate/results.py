@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.evaluate.items import Item, load_items, save_items
 from cores_core.evaluate.scores import Scores, score_items
 from cores_core.files import read_json, save_text
@@ -73,6 +73,6 @@ def load_evaluation(folder: Path) -> Evaluation:
         if not isinstance(tree.get("data_root", ""), str) or not isinstance(tree.get("data", {}), dict):
             raise ValueError("`data_root` must be a text and `data` an object")
     except (OSError, ValueError) as error:
-        raise DataError(f"no results in: {folder} ({error})", hint="finish it with `cores eval`") from error
+        raise DataError(f"no results in: {folder} ({reason_of(error)})", hint="finish it with `cores eval`") from error
     known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts"}
     return Evaluation(tuple(items), {key: value for key, value in tree.items() if key not in known})

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from cores_core.config import Config
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.files import read_json
 
 RESULTS_FILE = "results.json"
@@ -52,7 +52,9 @@ def load_results(folder: Path) -> dict[str, Any]:
     try:
         tree = read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"no results in: {folder} ({error})", hint="finish the evaluation with `cores eval`") from error
+        raise DataError(
+            f"no results in: {folder} ({reason_of(error)})", hint="finish the evaluation with `cores eval`"
+        ) from error
     if not isinstance(tree, dict) or "benchmark" not in tree or "protocol" not in tree:
         raise DataError(f"not the results of an evaluation: {path}", hint="give the folder of a `cores eval`")
     return tree

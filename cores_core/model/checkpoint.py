@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cores_core.config import BaseConfig, ChainConfig, Config, LoraConfig
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, reason_of
 from cores_core.files import read_json, replacing
 from cores_core.model.build import Parts, build_model, build_processor
 from cores_core.model.catalog import resolve_name
@@ -362,7 +362,7 @@ def _load_about(path: Path) -> dict[str, Any]:
     try:
         about = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read: {path} ({error})") from error
+        raise CheckpointError(f"cannot read: {path} ({reason_of(error)})") from error
     found = about.get("format") if isinstance(about, dict) else None
     if found not in READABLE:
         raise CheckpointError(f"checkpoint format is {found}, not {' or '.join(map(str, READABLE))}: {path.parent}")

@@ -8,7 +8,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, reason_of
 from cores_core.files import read_json
 from cores_core.model.card import CardFacts, render_card
 from cores_core.model.weights.hub import has_hub_form, hub_error, is_hub_id, page_of
@@ -101,5 +101,5 @@ def _read_about(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = read_json(folder / "checkpoint.json")
     except (OSError, ValueError) as error:
         hint = "give a checkpoint of cores; for released weights: cores checkpoint convert MODEL FOLDER"
-        raise CheckpointError(f"not a complete checkpoint: {folder} ({error})", hint=hint) from error
+        raise CheckpointError(f"not a complete checkpoint: {folder} ({reason_of(error)})", hint=hint) from error
     return about

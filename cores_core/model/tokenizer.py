@@ -19,7 +19,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizerFast
 
 from cores_core import prompts
-from cores_core.errors import CheckpointError, DataError
+from cores_core.errors import CheckpointError, DataError, reason_of
 from cores_core.files import read_json
 from cores_core.model.weights.transformers_io import reading
 from cores_core.sample import Turn
@@ -68,7 +68,7 @@ class SentencePieceTokenizer:
             if added.exists():
                 self._added = read_json(added)
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
+            raise CheckpointError(f"cannot read the tokenizer: {folder} ({reason_of(error)})") from error
         self._special = {
             prompts.UNKNOWN: self._pieces.unk_id(),
             prompts.BEGIN: self._pieces.bos_id(),

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from cores_core.data.web import build_client
-from cores_core.errors import ConfigError, DataError
+from cores_core.errors import ConfigError, DataError, reason_of
 from cores_core.files import parse_json
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _load(model: str, device: "torch.device") -> tuple[Any, Any]:
         llm = AutoModelForCausalLM.from_pretrained(model, dtype=resolve_dtype("auto", device))
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         hint = "name a folder with a causal language model of transformers and its tokenizer, or an id of the hub"
-        raise DataError(f"cannot load the language model: {model} ({error})", hint=hint) from error
+        raise DataError(f"cannot load the language model: {model} ({reason_of(error)})", hint=hint) from error
     finally:
         if showed_progress:
             logging.enable_progress_bar()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cores_core.data.sources.reading import Rejections, find_inside
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.files import parse_json
 from cores_core.formats.labelled import Annotation, read_texts
 from cores_core.mask_images import RowMask, read_row_mask
@@ -68,7 +68,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open(encoding="utf-8-sig") as file:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read: {path} ({error})", hint="see `cores prepare-data --list`") from error
+        raise DataError(f"cannot read: {path} ({reason_of(error)})", hint="see `cores prepare-data --list`") from error
 
 
 def _tell(error: Exception) -> str:

@@ -16,7 +16,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cores_core.config import LanguageConfig, VisionConfig
-from cores_core.errors import CheckpointError, ConfigError
+from cores_core.errors import CheckpointError, ConfigError, reason_of
 from cores_core.files import read_json
 from cores_core.model.families.table import LLAVA
 from cores_core.model.mllm import Mllm
@@ -129,7 +129,7 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
             projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
         )
     except (KeyError, ConfigError) as error:
-        raise CheckpointError(f"missing or invalid sizes in: {folder} ({error})") from error
+        raise CheckpointError(f"missing or invalid sizes in: {folder} ({reason_of(error)})") from error
     return language, vision
 
 
@@ -206,7 +206,7 @@ def load_json(path: Path) -> Json:
     try:
         tree = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read: {path} ({error})") from error
+        raise CheckpointError(f"cannot read: {path} ({reason_of(error)})") from error
     if not isinstance(tree, dict):
         raise CheckpointError(f"not a JSON object: {path}")
     return tree

@@ -142,6 +142,11 @@ def _read_shards(folder: Path, index: Path, shapes_only: bool) -> Iterator[tuple
 def _read_index(index: Path) -> dict[str, str]:
     try:
         places: dict[str, str] = read_json(index)["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"cannot read: {index} ({error!r})") from error
+        for shard in places.values():
+            if not isinstance(shard, str) or Path(shard).is_absolute() or ".." in Path(shard).parts:
+                raise ValueError(f"not the path of a shard: {shard}")
+    except KeyError as error:
+        raise CheckpointError(f"cannot read: {index} (it has no `weight_map`)") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"cannot read: {index} ({reason_of(error)})") from error
     return places

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -21,6 +22,7 @@ _READ_ERRORS = (
     RuntimeError,  # and with it RecursionError
     SafetensorError,
     StrictDataclassError,
+    TemplateError,
     TypeError,
     ValueError,
 )
@@ -64,7 +66,11 @@ def read_processor(folder: Path) -> ProcessorMixin:
         CheckpointError: one of its files is missing or damaged.
     """
     with reading("the processor", folder):
-        return AutoProcessor.from_pretrained(folder)
+        processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
+    for part in ("tokenizer", "image_processor"):
+        if not hasattr(processor, part):
+            raise CheckpointError(f"the processor has no {part.replace('_', ' ')}: {folder}")
+    return processor
 
 
 def load_whole(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
