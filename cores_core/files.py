@@ -59,16 +59,27 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_text(encoding="utf-8-sig"))
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, unique: bool = False) -> Any:
     """Parse JSON.
+
+    Args:
+        unique: refuse objects in which a key occurs twice; otherwise the last one counts.
 
     Raises:
         ValueError: it is not JSON, has a number of too many digits, or is nested too deeply.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_make_object if unique else None)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` occurs twice")
+    return found
 
 
 def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:

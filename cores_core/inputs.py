@@ -178,7 +178,7 @@ def _read_lines(lines: Iterable[str], folder: Path, name: str) -> Iterator[_Foun
         if not line.strip():
             continue
         try:
-            row = parse_json(line)
+            row = parse_json(line, unique=True)
             image, queries = row["image"], _row_queries(row)
             if not isinstance(image, str) or not image:
                 raise DataError("`image` must be a path")

@@ -164,7 +164,7 @@ def parse_prediction(line: bytes) -> Prediction:
         DataError: it is malformed.
     """
     try:
-        row = parse_json(line.decode("utf-8"))
+        row = parse_json(line.decode("utf-8"), unique=True)
         if not isinstance(row, dict):
             raise DataError("malformed row: not a JSON object")
         if "id" not in row and not {"image", "question"} <= row.keys():

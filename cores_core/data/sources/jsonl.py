@@ -47,7 +47,7 @@ def read_jsonl(path: Path, data_root: Path, rejected: Rejections) -> Iterator[An
     for number, line in _lines(path):
         source = f"{path.name}:{number}"
         try:
-            row = parse_json(line)
+            row = parse_json(line, unique=True)
             _check_keys(row)
             annotation = _read_row(row, source, number, partial(_read_mask, row["mask"], path.parent, data_root))
         except DataError as error:

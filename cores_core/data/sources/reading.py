@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
@@ -82,13 +83,16 @@ def load_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read: {path} ({error.strerror or error})") from error
     for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            return parse_json(data.decode(encoding))
-        except UnicodeDecodeError:
-            continue
-        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits raise a plain ValueError
-            raise DataError(f"not valid JSON: {path} ({reason_of(error)})") from error
-    raise DataError(f"neither UTF-8 nor cp1252: {path}")
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            break
+    else:
+        raise DataError(f"neither UTF-8 nor cp1252: {path}")
+    del data  # may be a gigabyte
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"not valid JSON: {path} ({reason_of(error)})") from error
 
 
 def find_inside(given: str, folder: Path, data_root: Path) -> Path:
