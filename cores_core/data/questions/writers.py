@@ -185,8 +185,8 @@ def _load(model: str, device: "torch.device") -> tuple[Any, Any]:
     showed_progress = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        llm = AutoModelForCausalLM.from_pretrained(model, dtype=resolve_dtype("auto", device))
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        llm = AutoModelForCausalLM.from_pretrained(model, dtype=resolve_dtype("auto", device), trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         hint = "name a folder with a causal language model of transformers and its tokenizer, or an id of the hub"
         raise DataError(f"cannot load the language model: {model} ({reason_of(error)})", hint=hint) from error

@@ -8,11 +8,13 @@ from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from cores_core.errors import CheckpointError, CoresError, reason_of
 
+NO_CODE = {"trust_remote_code": False}
+"""Code in a model's folder is never run; without this, transformers asks on the terminal whether to run it."""
 _READ_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -56,7 +58,7 @@ def read_config(config_class: type[PreTrainedConfig], folder: Path) -> PreTraine
         CheckpointError: it is missing or invalid.
     """
     with reading("the config", folder):
-        return config_class.from_pretrained(folder)
+        return config_class.from_pretrained(folder, **(NO_CODE if config_class is AutoConfig else {}))
 
 
 def read_processor(folder: Path) -> ProcessorMixin:
@@ -66,7 +68,7 @@ def read_processor(folder: Path) -> ProcessorMixin:
         CheckpointError: one of its files is missing or damaged.
     """
     with reading("the processor", folder):
-        processor: ProcessorMixin = AutoProcessor.from_pretrained(folder)
+        processor: ProcessorMixin = AutoProcessor.from_pretrained(folder, **NO_CODE)
     for part in ("tokenizer", "image_processor"):
         if not hasattr(processor, part):
             raise CheckpointError(f"the processor has no {part.replace('_', ' ')}: {folder}")
