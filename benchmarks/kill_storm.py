@@ -68,6 +68,7 @@ def main() -> None:
     """Run the storm and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--commands", nargs="+", default=["train", "prepare-data", "eval", "predict"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -75,7 +76,7 @@ def main() -> None:
     context.set_forkserver_preload(PRELOADED)
     rng, total = random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as place:
-        jobs = prepare_jobs(Path(place))
+        jobs = [job for job in prepare_jobs(Path(place)) if job.name in options.commands]
         print(
             f"{'command':14}{'kills':>7}{'repeated':>10}{'finished':>10}{'losses':>8}   seconds undisturbed", flush=True
         )
@@ -127,8 +128,7 @@ def storm(job: Job, place: Path, kills: int, rng: random.Random) -> tuple[list[s
         if done < kills:
             process.join(rng.uniform(0, seconds * 0.7))
         if process.is_alive() and done < kills:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join()
+            _kill(process)
             done += 1
             if job.work(folder) < before:
                 losses.append(f"work after kill {done}: {job.work(folder)}, before: {before}")
@@ -163,9 +163,18 @@ def end_of(process: ForkServerProcess) -> int | None:
     """Exit code of a process that is not killed; None if it does not end."""
     process.join(PATIENCE)
     if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         return None
     return process.exitcode
+
+
+def _kill(process: ForkServerProcess) -> None:
+    """Kill a process with its workers, or alone if it has not made a group of its own yet."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+    process.join()
 
 
 def _enter(arguments: list[str]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk or an exhausted quota."""
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_WRITING = (*DISK_FULL, errno.EFBIG, *_NOT_ALLOWED)
+"""Error numbers of a disk or folder that cannot be written."""
 
 
 @contextmanager

@@ -51,7 +51,7 @@ from cores_core.model.weights.names import our_hub_name, renamed_keys
 from cores_core.model.weights.pretrained import describe_base, describe_source, read_base
 from cores_core.model.weights.releases import is_released, read_released
 from cores_core.model.weights.tensors import Tensors, read_file, read_pickle, read_tensors
-from cores_core.model.weights.transformers_io import read_processor, reading, tied_names
+from cores_core.model.weights.transformers_io import read_processor, reading, tied_names, writing
 from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 
@@ -113,7 +113,7 @@ def save_checkpoint(
     """
     processor = checkpoint.processor
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder) as temporary:
+    with replacing(folder) as temporary, writing(folder):
         temporary.mkdir()
         _save_weights(temporary, checkpoint, dtype)
         if objective:

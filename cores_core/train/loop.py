@@ -1,6 +1,7 @@
 """The training loop: data loading, training steps and the interface for logging."""
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores_core.config import Config
 from cores_core.data.mixture import Mixture
-from cores_core.errors import DataError, LossError
+from cores_core.errors import DataError, LaunchError, LossError, reason_of
 from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Counts, count_terms
@@ -26,6 +27,8 @@ from cores_core.train.recipe import Objective, Recipe
 
 ATTEMPTS, DETOUR = 5, 1_000_003
 """Maximum number of samples tried in place of an unusable one, and the stride between them."""
+_WORKER_DIED = re.compile(r"DataLoader worker|shared memory|unable to (?:open|resize|write)")
+"""Parts of torch's RuntimeErrors about workers that have died or cannot pass on their data."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,21 @@ def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
 
     Args:
         pin: copy batches to pinned memory, for training on a GPU.
+
+    Raises:
+        LaunchError: a worker cannot be started, or has died; usually for lack of shared memory.
     """
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
     if workers:
         options |= {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     own = torch.Generator()  # the loader draws a seed; its own generator leaves the global one unchanged
-    return iter(DataLoader(steps, batch_size=None, generator=own, **options))
+    try:
+        yield from DataLoader(steps, batch_size=None, generator=own, **options)
+    except (OSError, RuntimeError) as error:
+        if not workers or (isinstance(error, RuntimeError) and not _WORKER_DIED.search(str(error))):
+            raise
+        hint = "give it more shared memory (docker run --shm-size=8g), or continue with --set train.workers=0"
+        raise LaunchError(f"a worker process that reads data has died ({reason_of(error)})", hint=hint) from error
 
 
 @dataclass(frozen=True)

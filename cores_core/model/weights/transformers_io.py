@@ -1,5 +1,8 @@
 """Load configs, processors and models of transformers from a folder, with failures raised as `CheckpointError`."""
 
+import errno
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,13 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrained
 from transformers.utils import logging
 
 from cores_core.errors import CheckpointError, CoresError, reason_of
+from cores_core.files import writing_hint
 
+_TORCH_WRITES = re.compile("PytorchStreamWriter|inline_container")
+"""Parts of torch's RuntimeErrors about files that it cannot write."""
+_SYSTEM_ERROR = re.compile(r"(?:os error |code: )(\d+)")
+"""Error number in the messages of safetensors and tokenizers."""
+_LITTLE_SPACE = 1 << 20
 NO_CODE = {"trust_remote_code": False}
 """Code in a model's folder is never run; without this, transformers asks on the terminal whether to run it."""
 _READ_ERRORS = (
@@ -49,6 +58,33 @@ def reading(what: str, place: Path | str) -> Iterator[None]:
         if not isinstance(error, _READ_ERRORS) and type(error) is not Exception:  # tokenizers raises plain Exceptions
             raise
         raise CheckpointError(f"cannot read {what}: {place} ({reason_of(error)})") from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise failures of torch, safetensors and tokenizers to write files within the block as `CheckpointError`s.
+
+    Raises:
+        CheckpointError: the disk is full, or a file cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        foreign = isinstance(error, SafetensorError) or type(error) is Exception  # tokenizers raises plain Exceptions
+        if not (isinstance(error, OSError) or foreign or _TORCH_WRITES.search(str(error))):
+            raise
+        hint = writing_hint(OSError(_find_number(error, folder.parent), ""))
+        raise CheckpointError(f"cannot write: {folder} ({reason_of(error)})", hint=hint) from error
+
+
+def _find_number(error: Exception, folder: Path) -> int:
+    """The error number of the operating system: as an attribute, in the text, or by the free space; 0 if unknown."""
+    found = _SYSTEM_ERROR.search(str(error))
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if found is not None:
+        return int(found[1])
+    return errno.ENOSPC if shutil.disk_usage(folder).free < _LITTLE_SPACE else 0
 
 
 def read_config(config_class: type[PreTrainedConfig], folder: Path) -> PreTrainedConfig:
