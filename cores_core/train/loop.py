@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores_core.config import Config
 from cores_core.data.mixture import Mixture
-from cores_core.errors import DataError, LaunchError, LossError, reason_of
+from cores_core.errors import CoresError, DataError, LaunchError, LossError, reason_of
 from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Counts, count_terms
@@ -24,6 +24,7 @@ from cores_core.sample import Sample
 from cores_core.signals import ignore_stop_signals
 from cores_core.train.engine import Engine
 from cores_core.train.recipe import Objective, Recipe
+from cores_core.train.shared_memory import MORE_ROOM, count_bytes, wait_for_room
 
 ATTEMPTS, DETOUR = 5, 1_000_003
 """Maximum number of samples tried in place of an unusable one, and the stride between them."""
@@ -152,12 +153,37 @@ def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
         options |= {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     own = torch.Generator()  # the loader draws a seed; its own generator leaves the global one unchanged
     try:
-        yield from DataLoader(steps, batch_size=None, generator=own, **options)
+        for data in DataLoader(_Guarded(steps, workers), batch_size=None, generator=own, **options):
+            if isinstance(data, CoresError):
+                raise data
+            yield data
     except (OSError, RuntimeError) as error:
         if not workers or (isinstance(error, RuntimeError) and not _WORKER_DIED.search(str(error))):
             raise
-        hint = "give it more shared memory (docker run --shm-size=8g), or continue with --set train.workers=0"
-        raise LaunchError(f"a worker process that reads data has died ({reason_of(error)})", hint=hint) from error
+        raise LaunchError(f"a worker process that reads data has died ({reason_of(error)})", hint=MORE_ROOM) from error
+
+
+class _Guarded(Dataset[StepData | CoresError]):
+    """Steps as workers read them: errors are returned, and a step waits until it fits into the shared memory.
+
+    A worker that finds no room in shared memory drops its step without an error, and the training would wait for ever.
+    """
+
+    def __init__(self, steps: Steps, workers: int) -> None:
+        self._steps = steps
+        self._workers = workers
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> StepData | CoresError:
+        try:
+            data = self._steps[index]
+            if self._workers:
+                wait_for_room(self._workers * count_bytes(data.batches))
+            return data
+        except CoresError as error:
+            return error
 
 
 @dataclass(frozen=True)

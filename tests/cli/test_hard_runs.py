@@ -179,7 +179,7 @@ def test_text_is_plain_on_any_terminal(name):
 
 
 def test_an_output_that_is_closed_ends_a_command_quietly(tmp_path):
-    command = f"{sys.executable} -m cores_cli.app config --preset cores-7b --describe | head -1"
+    command = f"{sys.executable} -m cores_cli.app config show cores-7b --docs | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
