@@ -9,7 +9,7 @@ from fuzz.limits import COUNT, SURVEY, memory_limit
 from hypothesis import HealthCheck, settings
 
 COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
-settings.register_profile("ci", max_examples=25, derandomize=True, **COMMON)
+settings.register_profile("ci", max_examples=15, derandomize=True, **COMMON)
 settings.register_profile("by hand", max_examples=max(COUNT, 1), **COMMON)
 settings.load_profile("by hand" if COUNT else "ci")
 

@@ -13,9 +13,9 @@ import yaml
 from bases import save_hub_llava, save_sam
 from conftest import build_checkpoint
 from families import save_tiny_mllm, save_tiny_sam
-from fuzz.limits import survives
+from fuzz.limits import COUNT, survives
 from fuzz.mutations import damaged_json, edit_bytes, edits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cores_core.config import BaseConfig, Config, LanguageConfig, LoraConfig, SamConfig, VisionConfig
@@ -164,6 +164,7 @@ def test_undamaged_models_are_loaded(folders: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), CASES)
+@settings(max_examples=COUNT or 2)  # each takes about half a second
 @given(data=st.data())
 def test_a_damaged_model_is_loaded_or_refused(folders: Path, name: str, file: str, data: st.DataObject) -> None:
     path = folders / name / file
