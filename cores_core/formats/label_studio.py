@@ -13,6 +13,7 @@ Source: https://labelstud.io/guide/task_format and guide/export, and label-studi
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,7 +173,10 @@ class _Group:
 
 
 def _make_task(image: LabelledImage, prefix: str) -> dict[str, Any]:
-    return {"data": {"image": prefix + quote(image.image.lstrip("/"))}, "predictions": [render_prediction(image.masks)]}
+    return {
+        "data": {"image": prefix + quote(os.fsencode(image.image.lstrip("/")))},
+        "predictions": [render_prediction(image.masks)],
+    }
 
 
 def _make_result(labelled: LabelledMask, number: int, tags: Tags) -> dict[str, Any]:
