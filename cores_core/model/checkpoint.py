@@ -366,6 +366,9 @@ def _load_about(path: Path) -> dict[str, Any]:
     found = about.get("format") if isinstance(about, dict) else None
     if found not in READABLE:
         raise CheckpointError(f"checkpoint format is {found}, not {' or '.join(map(str, READABLE))}: {path.parent}")
+    base = about.get("base", {})
+    if not isinstance(base, dict) or not all(isinstance(part, dict) for part in base.values()):
+        raise CheckpointError(f"`base` is not an object of objects: {path}")
     return dict(about)
 
 

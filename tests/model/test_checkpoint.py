@@ -231,6 +231,8 @@ def test_a_checkpoint_without_optimizer_cannot_be_resumed(saved: Path) -> None:
         ("config.yaml", lambda text: "sam:\n  image_size: 2020-99-99\n"),
         ("config.yaml", lambda text: "language: {width: [}\n"),
         ("checkpoint.json", lambda text: "[" * 5000),
+        ("checkpoint.json", lambda text: json.dumps(json.loads(text) | {"base": []})),
+        ("checkpoint.json", lambda text: json.dumps(json.loads(text) | {"base": {"mllm": []}})),
     ],
 )
 def test_a_file_with_damaged_content_is_one_error_of_one_line(
