@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_at_any_file_of_a_checkpoint_keeps_the_older_one(
     assert code == 0, errors
     first, _ = sorted((whole / "checkpoints").iterdir())
     used = sum(path.stat().st_size for path in first.rglob("*") if path.is_file())
-    for share in (0.05, 0.3, 0.6, 0.9):
+    for share in (0.1, 0.5, 0.9):
         disk = small_disk(int(used * (1 + share)) + (64 << 10))
         code, errors = start(*common, "--output", disk / "run")
         assert code == 1, errors
