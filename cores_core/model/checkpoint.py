@@ -142,13 +142,16 @@ def load_checkpoint(source: str | Path, options: LoadOptions = DEFAULTS) -> Chec
         CheckpointError: there is none, it is incomplete, or a tensor is missing, unexpected or of another shape.
     """
     folder = find_checkpoint(source)
-    return assemble(_read_parts(folder), options, origin=folder)
+    with reading("the model", folder):
+        parts = _read_parts(folder)
+    return assemble(parts, options, origin=folder)
 
 
 def inspect_checkpoint(source: str | Path) -> Checkpoint:
     """Load names, shapes and settings on the meta device, without values. An adapter is treated as merged."""
     folder = find_checkpoint(source)
-    parts = _read_parts(folder, shapes_only=True)
+    with reading("the model", folder):
+        parts = _read_parts(folder, shapes_only=True)
     weights = {name: tensor for name, tensor in parts.weights.items() if not is_adapter(name)}
     return assemble(_without_base(replace(parts, weights=weights)), replace(DEFAULTS, dtype=None), origin=folder)
 
