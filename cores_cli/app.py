@@ -36,6 +36,14 @@ def _run(argv: list[str] | None) -> None:
     atexit.register(gc.freeze)  # avoids a last collection of a second at exit
     try:
         app(args=argv, prog_name="cores")
+    except OSError as error:
+        from cores_core.files import NO_WRITING, writing_hint
+
+        if error.errno not in NO_WRITING:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        console.show_error(CoresError(f"cannot write{place} ({error.strerror})", hint=writing_hint(error)))
+        raise SystemExit(1) from error
     except (CoresError, SystemExit, KeyboardInterrupt) as error:
         was_done = isinstance(error, SystemExit) and not error.code
         if interrupts.number is not None and interrupts.is_raised and not was_done:

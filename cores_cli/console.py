@@ -47,9 +47,14 @@ def say(message: str, style: str | None = None) -> None:
 
 def show_error(error: CoresError) -> None:
     """One error: what is wrong, and what to do next."""
-    talk.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+    talk.print(Text.assemble(("error: ", "bold red"), _one_line(error.message)), soft_wrap=True)
     if error.hint:
-        talk.print(Text.assemble(("hint: ", "bold"), error.hint), soft_wrap=True)
+        talk.print(Text.assemble(("hint: ", "bold"), _one_line(error.hint)), soft_wrap=True)
+
+
+def _one_line(text: str) -> str:
+    """A text with its control characters escaped, which names of files may contain."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def show_json(value: Mapping[str, Any]) -> None:

@@ -1,5 +1,8 @@
 """Errors that a user can fix: a message with the offending value, and a hint for the next step."""
 
+LONGEST_REASON = 160
+"""Characters of another library's message within one of ours; some list all that they know."""
+
 
 class CoresError(Exception):
     """Base class of errors that the command line shows without a traceback."""
@@ -43,3 +46,9 @@ class CoresWarning(UserWarning):
 
 class CheckpointError(CoresError):
     """A checkpoint or pretrained model is missing, incomplete or incompatible."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of another library's error on one line, shortened; its type if it has no message."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text[:LONGEST_REASON] if text else type(error).__name__

@@ -1,15 +1,19 @@
-"""Atomic writing of files and folders: write to a temporary name in the same folder, then rename."""
+"""Atomic writing of files and folders: write to a temporary name in the same folder, then rename; reading of JSON."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk or an exhausted quota."""
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_WRITING = (*DISK_FULL, errno.EFBIG, *_NOT_ALLOWED)
+"""Error numbers of a disk or folder that cannot be written."""
 
 
 @contextmanager
@@ -46,6 +50,38 @@ def save_text(text: str, path: Path) -> None:
 def write_text(text: str, path: Path) -> None:
     """Write UTF-8. Surrogates, from file names that are not UTF-8, are written as \\udcXX."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is not UTF-8 or not JSON.
+    """
+    return parse_json(path.read_text(encoding="utf-8-sig"))
+
+
+def parse_json(text: str | bytes, unique: bool = False) -> Any:
+    """Parse JSON.
+
+    Args:
+        unique: refuse objects in which a key occurs twice; otherwise the last one counts.
+
+    Raises:
+        ValueError: it is not JSON, has a number of too many digits, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_make_object if unique else None)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` occurs twice")
+    return found
 
 
 def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from cores_core.errors import CheckpointError, CoresError, DataError
+from cores_core.errors import CheckpointError, CoresError, DataError, reason_of
 from cores_core.files import writing_hint
 
 HUB_ERRORS = (httpx2.HTTPError, HFValidationError, RevisionNotFoundError, OSError)
@@ -94,9 +94,9 @@ def hub_error(name: str, error: Exception, kind: RepositoryKind = MODEL) -> Core
         return _unreachable(name, error.__cause__, kind)
     if isinstance(error, httpx2.HTTPError):
         hint = "check the network, then run the command again: the download is resumed"
-        return kind.error(f"the connection to the hub broke: {name} ({_reason(error)})", hint=hint)
+        return kind.error(f"the connection to the hub broke: {name} ({reason_of(error)})", hint=hint)
     advice = writing_hint(error) if isinstance(error, OSError) else None
-    return kind.error(f"cannot read or write the hub's cache for: {name} ({_reason(error)})", hint=advice)
+    return kind.error(f"cannot read or write the hub's cache for: {name} ({reason_of(error)})", hint=advice)
 
 
 def _status_error(name: str, error: HfHubHTTPError, kind: RepositoryKind) -> CoresError:
@@ -117,11 +117,6 @@ def _unreachable(name: str, cause: BaseException | None, kind: RepositoryKind) -
         return kind.error(f"HF_HUB_OFFLINE is set and this {kind.noun} is not in the cache: {name}", hint=hint)
     if isinstance(cause, HfHubHTTPError):
         return _status_error(name, cause, kind)
-    reason = f" ({_reason(cause)})" if cause is not None else ""
+    reason = f" ({reason_of(cause)})" if cause is not None else ""
     hint = f"check the network, then run the command again, {kind.otherwise}"
     return kind.error(f"the hub cannot be reached and this {kind.noun} is not in the cache: {name}{reason}", hint=hint)
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

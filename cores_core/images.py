@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from cores_core.errors import CoresWarning, DataError
+from cores_core.errors import CoresWarning, DataError, reason_of
 from cores_core.sample import RgbImage
 
 MAX_PIXELS = 200_000_000
@@ -30,26 +30,41 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """All exceptions that Pillow raises for files it cannot decode."""
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
+"""Suffixes of image files in lower case. HEIC is among them so that such files are refused and not overlooked."""
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Formats of `decode_image`. Pillow knows more, some of which start other programs (EPS) or are seldom used."""
 _BIT_DEPTHS = (8, 10, 12, 14)
 """Bit depths of sensors whose values are stored in 16 bits."""
 _CERTAIN_BITS = 16
 _ROWS_AT_ONCE = 256
-"""Rows per block when an image of more than 8 bits is scaled, to bound memory."""
+"""Rows per block when an image is scaled or converted, to bound memory."""
+_WITH_PREVIEWS = ("MPO",)
+"""Formats whose further images are previews or other views of the first."""
+_UNSIGNED = ("I;32", "I;32L", "I;32B", "I;32N")
+"""Pillow's names of unsigned 32-bit values in files, which it reads as signed ones."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """Start of a URL; a Windows drive has a single letter. One slash suffices, because `Path` collapses `//`."""
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's limit is lower than MAX_PIXELS
 
 
+def has_url_form(text: str) -> bool:
+    """Whether a text starts like a URL, with a scheme and a slash."""
+    return _URL.match(text) is not None
+
+
 def is_url(source: str | Path) -> bool:
     """Whether a source is a URL and not the path of a file that exists."""
-    return _URL.match(str(source)) is not None and not Path(source).exists()
+    return has_url_form(str(source)) and not Path(source).exists()
 
 
 def load_image(source: str | Path) -> RgbImage:
     """Load a file as (H, W, 3) uint8 RGB, with EXIF rotation applied, transparency on white, scaled to 8 bits.
+
+    Of an animation or a file of several pages the first image is read, with a `CoresWarning`.
 
     Floats in 0 to 1, and 16-bit values that use more than 14 bits, are scaled by the range of their type. Others are
     scaled by an assumed range with a `CoresWarning`: integers by the smallest of 8, 10, 12 and 14 bits that contains
@@ -89,13 +104,15 @@ def _decode(file: Path | io.BytesIO, max_pixels: int, formats: tuple[str, ...] |
     try:
         with Image.open(file, formats=formats) as image:
             check_size(image.width, image.height, max_pixels)
-            return to_rgb(_read_deep_colours(image, file))
+            if getattr(image, "is_animated", False) and image.format not in _WITH_PREVIEWS:
+                _warn("the file has several images: the first one was read")
+            return to_rgb(_read_unsigned(_read_deep_colours(image, file)))
     except Image.DecompressionBombError as error:
-        raise DataError(f"image too large ({error})") from error
+        raise DataError(f"image too large ({reason_of(error)})") from error
     except UnidentifiedImageError as error:
-        raise DataError("not an image, or unknown format", hint="use JPEG, PNG, WebP, BMP or TIFF") from error
+        raise DataError("not an image, or unknown format", hint="convert it to JPEG, PNG, WebP, BMP or TIFF") from error
     except DECODE_ERRORS as error:
-        raise DataError(f"damaged image ({error})", hint="save or download it again") from error
+        raise DataError(f"damaged image ({reason_of(error)})", hint="save or download it again") from error
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
@@ -133,14 +150,38 @@ def to_rgb(image: Image.Image) -> RgbImage:
     Raises:
         DataError: it has values that are not finite.
     """
-    image = ImageOps.exif_transpose(image)
+    image = turn_upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_scale_to_8_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _ROWS_AT_ONCE):
+        rows = image.crop((0, top, image.width, min(top + _ROWS_AT_ONCE, image.height)))
+        if rows.has_transparency_data:
+            rows = Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows.convert("RGBA"))
+        pixels[top : top + rows.height] = np.asarray(rows.convert("RGB"))
+    return pixels
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; an image without one is returned as it is."""
+    return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
+
+
+def _read_unsigned(image: Image.Image) -> Image.Image:
+    """Convert an image of unsigned 32-bit values, of which some exceed 31 bits, to floats; return others unchanged."""
+    if image.mode != "I" or not any(_raw_mode(tile) in _UNSIGNED for tile in getattr(image, "tile", ())):
+        return image
+    values = np.asarray(image).view(np.uint32)
+    if values.max() < 1 << 31:
+        return image
+    floats = Image.fromarray(values.astype(np.float32))
+    floats.info["exif"] = image.getexif().tobytes()
+    return floats
+
+
+def _raw_mode(tile: Any) -> str:
+    """Pillow's name of the values of a tile, which is the first of its arguments or the only one."""
+    return str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3])
 
 
 def _read_deep_colours(image: Image.Image, file: Path | io.BytesIO) -> Image.Image:

@@ -4,7 +4,6 @@ Each becomes a `Request`, an image with the questions about it, in the order giv
 alphabetical order. Images are decoded when a request is loaded, not here.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -14,11 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cores_core.errors import DataError
-from cores_core.images import is_url, load_image
+from cores_core.errors import DataError, reason_of
+from cores_core.files import parse_json
+from cores_core.formats.labelled import check_text, list_texts
+from cores_core.images import IMAGE_SUFFIXES, is_url, load_image
 from cores_core.sample import Query, RgbImage
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 STDIN = "-"
 _FRAME = "#"
@@ -166,10 +166,10 @@ def _list_frames(path: Path, every: int) -> Iterator[_Found]:
 
 def _read_jsonl(path: Path) -> Iterator[_Found]:
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             yield from _read_lines(lines, path.parent, str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read: {path} ({error})") from error
+        raise DataError(f"cannot read: {path} ({reason_of(error)})") from error
 
 
 def _read_lines(lines: Iterable[str], folder: Path, name: str) -> Iterator[_Found]:
@@ -178,7 +178,7 @@ def _read_lines(lines: Iterable[str], folder: Path, name: str) -> Iterator[_Foun
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line, unique=True)
             image, queries = row["image"], _row_queries(row)
             if not isinstance(image, str) or not image:
                 raise DataError("`image` must be a path")
@@ -200,10 +200,9 @@ def _row_queries(row: Any) -> tuple[Query, ...]:
     )
     found: list[Query] = []
     for key, make in kinds:
-        given = row.get(key, [])
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise DataError(f"`{key}` must be a text or a list of texts")
+        texts = list_texts(row, key)
+        for text in texts:
+            check_text(text)
         found += [make(text) for text in texts]
     return tuple(dict.fromkeys(found))
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from cores_core.errors import DataError
-from cores_core.files import save_text
+from cores_core.files import parse_json, save_text
 
 Row = dict[str, Any]
 
@@ -58,7 +58,7 @@ class Journal:
             with path.open("rb") as lines:
                 for line in lines:
                     try:
-                        row = json.loads(line)
+                        row = parse_json(line)
                     except ValueError:
                         continue  # truncated: its image is asked about again
                     if isinstance(row, dict):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores_core.errors import DataError
-from cores_core.images import DECODE_ERRORS
+from cores_core.images import DECODE_ERRORS, check_size, turn_upright
 from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
 from cores_core.sample import BoolMask
 
@@ -30,7 +30,10 @@ _NEAR = 32
 _BLENDED_SHARE = 0.05
 _GREY_SPREAD = 16
 """Maximum difference, on a scale of 255, between the channels of a JPEG that is treated as greyscale."""
+_ROWS_AT_ONCE = 256
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _BLENDED = "its mask has blended edges: values above half are inside"
+_AMBIGUOUS = "its mask is ambiguous: it has more than two values"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def read_row_mask(given: Any, locate: Callable[[str], Path], size_hw: tuple[int,
 
 
 def load_mask_image(path: Path | BinaryIO, size_hw: tuple[int, int]) -> MaskImage:
-    """Read a mask image, a file or its content, of `size_hw` (height, width) by the rules in the module's docstring.
+    """Read a mask image, a file or its content, of `size_hw` (height, width) by the rules in the module's docstring,
+    rotated by its EXIF.
 
     Raises:
         DataError: it is missing, damaged, of another size, or ambiguous. The message does not contain the path, so that
@@ -87,59 +91,102 @@ def load_mask_image(path: Path | BinaryIO, size_hw: tuple[int, int]) -> MaskImag
     """
     try:
         with Image.open(path) as image:
-            if image.size != size_hw[::-1]:
-                raise DataError("its mask is of another size than its image")
-            return _interpret(image)
+            is_turned = image.size == size_hw
+            check_size(*image.size)
+            upright = turn_upright(image)
+            if upright.size != size_hw[::-1]:
+                advice = ": it belongs to the image before its EXIF rotation" if is_turned else ""
+                raise DataError(f"its mask is of another size than its image{advice}")
+            return _interpret(upright, is_lossy=image.format in _LOSSY)
     except FileNotFoundError as error:
         raise DataError("its mask is missing") from error
     except DECODE_ERRORS as error:
         raise DataError(f"its mask cannot be read ({type(error).__name__})") from error
 
 
-def _interpret(image: Image.Image) -> MaskImage:
+def _interpret(image: Image.Image, is_lossy: bool) -> MaskImage:
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         alpha = rgba[..., 3]
         if alpha.min() < alpha.max():
-            shape = _split(alpha.astype(np.int64), np.unique(alpha))
-            if len(np.unique(rgba[..., :3][shape.target], axis=0)) > 1:
+            shape = _split(alpha, is_lossy)
+            if not _has_one_colour(rgba[..., :3], shape.target):
                 raise DataError("its mask is ambiguous: partly transparent, with several colours inside")
             return shape
-    values = _values(image)
-    shown = np.unique(values)
+        del rgba, alpha
+    if image.mode in ("1", "L") or image.mode.startswith("I") or image.mode == "F":
+        return _split(_values(image), is_lossy)
+    colours = np.asarray(image.convert("RGB"))
+    spread = max(map(_find_spread, _blocks(colours)))
+    if spread == 0:
+        return _split(colours[..., 0], is_lossy)
+    found = _split_colours(colours)
+    if found is None and spread > _GREY_SPREAD:
+        raise DataError(_AMBIGUOUS)
+    return found or _split(np.asarray(image.convert("RGB").convert("L")), is_lossy)
+
+
+def _split_colours(colours: NDArray[np.uint8]) -> MaskImage | None:
+    """Threshold (H, W, 3) colours: one colour covers the image; with black, the other is inside. None for others."""
+    is_inside = (colours[..., 0] | colours[..., 1] | colours[..., 2]) > 0
+    return MaskImage(is_inside) if _has_one_colour(colours, is_inside) else None
+
+
+def _has_one_colour(colours: NDArray[np.uint8], is_inside: BoolMask) -> bool:
+    """Whether all pixels of (H, W, 3) inside a mask have the same colour."""
+    row, column = divmod(int(is_inside.argmax()), is_inside.shape[1])
+    other = [colours[..., channel] != colours[row, column, channel] for channel in range(colours.shape[2])]
+    return not ((other[0] | other[1] | other[2]) & is_inside).any()
+
+
+def _find_spread(colours: NDArray[np.uint8]) -> int:
+    """Largest difference between the channels of a pixel of (H, W, 3)."""
+    red, green, blue = (colours[..., channel] for channel in range(3))
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return int((highest - lowest).max())
+
+
+def _split(values: NDArray[Any], is_lossy: bool) -> MaskImage:
+    """Threshold (H, W) integers: labels 0, 1 and 255, two values, or blended ones.
+
+    Args:
+        is_lossy: whether compression may have changed the values; otherwise values near black or white are class ids,
+            unless there are values between.
+    """
+    shown, counts = _count(values)
     if 1 in shown and set(shown.tolist()) <= {0, 1, IGNORE_VALUE}:
         ignored = values == IGNORE_VALUE
         return MaskImage(values == 1, ignored if ignored.any() else None)
-    return _split(values, shown)
-
-
-def _split(values: NDArray[np.int64], shown: NDArray[Any]) -> MaskImage:
-    """Threshold an image of two values or of blended ones; `shown` are its unique values in ascending order."""
     if len(shown) == 1 or (len(shown) == 2 and shown[0] == 0):
         return MaskImage(values != 0)
     top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _DEEP_WHITE
     is_grey = shown[0] >= 0 and shown[-1] <= top
-    dark, bright = values * IGNORE_VALUE <= _NEAR * top, values * IGNORE_VALUE >= (IGNORE_VALUE - _NEAR) * top
-    between = 1 - dark.mean() - bright.mean()  # 0 for a map of class ids
-    if is_grey and dark.any() and bright.any() and 0 < between <= _BLENDED_SHARE:
+    dark, bright = shown * IGNORE_VALUE <= _NEAR * top, shown * IGNORE_VALUE >= (IGNORE_VALUE - _NEAR) * top
+    between = counts[~(dark | bright)].sum() / values.size
+    if is_grey and dark.any() and bright.any() and (between > 0 or is_lossy) and between <= _BLENDED_SHARE:
         return MaskImage(values > top // 2, note=_BLENDED)
-    raise DataError("its mask is ambiguous: it has more than two values")
+    raise DataError(_AMBIGUOUS)
 
 
-def _values(image: Image.Image) -> NDArray[np.int64]:
-    """(H, W) value of each pixel: the grey value, or for other colours a code above 65535. Black is 0."""
-    if image.mode in ("1", "L") or image.mode.startswith("I"):
-        return np.asarray(image.convert("L") if image.mode == "1" else image).astype(np.int64)
-    if image.mode == "F":
-        fractions = np.asarray(image)
-        if not (np.isfinite(fractions).all() and (fractions == np.rint(fractions)).all()):
-            raise DataError("its mask has values that are not integers")
-        return fractions.astype(np.int64)
-    colours = np.asarray(image.convert("RGB")).astype(np.int64)
-    spread = np.ptp(colours, axis=2).max()
-    if spread == 0:
-        return colours[..., 0]
-    numbers: NDArray[np.int64] = colours @ np.array([1 << 32, 1 << 16, 1]) << 16
-    if spread <= _GREY_SPREAD and len(np.unique(numbers)) > 2:
-        return np.asarray(image.convert("RGB").convert("L")).astype(np.int64)
-    return numbers
+def _count(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The values that occur, ascending, and their numbers of pixels; block by block, to bound memory."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        counts = sum(np.bincount(block.ravel(), minlength=_DEEP_WHITE + 1) for block in _blocks(values))
+        shown = np.flatnonzero(counts)
+        return shown, np.asarray(counts)[shown]
+    shown, counts = np.unique(values, return_counts=True)
+    return shown.astype(np.int64), counts
+
+
+def _blocks(values: NDArray[Any]) -> list[NDArray[Any]]:
+    return [values[top : top + _ROWS_AT_ONCE] for top in range(0, len(values), _ROWS_AT_ONCE)]
+
+
+def _values(image: Image.Image) -> NDArray[Any]:
+    """(H, W) integers of an image with one channel."""
+    if image.mode != "F":
+        return np.asarray(image.convert("L") if image.mode == "1" else image)
+    fractions = np.asarray(image)
+    if not ((np.abs(fractions) < 1 << 31).all() and (fractions == np.rint(fractions)).all()):  # also False for NaN
+        raise DataError("its mask has values that are not integers")
+    return fractions.astype(np.int32)

@@ -8,7 +8,7 @@ prediction.mask        # (H, W) bool
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores_core.choices import Protocol, Quantization
-from cores_core.errors import ConfigError, DataError
+from cores_core.errors import CheckpointError, ConfigError, DataError
 from cores_core.files import replacing_all, write_text
 from cores_core.images import check_size, load_image, to_rgb
 from cores_core.instances import NO_CLEANING, Instance, MaskCleaning, clean_mask, mask_score, split_instances
@@ -121,10 +121,22 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model that answers questions about images."""
+    """A loaded model that answers questions about images. Threads may share it; pickling it passes on its source."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: ModelSource | None = None) -> None:
         self.checkpoint = checkpoint
+        self._source = source
+
+    def __reduce__(self) -> "tuple[Callable[[ModelSource], Predictor], tuple[ModelSource]]":
+        """Load the model again where it is unpickled.
+
+        Raises:
+            CheckpointError: it was not made by `from_checkpoint`.
+        """
+        if self._source is None:
+            hint = "save its checkpoint, and load that with Predictor.from_checkpoint"
+            raise CheckpointError("a predictor of a model in memory cannot be pickled", hint=hint)
+        return _load_predictor, (self._source,)
 
     @classmethod
     def from_checkpoint(
@@ -147,7 +159,8 @@ class Predictor:
             CheckpointError: there is no such checkpoint, or it is damaged.
             ConfigError: unknown or unavailable device, dtype or quantisation.
         """
-        return cls(ModelSource(str(source), device, dtype, load_in, conversation).load())
+        origin = ModelSource(str(source), device, dtype, load_in, conversation)
+        return cls(origin.load(), origin)
 
     def set_image(self, image: ImageInput, cleaning: MaskCleaning = NO_CLEANING) -> "ImagePredictor":
         """Prepare an image for several calls of `ask`; SAM's encoder runs once, at the first.
@@ -178,6 +191,10 @@ class Predictor:
             DataError: the image cannot be read, or a question is empty or too long.
         """
         return self.set_image(image).ask(questions, protocol)
+
+
+def _load_predictor(source: ModelSource) -> Predictor:
+    return Predictor(source.load(), source)
 
 
 class ImagePredictor:

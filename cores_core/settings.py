@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from cores_core.config import Config, SamConfig, ScratchConfig
-from cores_core.errors import ConfigError
+from cores_core.errors import ConfigError, reason_of
 
 RENAMED: Mapping[str, str] = {
     "loss.concept": "scratch.prototype_loss",
@@ -86,7 +86,7 @@ def load_config(source: str | Path | None, overrides: tuple[str, ...] = (), vari
     elif str(source) in list_presets():
         tree = _read_tree((presets / f"{source}.yaml").read_text(encoding="utf-8"), source)
     elif Path(source).is_file():
-        tree = _read_tree(Path(source).read_text(encoding="utf-8"), source)
+        tree = _read_file(Path(source))
     else:
         raise ConfigError(f"no preset or file: {source}", hint=f"presets: {', '.join(list_presets())}")
     for variant in variants:
@@ -102,11 +102,18 @@ def _names(folder: Traversable) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return _read_tree(path.read_text(encoding="utf-8-sig"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read: {path} ({reason_of(error)})") from error
+
+
 def _read_tree(text: str, source: str | Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {source}: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid YAML: {source} ({reason_of(error)})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"not a mapping of settings: {source}")
     _rename(tree)
@@ -228,7 +235,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"unknown setting: `{key}`")
     try:
         tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not a value for `{key}`: {value}") from error
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cores_core.files import replacing, replacing_all, save_text
+from cores_core.files import parse_json, read_json, replacing, replacing_all, save_text
 
 
 def test_a_text_is_saved_as_utf8(tmp_path: Path) -> None:
@@ -98,3 +98,31 @@ def _save_together(folder: Path) -> None:
 
 def _contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() if path.is_file() else "folder" for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 5000, "digits"),
+        (b"\xff{}", "utf-8"),
+        (b"", "Expecting value"),
+        (b"{", "Expecting"),
+    ],
+    ids=["nested", "digits", "not UTF-8", "empty", "truncated"],
+)
+def test_a_file_that_is_not_json_is_one_kind_of_error(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ValueError, match=reason):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
+
+
+def test_a_key_that_occurs_twice_is_refused_on_request() -> None:
+    assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match="`a` occurs twice"):
+        parse_json('[{"b": {"a": 1, "a": 2}}]', unique=True)

@@ -1,6 +1,10 @@
 """Any still image becomes upright 8-bit RGB, and any other file a sentence."""
 
 import io
+import resource
+import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +287,85 @@ def test_bytes_of_other_formats_and_larger_images_are_refused() -> None:
     assert "at most 34 pixels" in str(caught.value.hint)
     with pytest.raises(DataError, match="empty"):
         decode_image(b"")
+
+
+def _save_unsigned_tiff(values: NDArray[np.uint32], path: Path) -> None:
+    """Pillow and OpenCV cannot write unsigned 32-bit values."""
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 32, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: values.nbytes, 339: 1}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + values.nbytes)
+    path.write_bytes(head + values.tobytes() + struct.pack("<H", len(tags)) + fields + bytes(4))
+
+
+@pytest.mark.parametrize("top", [1 << 20, (1 << 32) - 1])
+def test_unsigned_32_bits_are_not_read_as_signed(tmp_path: Path, top: int) -> None:
+    values = np.array([[0, top // 2, top]], dtype=np.uint32)
+    _save_unsigned_tiff(values, tmp_path / "image.tif")
+    with pytest.warns(CoresWarning, match="own range"):
+        assert load_image(tmp_path / "image.tif")[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_image_is_read_with_a_warning(tmp_path: Path, kind: str) -> None:
+    first, second = (Image.new("RGB", (6, 4), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "image", format=kind, save_all=True, append_images=[second], lossless=True)
+    with pytest.warns(CoresWarning, match="several images"):
+        loaded = load_image(tmp_path / "image")
+    assert loaded.shape == (4, 6, 3)
+    assert (loaded == (255, 0, 0)).all()
+
+
+def test_the_preview_in_a_photograph_is_no_second_image(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    first, second = (Image.fromarray(noise_image(8, 8, seed=seed)) for seed in (0, 1))
+    first.save(tmp_path / "image", format="MPO", save_all=True, append_images=[second])
+    assert load_image(tmp_path / "image").shape == (8, 8, 3)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("transform", [0, 2], ids=["CMYK", "YCCK"])
+def test_a_jpeg_of_four_channels_is_read(tmp_path: Path, transform: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(buffer, format="JPEG", quality=95)
+    data = bytearray(buffer.getvalue())
+    data[data.index(b"Adobe") + 11] = transform
+    (tmp_path / "image.jpg").write_bytes(data)
+    red, green, blue = load_image(tmp_path / "image.jpg")[8, 8].tolist()
+    if transform == 0:
+        assert (red > 240, green < 15, blue < 15) == (True, True, True)
+
+
+@pytest.mark.parametrize("name", ["photo.heic", "photo.HEIF"])
+def test_heic_is_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(4) + b"ftypheic" + bytes(100))
+    with pytest.raises(DataError, match="unknown format") as caught:
+        load_image(tmp_path / name)
+    assert "convert it to JPEG" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("chunk", [b"zTXt", b"iCCP"])
+def test_a_small_file_with_gigabytes_of_text_is_read_without_them_or_refused(tmp_path: Path, chunk: bytes) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(noise_image(4, 4)).save(buffer, format="PNG")
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    body = chunk + b"name\0\0" + packed
+    whole = buffer.getvalue()
+    bomb = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "image.png").write_bytes(whole[:33] + bomb + whole[33:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with suppress(DataError):
+        assert load_image(tmp_path / "image.png").shape == (4, 4, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+def test_transparent_rows_of_a_tall_image_are_white_in_every_block(tmp_path: Path) -> None:
+    rgba = np.zeros((600, 2, 4), dtype=np.uint8)
+    rgba[::2, :, 3] = 255
+    assert load_image(_save(Image.fromarray(rgba), tmp_path))[:, 0, 0].tolist() == [0, 255] * 300
+
+
+def _save(image: Image.Image, folder: Path) -> Path:
+    path = folder / "image.png"
+    image.save(path)
+    return path

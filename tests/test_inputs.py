@@ -93,7 +93,8 @@ def test_standard_input_is_read_line_by_line() -> None:
         ("[]", "TypeError"),
         ('{"question": "x"}', "KeyError"),
         ('{"image": 3}', "`image` must be a path"),
-        ('{"image": "a.png", "questions": [""]}', "`questions` must be"),
+        ('{"image": "a.png", "questions": [""]}', "empty"),
+        ('{"image": "a.png", "questions": {"a": 1}}', "`questions` must be"),
         ('{"image": "a.png", "question": 3}', "`question` must be"),
     ],
 )

@@ -1,10 +1,12 @@
 """Mask images: which pixels are inside, outside, ignored, and what is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import ExifTags, Image, ImageDraw, ImageFilter, ImageOps
 
 from cores_core.errors import DataError
 from cores_core.mask_images import load_mask_image
@@ -125,3 +127,45 @@ def test_ambiguous_masks_are_refused_with_a_reason(tmp_path: Path, image: Image.
     image.save(tmp_path / "mask", format="TIFF")
     with pytest.raises(DataError, match=reason):
         load_mask_image(tmp_path / "mask", SIZE_HW)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_mask_is_turned_by_its_exif_as_its_image_is(tmp_path: Path, orientation: int) -> None:
+    stored, exif = Image.open(_save(box("L", 0, 255), tmp_path)), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "turned.png"))) > 0
+    assert np.array_equal(load_mask_image(tmp_path / "turned.png", expected.shape).target, expected)
+
+
+def test_a_mask_drawn_on_the_stored_pixels_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="before its EXIF rotation"):
+        load_mask_image(_save(box("L", 0, 255), tmp_path), SIZE_HW[::-1])
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 255), (0, 3, 240), (0, 250, 255)])
+def test_class_numbers_near_black_and_white_are_not_taken_for_noise(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="more than two values"):
+        load_mask_image(_save(class_numbers(*numbers), tmp_path), SIZE_HW)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_large_mask_takes_little_memory(tmp_path: Path, mode: str) -> None:
+    size = (4000, 4000)
+    Image.new(mode, size, "white").save(tmp_path / "mask.png", compress_level=1)
+    script = (
+        "import resource, sys; from pathlib import Path; from cores_core.mask_images import load_mask_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"assert load_mask_image(Path(sys.argv[1]), {size}).target.all()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "mask.png")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < 25 * size[0] * size[1]  # bytes
+
+
+def _save(image: Image.Image, folder: Path) -> Path:
+    path = folder / "mask.png"
+    image.save(path)
+    return path

@@ -205,7 +205,7 @@ def compare(
         save_text(json.dumps(comparison.to_json(), indent=2) + "\n", output / "comparison.json")
         show_comparison(comparison)
         if pictures:
-            data_root = Path(next(iter(evaluations.values())).about["data_root"])
+            data_root = Path(next(iter(evaluations.values())).about.get("data_root", ""))
             sheet = render_sheet(evaluations, find_pictures(data_root), pictures, seed)
             with replacing(output / "comparison.png") as temporary:
                 Image.fromarray(sheet).save(temporary, format="PNG")

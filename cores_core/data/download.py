@@ -23,7 +23,7 @@ import httpx2
 from cores_core.data.unpack import check_room, is_archive, is_archive_name, room, stays_inside, unpack
 from cores_core.data.web import build_client
 from cores_core.errors import DataError
-from cores_core.files import replacing, save_text, writing_hint
+from cores_core.files import read_json, replacing, save_text, writing_hint
 from cores_core.locks import locked
 
 MAX_PAUSE = 60.0
@@ -175,7 +175,7 @@ class _Part:
     def version_from(self, url: str) -> str | None:
         """The version, if the part came from this URL; empty if that server names none."""
         try:
-            source, version = json.loads(self.about.read_text(encoding="utf-8"))
+            source, version = read_json(self.about)
         except (OSError, ValueError, TypeError):
             return None
         return version if source == url and isinstance(version, str) else None

@@ -28,7 +28,7 @@ from cores_core.data.registry import find_dataset
 from cores_core.data.sources.reading import Rejections, Share
 from cores_core.data.store import ROWS_PER_BATCH, Record, Store, save_store, store_path
 from cores_core.errors import DataError
-from cores_core.files import replacing, save_text
+from cores_core.files import read_json, replacing, save_text
 from cores_core.signals import stop_signals_held
 
 PROGRESS_INTERVAL = 0.1
@@ -141,7 +141,7 @@ def _load_piece(job: Job, index: int) -> Tally | None:
     """The counts of a finished piece; None if it is missing or damaged."""
     path = job.path(index)
     try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        found = read_json(path.with_suffix(".json"))
         if found["sha256"] != _digest(path):
             return None
         job.open(index)

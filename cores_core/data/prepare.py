@@ -26,7 +26,7 @@ from cores_core.data.registry import DatasetSpec, find_dataset
 from cores_core.data.sources.reading import WHOLE, Rejections
 from cores_core.data.store import report_path, store_path
 from cores_core.errors import DataError, MissingDataError
-from cores_core.files import save_text, writing_hint
+from cores_core.files import read_json, save_text, writing_hint
 from cores_core.locks import locked
 
 READING = 5
@@ -161,18 +161,18 @@ def prepare_split(name: str, split: str, data_root: Path, workers: int, progress
 
 
 def load_reports(name: str, data_root: Path) -> Mapping[str, SplitReport]:
-    """Read the reports written by `save_report`, by split; empty if there are none, or they are of older readers."""
-    path = report_path(data_root, name)
-    if not path.is_file():
-        return {}
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    if tree.get("reading") != READING:
-        return {}
+    """Read the reports written by `save_report`, by split; empty if there are none, damaged, or of older readers."""
     reports = {}
-    for split, entry in tree["splits"].items():
-        known = {key: value for key, value in entry.items() if key != "reasons"}
-        pairs = {key: tuple(map(tuple, entry[key])) for key in ("left_out", "notes")}
-        reports[split] = SplitReport(**(known | pairs))
+    try:
+        tree = read_json(report_path(data_root, name))
+        if tree["reading"] != READING:
+            return {}
+        for split, entry in tree["splits"].items():
+            known = {key: value for key, value in entry.items() if key != "reasons"}
+            pairs = {key: tuple((item, text) for item, text in entry[key]) for key in ("left_out", "notes")}
+            reports[split] = SplitReport(**(known | pairs))
+    except (OSError, AttributeError, LookupError, TypeError, ValueError):
+        return {}
     return reports
 
 

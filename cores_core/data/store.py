@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from cores_core.errors import DataError
-from cores_core.files import replacing
+from cores_core.files import parse_json, read_json, replacing
 from cores_core.masks import Rle
 from cores_core.sample import Query, Turn
 
@@ -130,9 +130,12 @@ class Store:
     @property
     def seed(self) -> int | None:
         """The seed of a rendered data set; None for photographs."""
-        report = report_path(self.data_root, self.name)
-        seed: int | None = json.loads(report.read_text(encoding="utf-8")).get("seed") if report.is_file() else None
-        return seed
+        try:
+            tree = read_json(report_path(self.data_root, self.name))
+        except (OSError, ValueError):
+            return None
+        seed = tree.get("seed") if isinstance(tree, dict) else None
+        return seed if isinstance(seed, int) else None
 
     def image_path(self, record: Record) -> Path:
         """Path of a record's image."""
@@ -200,8 +203,8 @@ def _record(row: dict[str, Any]) -> Record:
         Region(
             category=entry["category"],
             kind=entry["kind"],
-            mask=json.loads(entry["mask"]),
-            ignore=None if entry["ignore"] is None else json.loads(entry["ignore"]),
+            mask=parse_json(entry["mask"]),
+            ignore=None if entry["ignore"] is None else parse_json(entry["ignore"]),
             queries=tuple(Query(**query) for query in entry["queries"]),
             source=entry["source"],
             instances=tuple(json.loads(entry["instances"])),

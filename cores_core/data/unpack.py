@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.files import DISK_FULL, replacing
 
 MAX_RATIO = 100
@@ -96,7 +96,9 @@ def unpack(file: Path, folder: Path, members: Sequence[tuple[str, str]] = ()) ->
             _write([(member, folder / path) for member, path in planned], folder)
     except _DAMAGE as error:
         file.unlink()
-        raise DataError(f"damaged archive: {file} ({error})", hint="run the command again to download it") from error
+        raise DataError(
+            f"damaged archive: {file} ({reason_of(error)})", hint="run the command again to download it"
+        ) from error
 
 
 @dataclass(frozen=True)

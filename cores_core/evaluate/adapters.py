@@ -12,7 +12,6 @@ Sources: chat.py of dvlab-research/LISA; projects/sa2va/evaluation/r2s_eval.py o
 evaluation/evaluation_segmentation.py and calculate_iou_with_bbox.py of JIA-Lab-research/VisionReasoner.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.evaluate.targets import Target
+from cores_core.files import read_json
 from cores_core.images import DECODE_ERRORS
 from cores_core.masks import Rle, encode_rle, merge_rles, segmentation_rle
 
@@ -127,9 +127,9 @@ def _group(targets: Sequence[Target], key: Callable[[str], str]) -> dict[str, li
 
 def _load_list(path: Path) -> list[Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read: {path} ({error})") from error
+        tree = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read: {path} ({reason_of(error)})") from error
     if not isinstance(tree, list):
         raise DataError(f"not a list: {path}")
     return tree

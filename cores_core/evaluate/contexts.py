@@ -15,9 +15,9 @@ from typing import Any
 from zlib import crc32
 
 from cores_core.data.questions.writers import Writer
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.evaluate.targets import Target
-from cores_core.files import save_text
+from cores_core.files import parse_json, save_text
 from cores_core.prompts import EXAMPLES, render_example
 
 NAMED = ("fixed", "random", "none")
@@ -54,13 +54,13 @@ def load_examples(path: Path, targets: Sequence[Target]) -> Mapping[str, str]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         hint = "--context takes fixed, random, none, generate or a file"
-        raise DataError(f"cannot read: {path} ({error})", hint=hint) from error
+        raise DataError(f"cannot read: {path} ({reason_of(error)})", hint=hint) from error
     found: dict[Any, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             key = row["id"] if "id" in row else (row["image"], row["question"])
             found[key] = render_example(row["example"]["question"], row["example"]["answer"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -98,7 +98,7 @@ def _written(path: Path) -> set[str]:
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
     if lines[-1]:
         save_text("".join(f"{line}\n" for line in lines[:-1]), path)
-    return {json.loads(line)["id"] for line in lines[:-1]}
+    return {parse_json(line)["id"] for line in lines[:-1]}
 
 
 def _write_example(question: str, writer: Writer) -> dict[str, str]:
@@ -106,7 +106,7 @@ def _write_example(question: str, writer: Writer) -> dict[str, str]:
     for seed in range(ATTEMPTS):
         reply = writer.write(messages, 1, seed)
         try:
-            tree = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
+            tree = parse_json(reply[reply.index("{") : reply.rindex("}") + 1])
             example = {key: " ".join(tree[key].split()) for key in ("question", "answer")}
         except (AttributeError, KeyError, TypeError, ValueError):
             continue

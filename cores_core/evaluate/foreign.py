@@ -15,7 +15,6 @@ their scores, and one row, with the number of its first annotation.
 A query without a prediction is scored as an empty mask and listed in the report.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ import numpy as np
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item, ScoredMask
 from cores_core.evaluate.targets import Target
+from cores_core.files import parse_json, read_json
 from cores_core.formats.coco import read_coco
 from cores_core.formats.coco_entries import is_coco
 from cores_core.formats.labelled import Annotation
@@ -166,7 +166,7 @@ def parse_prediction(line: bytes) -> Prediction:
         DataError: it is malformed.
     """
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = parse_json(line.decode("utf-8"), unique=True)
         if not isinstance(row, dict):
             raise DataError("malformed row: not a JSON object")
         if "id" not in row and not {"image", "question"} <= row.keys():
@@ -280,7 +280,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, _Parse]]:
 def _load_tree(path: Path) -> Any:
     """Load a file as one JSON value; None if it is not, e.g. a JSONL file with another suffix."""
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -10,12 +10,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cores_core.errors import DataError
-from cores_core.files import save_text
-from cores_core.masks import Rle
+from cores_core.errors import DataError, reason_of
+from cores_core.files import parse_json, save_text
+from cores_core.masks import Rle, segmentation_rle
 from cores_core.metrics import Overlap
 
 ITEMS_FILE = "items.jsonl"
+_TYPES = {
+    "id": str,
+    "image": str,
+    "category": str,
+    "question": str,
+    "is_sentence": bool,
+    "answer": str,
+    "well_formed": bool,
+    "seconds": float,
+}
+"""Types of a row's simple values."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +94,31 @@ def parse_item(row: dict[str, Any]) -> Item:
     """
     try:
         values = {name: value for name, value in row.items() if name not in ("iou", "coarse_iou")}
-        values["overlap"] = Overlap(**values["overlap"])
-        coarse = values["coarse_overlap"]
-        values["coarse_overlap"] = None if coarse is None else Overlap(**coarse)
+        for name, wanted in _TYPES.items():
+            if type(values[name]) is not wanted:
+                raise TypeError(f"`{name}` is a {type(values[name]).__name__}")
+        values["overlap"], coarse = _parse_overlap(values["overlap"]), values["coarse_overlap"]
+        values["coarse_overlap"] = None if coarse is None else _parse_overlap(coarse)
+        height, width = values["mask"]["size"]
+        for name in ("mask", "coarse_mask", "target", "ignore"):
+            if values[name] is not None or name in ("mask", "target"):
+                values[name] = segmentation_rle(values[name], (height, width))
         if values.get("instances") is not None:
             values["instances"] = tuple(ScoredMask(**instance) for instance in values["instances"])
         values["target_instances"] = tuple(values.get("target_instances", ()))
         return Item(**values)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise DataError(f"not a row of an evaluation ({type(error).__name__}: {error})") from error
+
+
+def _parse_overlap(given: Any) -> Overlap:
+    overlap = Overlap(**given)
+    counts = (overlap.intersection, overlap.predicted, overlap.target)
+    if any(type(count) is not int or not 0 <= count < 2**63 for count in counts) or not 0 <= overlap.share <= 1:
+        raise ValueError("pixel counts that are not counts")
+    if overlap.intersection > min(overlap.predicted, overlap.target):
+        raise ValueError("an intersection that is larger than a mask")
+    return overlap
 
 
 def save_items(items: Iterable[Item], folder: Path) -> None:
@@ -108,11 +135,12 @@ def load_items(folder: Path) -> list[Item]:
     """
     path = folder / ITEMS_FILE
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # questions may contain other line separators
+        data = path.read_bytes()
     except OSError as error:
         hint = "give the --output folder of `cores eval`"
         raise DataError(f"no evaluation in: {folder} ({error.strerror or error})", hint=hint) from error
     try:
-        return [parse_item(json.loads(line)) for line in lines if line]
+        lines = data.decode("utf-8").split("\n")  # questions may contain other line separators
+        return [parse_item(parse_json(line)) for line in lines if line]
     except (DataError, ValueError) as error:
-        raise DataError(f"damaged: {path} ({error})", hint="run the evaluation again") from error
+        raise DataError(f"damaged: {path} ({reason_of(error)})", hint="run the evaluation again") from error

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cores_core.choices import RENAMED_PROTOCOLS
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
 from cores_core.evaluate.calibration import Calibration, calibrate
 from cores_core.evaluate.items import Item, load_items, save_items
 from cores_core.evaluate.scores import Scores, score_items
-from cores_core.files import save_text
+from cores_core.files import read_json, save_text
 
 RESULTS_FILE = "results.json"
 
@@ -75,9 +75,13 @@ def load_evaluation(folder: Path) -> Evaluation:
     """
     items, path = load_items(folder), folder / RESULTS_FILE
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
+        if not isinstance(tree, dict):
+            raise ValueError("not a JSON object")
+        if not isinstance(tree.get("data_root", ""), str) or not isinstance(tree.get("data", {}), dict):
+            raise ValueError("`data_root` must be a text and `data` an object")
     except (OSError, ValueError) as error:
-        raise DataError(f"no results in: {folder} ({error})", hint="finish it with `cores eval`") from error
-    about = {**tree, "protocol": RENAMED_PROTOCOLS.get(tree.get("protocol"), tree.get("protocol"))}
+        raise DataError(f"no results in: {folder} ({reason_of(error)})", hint="finish it with `cores eval`") from error
+    about = {**tree, "protocol": RENAMED_PROTOCOLS.get(str(tree.get("protocol")), tree.get("protocol"))}
     known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts", "calibration"}
     return Evaluation(tuple(items), {key: value for key, value in about.items() if key not in known})

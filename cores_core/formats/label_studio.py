@@ -13,6 +13,7 @@ Source: https://labelstud.io/guide/task_format and guide/export, and label-studi
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,7 @@ from cores_core.formats.labelled import (
     check_text,
     read_label,
 )
+from cores_core.images import IMAGE_SUFFIXES
 from cores_core.mask_images import RowMask
 from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import BoolMask
@@ -48,7 +50,6 @@ _UPLOAD_MARK = 9
 """Length of the prefix that Label Studio adds to names of uploaded files: 8 hexadecimal digits and a hyphen."""
 _BARE_KINDS = ("brush", "polygon", "rectangle", "ellipse")
 """Types of results that have a geometry but no label."""
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,10 @@ class _Group:
 
 
 def _make_task(image: LabelledImage, prefix: str) -> dict[str, Any]:
-    return {"data": {"image": prefix + quote(image.image.lstrip("/"))}, "predictions": [render_prediction(image.masks)]}
+    return {
+        "data": {"image": prefix + quote(os.fsencode(image.image.lstrip("/")))},
+        "predictions": [render_prediction(image.masks)],
+    }
 
 
 def _make_result(labelled: LabelledMask, number: int, tags: Tags) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def _find_names(task: Any) -> list[str]:
 
 
 def _is_image_path(value: Any) -> bool:
-    return isinstance(value, str) and value.lower().endswith(_IMAGE_SUFFIXES)
+    return isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _choose_results(task: dict[str, Any]) -> list[Any]:

@@ -97,16 +97,23 @@ def read_texts(entry: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     Raises:
         DataError: there is none, or one is not a text.
     """
-    lists = []
-    for key in ("questions", "phrases"):
-        given = entry.get(key) or []
-        if not isinstance(given, str | list):
-            raise DataError(f"`{key}` must be a text or a list of texts")
-        lists.append([given] if isinstance(given, str) else given)
+    lists = [list_texts(entry, key) for key in ("questions", "phrases")]
     if not any(lists):
         raise DataError("no question and no phrase")
     questions, phrases = (tuple(dict.fromkeys(map(check_text, texts))) for texts in lists)
     return questions, phrases
+
+
+def list_texts(entry: dict[str, Any], key: str) -> list[Any]:
+    """The value of a key, a text or a list of texts, as a list; its items are not checked.
+
+    Raises:
+        DataError: it is neither.
+    """
+    given = entry.get(key) or []
+    if not isinstance(given, str | list):
+        raise DataError(f"`{key}` must be a text or a list of texts")
+    return [given] if isinstance(given, str) else given
 
 
 def check_text(given: Any) -> str:

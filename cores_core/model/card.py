@@ -3,7 +3,6 @@
 Source: the hub's model card metadata (huggingface_hub.ModelCardData).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from cores_core.choices import RENAMED_PROTOCOLS
 from cores_core.config import Config
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
+from cores_core.files import read_json
 
 RESULTS_FILE = "results.json"
 LIBRARY, TASK = "cores", "image-segmentation"
@@ -51,9 +51,11 @@ def load_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULTS_FILE
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"no results in: {folder} ({error})", hint="finish the evaluation with `cores eval`") from error
+        raise DataError(
+            f"no results in: {folder} ({reason_of(error)})", hint="finish the evaluation with `cores eval`"
+        ) from error
     if not isinstance(tree, dict) or "benchmark" not in tree or "protocol" not in tree:
         raise DataError(f"not the results of an evaluation: {path}", hint="give the folder of a `cores eval`")
     return tree | {"protocol": RENAMED_PROTOCOLS.get(tree["protocol"], tree["protocol"])}

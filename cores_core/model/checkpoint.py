@@ -30,8 +30,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cores_core.config import BaseConfig, ChainConfig, Config, LoraConfig
-from cores_core.errors import CheckpointError
-from cores_core.files import replacing
+from cores_core.errors import CheckpointError, reason_of
+from cores_core.files import read_json, replacing
 from cores_core.model.build import Parts, build_model, build_processor
 from cores_core.model.catalog import resolve_name
 from cores_core.model.cores import HALVED, CoresModel
@@ -50,8 +50,8 @@ from cores_core.model.weights.hub import fetch_model, is_hub_id
 from cores_core.model.weights.names import our_hub_name, renamed_keys
 from cores_core.model.weights.pretrained import describe_base, describe_source, read_base
 from cores_core.model.weights.releases import is_released, read_released
-from cores_core.model.weights.tensors import Tensors, read_file, read_tensors
-from cores_core.model.weights.transformers_io import read_processor, tied_names
+from cores_core.model.weights.tensors import Tensors, read_file, read_pickle, read_tensors
+from cores_core.model.weights.transformers_io import read_processor, reading, tied_names, writing
 from cores_core.prompts import Context, Conversation
 from cores_core.settings import load_config, render_config
 
@@ -113,7 +113,7 @@ def save_checkpoint(
     """
     processor = checkpoint.processor
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder) as temporary:
+    with replacing(folder) as temporary, writing(folder):
         temporary.mkdir()
         _save_weights(temporary, checkpoint, dtype)
         if objective:
@@ -142,13 +142,16 @@ def load_checkpoint(source: str | Path, options: LoadOptions = DEFAULTS) -> Chec
         CheckpointError: there is none, it is incomplete, or a tensor is missing, unexpected or of another shape.
     """
     folder = find_checkpoint(source)
-    return assemble(_read_parts(folder), options, origin=folder)
+    with reading("the model", folder):
+        parts = _read_parts(folder)
+    return assemble(parts, options, origin=folder)
 
 
 def inspect_checkpoint(source: str | Path) -> Checkpoint:
     """Load names, shapes and settings on the meta device, without values. An adapter is treated as merged."""
     folder = find_checkpoint(source)
-    parts = _read_parts(folder, shapes_only=True)
+    with reading("the model", folder):
+        parts = _read_parts(folder, shapes_only=True)
     weights = {name: tensor for name, tensor in parts.weights.items() if not is_adapter(name)}
     return assemble(_without_base(replace(parts, weights=weights)), replace(DEFAULTS, dtype=None), origin=folder)
 
@@ -164,8 +167,8 @@ def assemble(parts: Parts, options: LoadOptions = DEFAULTS, origin: Path | str =
     """
     weights = parts.weights
     parts = _with_options(parts, options)
-    processor = build_processor(parts)
-    with init_empty_weights(include_buffers=False):
+    with reading("the model", origin), init_empty_weights(include_buffers=False):
+        processor = build_processor(parts)
         model = build_model(parts, processor)
     adapter = {name: weights.pop(name) for name in list(weights) if is_adapter(name)}
     _load_weights(model, weights, options, origin)
@@ -224,7 +227,7 @@ def load_optimizer(folder: Path) -> Mapping[str, Any]:
     path = folder / "optimizer" / "state.pt"
     if not path.is_file():
         raise CheckpointError(f"cannot resume, no optimizer state in: {folder}")
-    state: Mapping[str, Any] = renamed_keys(torch.load(path, map_location="cpu", weights_only=True))
+    state: Mapping[str, Any] = renamed_keys(read_pickle(path))
     return state
 
 
@@ -360,12 +363,15 @@ def _load_weights(model: CoresModel, weights: Tensors, options: LoadOptions, ori
 
 def _load_about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read: {path} ({error})") from error
+        raise CheckpointError(f"cannot read: {path} ({reason_of(error)})") from error
     found = about.get("format") if isinstance(about, dict) else None
     if found not in READABLE:
         raise CheckpointError(f"checkpoint format is {found}, not {' or '.join(map(str, READABLE))}: {path.parent}")
+    base = about.get("base", {})
+    if not isinstance(base, dict) or not all(isinstance(part, dict) for part in base.values()):
+        raise CheckpointError(f"`base` is not an object of objects: {path}")
     return dict(about)
 
 

@@ -1,6 +1,5 @@
 """Upload a checkpoint to the hub, with a model card, in one commit."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, reason_of
+from cores_core.files import read_json
 from cores_core.hub import has_hub_form, hub_error, page_of
 from cores_core.model.card import CardFacts, render_card
 from cores_core.model.weights.hub import is_hub_id
@@ -99,8 +99,8 @@ def push(upload: Upload, private: bool = True) -> str:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     try:
-        about: dict[str, Any] = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        about: dict[str, Any] = read_json(folder / "checkpoint.json")
     except (OSError, ValueError) as error:
         hint = "give a checkpoint of cores; for released weights: cores checkpoint convert MODEL FOLDER"
-        raise CheckpointError(f"not a complete checkpoint: {folder} ({error})", hint=hint) from error
+        raise CheckpointError(f"not a complete checkpoint: {folder} ({reason_of(error)})", hint=hint) from error
     return about

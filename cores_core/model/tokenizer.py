@@ -19,7 +19,9 @@ from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizerFast
 
 from cores_core import prompts
-from cores_core.errors import CheckpointError, DataError
+from cores_core.errors import CheckpointError, DataError, reason_of
+from cores_core.files import read_json
+from cores_core.model.weights.transformers_io import reading
 from cores_core.sample import Turn
 
 MODEL_FILE, ADDED_FILE, FAST_FILE = "tokenizer.model", "added_tokens.json", "tokenizer.json"
@@ -64,9 +66,9 @@ class SentencePieceTokenizer:
             self._model = (folder / MODEL_FILE).read_bytes()
             self._pieces = SentencePieceProcessor(model_proto=self._model)
             if added.exists():
-                self._added = json.loads(added.read_text(encoding="utf-8"))
+                self._added = read_json(added)
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
+            raise CheckpointError(f"cannot read the tokenizer: {folder} ({reason_of(error)})") from error
         self._special = {
             prompts.UNKNOWN: self._pieces.unk_id(),
             prompts.BEGIN: self._pieces.bos_id(),
@@ -145,11 +147,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     if (folder / MODEL_FILE).is_file() and not (folder / FAST_FILE).is_file():
         return SentencePieceTokenizer(folder)
-    try:
+    with reading("the tokenizer", folder):
         tokenizer: Tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        return tokenizer
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read the tokenizer: {folder} ({error})") from error
+        tokenizer.get_added_vocab()  # fails if a part of its files is missing
+    return tokenizer
 
 
 def knows(tokenizer: Tokenizer, token: str) -> bool:

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cores_core.config import TrainConfig
 from cores_core.evaluate.results import Evaluation
-from cores_core.files import save_text
+from cores_core.files import parse_json, save_text
 from cores_core.train.loop import StepReport
 
 
@@ -121,7 +121,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if parse_json(line)["step"] <= step:
                 rows.append(line)
         except json.JSONDecodeError:
             break

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cores_core.config import Config
 from cores_core.data.prepare import load_reports
-from cores_core.files import save_text
+from cores_core.files import read_json, save_text
 from cores_core.settings import render_config
 
 _MARK = "# after step "
@@ -20,10 +20,11 @@ _DATA_FILE = "data.json"
 
 def find_data_changes(config: Config, data_root: Path, output: Path) -> list[str]:
     """Data sets of a run whose prepared content is not what it was when the run began or was resumed."""
-    path = output / _DATA_FILE
-    if not path.is_file():
+    try:
+        before = read_json(output / _DATA_FILE)
+    except (OSError, ValueError):
         return []
-    before, now = json.loads(path.read_text(encoding="utf-8")), _fingerprints(config, data_root)
+    now = _fingerprints(config, data_root)
     return [f"the content of `{name}`" for name in now if before.get(name, now[name]) != now[name]]
 
 

@@ -1,6 +1,7 @@
 """Steps of a training: their data, and forward, backward and update of one."""
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores_core.config import Config
 from cores_core.data.mixture import Mixture
-from cores_core.errors import DataError, LossError
+from cores_core.errors import CoresError, DataError, LaunchError, LossError, reason_of
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Counts, count_terms
 from cores_core.model.processor import Batch, Processor, Tokens
@@ -22,9 +23,12 @@ from cores_core.sample import Sample
 from cores_core.signals import ignore_stop_signals
 from cores_core.train.engine import Engine
 from cores_core.train.recipe import Objective, Recipe
+from cores_core.train.shared_memory import MORE_ROOM, count_bytes, wait_for_room
 
 ATTEMPTS, DETOUR = 5, 1_000_003
 """Maximum number of samples tried in place of an unusable one, and the stride between them."""
+_WORKER_DIED = re.compile(r"DataLoader worker|shared memory|unable to (?:open|resize|write)")
+"""Parts of torch's RuntimeErrors about workers that have died or cannot pass on their data."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,46 @@ def load_batches(steps: Steps, workers: int, pin: bool) -> Iterator[StepData]:
 
     Args:
         pin: copy batches to pinned memory, for training on a GPU.
+
+    Raises:
+        LaunchError: a worker cannot be started, or has died; usually for lack of shared memory.
     """
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin}
     if workers:
         options |= {"worker_init_fn": _start_worker, "prefetch_factor": 4}
     own = torch.Generator()  # the loader draws a seed; its own generator leaves the global one unchanged
-    return iter(DataLoader(steps, batch_size=None, generator=own, **options))
+    try:
+        for data in DataLoader(_Guarded(steps, workers), batch_size=None, generator=own, **options):
+            if isinstance(data, CoresError):
+                raise data
+            yield data
+    except (OSError, RuntimeError) as error:
+        if not workers or (isinstance(error, RuntimeError) and not _WORKER_DIED.search(str(error))):
+            raise
+        raise LaunchError(f"a worker process that reads data has died ({reason_of(error)})", hint=MORE_ROOM) from error
+
+
+class _Guarded(Dataset[StepData | CoresError]):
+    """Steps as workers read them: errors are returned, and a step waits until it fits into the shared memory.
+
+    A worker that finds no room in shared memory drops its step without an error, and the training would wait for ever.
+    """
+
+    def __init__(self, steps: Steps, workers: int) -> None:
+        self._steps = steps
+        self._workers = workers
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> StepData | CoresError:
+        try:
+            data = self._steps[index]
+            if self._workers:
+                wait_for_room(self._workers * count_bytes(data.batches))
+            return data
+        except CoresError as error:
+            return error
 
 
 @dataclass(frozen=True)

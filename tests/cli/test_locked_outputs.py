@@ -8,7 +8,7 @@ from cores_core.locks import locked
 
 
 @pytest.fixture
-def commands(partworld_root, model_folder, tmp_path):
+def commands(partworld_root, model_folder, picture, tmp_path):
     """For each command its arguments, and the place that it writes to."""
     out = tmp_path / "out"
     data = ("--data-root", partworld_root)
@@ -18,11 +18,12 @@ def commands(partworld_root, model_folder, tmp_path):
         "train": (train, out),
         "eval": ((*evaluate, "--output", out), out),
         "prepare-data": (("prepare-data", "partworld", "--data-root", out), out / "prepared/partworld"),
+        "predict": (("predict", picture, "-q", "What?", "--model", model_folder, "-f", "coco", "-o", out), out),
         "convert": (("checkpoint", "convert", model_folder, out), out),
     }
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "prepare-data", "convert"])
+@pytest.mark.parametrize("name", ["train", "eval", "predict", "prepare-data", "convert"])
 def test_a_second_command_is_refused_while_the_first_one_writes(cli, commands, name):
     arguments, place = commands[name]
     with locked(place, beside=name == "convert"):

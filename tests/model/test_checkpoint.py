@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
         raise error
 
     monkeypatch.setattr(checkpoint_module, "render_config", interrupt)
-    with pytest.raises(error):
+    with pytest.raises(CheckpointError if error is OSError else error):
         save_checkpoint(folder, checkpoint)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -216,3 +217,45 @@ def test_format_2_is_read_by_todays_names(checkpoint: Checkpoint, folder: Path) 
 def test_a_checkpoint_without_optimizer_cannot_be_resumed(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot resume"):
         load_optimizer(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("processor/tokenizer.json", lambda text: text.replace('"merges"', '"merge"')),
+        ("processor/tokenizer.json", lambda text: text.replace('"BPE"', '"XXX"')),
+        ("processor/tokenizer.json", lambda text: "[" * 5000),
+        ("processor/tokenizer_config.json", lambda text: '{"unk_token": {}}'),
+        ("processor/tokenizer_config.json", lambda text: "[]"),
+        ("config.yaml", lambda text: "[" * 5000),
+        ("config.yaml", lambda text: "sam:\n  image_size: 2020-99-99\n"),
+        ("config.yaml", lambda text: "language: {width: [}\n"),
+        ("checkpoint.json", lambda text: "[" * 5000),
+        ("checkpoint.json", lambda text: json.dumps(json.loads(text) | {"base": []})),
+        ("checkpoint.json", lambda text: json.dumps(json.loads(text) | {"base": {"mllm": []}})),
+    ],
+)
+def test_a_file_with_damaged_content_is_one_error_of_one_line(
+    folder: Path, name: str, change: Callable[[str], str]
+) -> None:
+    path = folder / name
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(CoresError) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"hello", b"\x80\x02]q\x00."])
+def test_a_damaged_optimizer_state_is_one_error(checkpoint: Checkpoint, tmp_path: Path, data: bytes) -> None:
+    save_checkpoint(tmp_path / "model", checkpoint, optimizer={"a": 1})
+    (tmp_path / "model/optimizer/state.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"cannot read: .*state\.pt"):
+        load_optimizer(tmp_path / "model")
+
+
+def test_a_config_that_is_not_utf_8_is_one_error(folder: Path) -> None:
+    (folder / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CoresError, match=r"config\.yaml"):
+        load_checkpoint(folder)

@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from cores_core.config import BaseConfig, Config, EngineConfig, LoraConfig
-from cores_core.errors import ConfigError, MissingDataError
+from cores_core.errors import ConfigError, CoresError, MissingDataError
 from cores_core.model.checkpoint import LoadOptions, load_checkpoint
 from cores_core.model.lora import is_adapter
 from cores_core.settings import load_config
@@ -146,6 +146,20 @@ def test_a_base_that_is_not_there_is_one_error(lora_job: Callable[..., TrainJob]
     with pytest.raises(MissingDataError, match="multimodal LLM nowhere/llava-7b-folder/x, no such folder"):
         train(job)
     assert not job.output.exists()
+
+
+def test_a_base_that_has_moved_is_named_and_found_again_by_a_link(lora_job: Callable[..., TrainJob]) -> None:
+    job = lora_job()
+    train(job, [Listener(stop_after=2)])
+    base = Path(str(job.config.base.mllm))
+    moved = base.rename(base.with_name("moved"))
+    resumed = replace(job, config=load_config(job.output / "config.yaml"))
+    with pytest.raises(CoresError, match=str(base)):
+        train(resumed, resume=True)
+    base.symlink_to(moved)
+    listener = Listener()
+    train(resumed, [listener], resume=True)
+    assert listener.steps == [3, 4]
 
 
 def test_adapters_cannot_come_or_go_in_a_run(lora_job: Callable[..., TrainJob]) -> None:

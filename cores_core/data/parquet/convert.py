@@ -25,7 +25,7 @@ from cores_core.data.parquet.files import ParquetFiles
 from cores_core.data.parquet.rows import RowReader
 from cores_core.data.sources.reading import Rejections
 from cores_core.errors import DataError
-from cores_core.files import save_text, writing_hint
+from cores_core.files import read_json, save_text, writing_hint
 from cores_core.locks import locked
 
 IMPORTING = 1
@@ -109,7 +109,7 @@ def check_rows(files: ParquetFiles, columns: ColumnMap, progress: Progress) -> I
 def load_import(folder: Path, split: str) -> ImportReport | None:
     """The report written by `import_split`; None if there is none."""
     try:
-        tree = json.loads(_report_path(folder, split).read_text(encoding="utf-8"))
+        tree = read_json(_report_path(folder, split))
         pairs = {name: tuple((item, text) for item, text in tree[name]) for name in ("left_out", "notes")}
         return ImportReport(**tree | pairs)
     except (OSError, ValueError, TypeError, KeyError):
@@ -141,7 +141,7 @@ def _import(files: ParquetFiles, split: str, columns: ColumnMap, folder: Path, p
 
 
 def _join(paths: Sequence[Path], split: str, folder: Path, files: ParquetFiles, columns: ColumnMap) -> ImportReport:
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    found = [read_json(path) for path in paths]
     rows = [row for part in found for row in part["rows"]]
     pairs = {name: tuple((a, b) for part in found for a, b in part[name]) for name in ("left_out", "notes")}
     count = sum(count for _, _, count in _row_groups(files))

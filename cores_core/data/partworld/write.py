@@ -25,7 +25,7 @@ from PIL import Image
 from cores_core.data.partworld.catalog import OBJECT_IDS, PART_IDS, part_label
 from cores_core.data.partworld.scene import Scene, render_scene
 from cores_core.errors import DataError
-from cores_core.files import replacing, save_text
+from cores_core.files import read_json, replacing, save_text
 from cores_core.masks import bounding_box, encode_rle
 from cores_core.sample import BoolMask
 from cores_core.signals import stop_signals_held
@@ -198,7 +198,7 @@ def _read_shard(path: Path) -> Json | None:
     """Read a shard finished by an earlier call; None if there is none."""
     if not path.exists():
         return None
-    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    content: Json = read_json(path)
     return content
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from cores_core.data.questions.writers import Message, Writer
 from cores_core.errors import ConfigError, DataError
-from cores_core.files import save_text, writing_hint
+from cores_core.files import parse_json, save_text, writing_hint
 
 ROUNDS = 8
 """Maximum number of requests for a topic."""
@@ -120,7 +120,7 @@ def parse_questions(text: str) -> list[str]:
     lines = body.splitlines()
     if body.startswith(("[", "{")):
         with suppress(ValueError, RecursionError):  # truncated or no JSON: its lines may still be questions
-            lines = list(_strings(json.loads(body)))
+            lines = list(_strings(parse_json(body)))
     bare = (_NUMBERING.sub("", " ".join(line.split()).strip(_WRAPPING), count=1) for line in lines)
     return [line.strip(_WRAPPING) for line in bare if any(character.isalnum() for character in line)]
 
@@ -272,7 +272,7 @@ def _read_rows(path: Path) -> dict[str, _Row]:
 
 def _parse_row(line: bytes) -> _Row | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         texts = [row["topic"], row["model"], *row["questions"]]
         fits = all(isinstance(text, str) for text in texts) and isinstance(row["questions"], list)
         return row if fits and all(type(count) is int for count in row["refused"].values()) else None

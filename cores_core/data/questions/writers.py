@@ -5,7 +5,6 @@ Source: OpenAI's chat completions, as vLLM, llama.cpp, Ollama and others serve t
 does not validate them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -13,7 +12,8 @@ from urllib.parse import urlsplit
 import httpx2
 
 from cores_core.data.web import build_client
-from cores_core.errors import ConfigError, DataError
+from cores_core.errors import ConfigError, DataError, reason_of
+from cores_core.files import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class EndpointWriter:
         """
         answer = self._send({"model": self.model, "messages": [dict(message) for message in messages], "seed": seed})
         try:
-            content = json.loads(answer.content)["choices"][0]["message"]["content"]
+            content = parse_json(answer.content)["choices"][0]["message"]["content"]
             if not isinstance(content, str | None):
                 raise TypeError
         except (ValueError, RecursionError, LookupError, TypeError) as error:
@@ -185,11 +185,11 @@ def _load(model: str, device: "torch.device") -> tuple[Any, Any]:
     showed_progress = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        llm = AutoModelForCausalLM.from_pretrained(model, dtype=resolve_dtype("auto", device))
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        llm = AutoModelForCausalLM.from_pretrained(model, dtype=resolve_dtype("auto", device), trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         hint = "name a folder with a causal language model of transformers and its tokenizer, or an id of the hub"
-        raise DataError(f"cannot load the language model: {model} ({error})", hint=hint) from error
+        raise DataError(f"cannot load the language model: {model} ({reason_of(error)})", hint=hint) from error
     finally:
         if showed_progress:
             logging.enable_progress_bar()

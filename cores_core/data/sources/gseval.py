@@ -9,7 +9,6 @@ follows from the labels in the file.
 Source: GroundingSuite (arXiv:2503.10596, ICCV 2025), https://huggingface.co/datasets/hustvl/GSEval.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from typing import Any
 from cores_core.data.sources.reading import WHOLE, Rejections, Share, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
+from cores_core.files import parse_json
 from cores_core.formats.labelled import check_text
 from cores_core.masks import Rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import Query
@@ -40,7 +40,7 @@ def read_gseval(path: Path, data_root: Path, rejected: Rejections, share: Share 
     for number, line in enumerate(_lines(path), start=1):
         source = f"{path.name}:{number}"
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             groups.setdefault(f"{_IMAGES}/{check_text(entry['image_path'])}", []).append((source, entry))
         except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
             share.once(rejected).add(source, f"malformed line ({type(error).__name__})")

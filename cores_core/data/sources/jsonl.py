@@ -9,7 +9,6 @@ values), a list of polygons, or a COCO RLE; `null` or `[]` means that the image 
 empty. `questions` and `phrases` are a text or a list of texts. `category` is optional. Other keys are ignored.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import partial
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cores_core.data.sources.reading import Rejections, find_inside
-from cores_core.errors import DataError
+from cores_core.errors import DataError, reason_of
+from cores_core.files import parse_json
 from cores_core.formats.labelled import Annotation, read_texts
 from cores_core.mask_images import RowMask, read_row_mask
 from cores_core.masks import rle_area
@@ -47,7 +47,7 @@ def read_jsonl(path: Path, data_root: Path, rejected: Rejections) -> Iterator[An
     for number, line in _lines(path):
         source = f"{path.name}:{number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line, unique=True)
             _check_keys(row)
             annotation = _read_row(row, source, number, partial(_read_mask, row["mask"], path.parent, data_root))
         except DataError as error:
@@ -68,7 +68,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open(encoding="utf-8-sig") as file:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read: {path} ({error})", hint="see `cores prepare-data --list`") from error
+        raise DataError(f"cannot read: {path} ({reason_of(error)})", hint="see `cores prepare-data --list`") from error
 
 
 def _tell(error: Exception) -> str:

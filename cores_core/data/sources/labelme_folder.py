@@ -18,11 +18,11 @@ from cores_core.data.sources.labelme import LabelmeShape, draw_shapes, parse_sha
 from cores_core.data.sources.reading import Rejections, Share, load_json
 from cores_core.errors import DataError
 from cores_core.formats.labelled import Annotation, check_text, read_label
+from cores_core.images import IMAGE_SUFFIXES
 from cores_core.mask_images import RowMask
 from cores_core.masks import encode_rle
 
 IGNORE, TARGET = "ignore", "target"
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_labelme_folder(folder: Path, rejected: Rejections, share: Share) -> Iterator[Annotation]:
@@ -98,7 +98,7 @@ def _describe(
 def _find_names(tree: dict[str, Any], file: Path) -> list[str]:
     """Candidate paths of the image: `imagePath`, its file name, and the JSON's stem with image suffixes."""
     told = tree.get("imagePath")
-    names = [file.with_suffix(suffix).name for suffix in _IMAGE_SUFFIXES]
+    names = [file.with_suffix(form).name for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())]
     if isinstance(told, str) and told.strip():
         path = told.replace("\\", "/")  # LabelMe on Windows
         names = [path, PurePosixPath(path).name, *names]

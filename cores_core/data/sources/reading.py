@@ -1,16 +1,17 @@
 """Helpers of all readers: robust JSON and path handling, image sizes, rejected items with reasons, shards."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 from PIL import ExifTags, Image
 
-from cores_core.errors import DataError
-from cores_core.images import DECODE_ERRORS, check_size
+from cores_core.errors import DataError, reason_of
+from cores_core.files import parse_json
+from cores_core.images import DECODE_ERRORS, check_size, has_url_form
 
 _SIDEWAYS = (5, 6, 7, 8)
 """Values of the EXIF orientation that swap height and width."""
@@ -82,13 +83,16 @@ def load_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read: {path} ({error.strerror or error})") from error
     for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            return json.loads(data.decode(encoding))
-        except UnicodeDecodeError:
-            continue
-        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits raise a plain ValueError
-            raise DataError(f"not valid JSON: {path} ({error})") from error
-    raise DataError(f"neither UTF-8 nor cp1252: {path}")
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            break
+    else:
+        raise DataError(f"neither UTF-8 nor cp1252: {path}")
+    del data  # may be a gigabyte
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"not valid JSON: {path} ({reason_of(error)})") from error
 
 
 def find_inside(given: str, folder: Path, data_root: Path) -> Path:
@@ -101,7 +105,7 @@ def find_inside(given: str, folder: Path, data_root: Path) -> Path:
         DataError: it is a URL, a Windows path, or outside the data root. The message does not contain the path, so that
             equal reasons can be counted.
     """
-    if "://" in given:
+    if has_url_form(given):
         raise DataError("a URL instead of a path: download it and give the path of the file")
     if os.sep == "/" and ("\\" in given or PureWindowsPath(given).drive) and not (folder / given).exists():
         raise DataError("a Windows path: write it with / and relative to the JSONL file")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from cores_core.errors import CheckpointError, DataError
+from cores_core.errors import CheckpointError, DataError, reason_of
 from cores_core.images import fit_hw, resize_image
 from cores_core.model.families.table import Family
 from cores_core.model.processor import Prefix
@@ -61,7 +61,7 @@ def cut_template(processor: ProcessorMixin) -> TemplatePieces:
     try:
         text: str = processor.apply_chat_template(messages)
     except ValueError as error:
-        raise CheckpointError(f"the processor has no chat template ({error})") from error
+        raise CheckpointError(f"the processor has no chat template ({reason_of(error)})") from error
     pieces: list[str] = []
     for placeholder in (_SYSTEM, _QUESTIONS[0], _ANSWERS[0], _QUESTIONS[1], _ANSWERS[1]):
         piece, found, text = text.partition(placeholder)

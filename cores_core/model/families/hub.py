@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from cores_core.model.families.table import FAMILIES
 from cores_core.model.mllm import Mllm
 from cores_core.model.weights.tensors import Tensors
-from cores_core.model.weights.transformers_io import load_whole, read_config, read_processor, tied_names
+from cores_core.model.weights.transformers_io import load_whole, read_config, read_processor, reading, tied_names
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def read_hub_mllm(
     """
     config, processor = read_config(AutoConfig, folder), read_processor(processor_folder or folder)
     if shapes_only:
-        return empty_hub_mllm(config, processor)
+        with reading("the config", folder):
+            return empty_hub_mllm(config, processor)
     return _describe(load_whole(AutoModelForImageTextToText, folder), processor)
 
 

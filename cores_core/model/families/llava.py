@@ -7,18 +7,17 @@
 `model_type` is "llava" in both although the classes differ, so `config.json` is read directly.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cores_core.config import LanguageConfig, VisionConfig
-from cores_core.errors import CheckpointError, ConfigError
+from cores_core.errors import CheckpointError, ConfigError, reason_of
+from cores_core.files import read_json
 from cores_core.model.families.table import LLAVA
 from cores_core.model.mllm import Mllm
 from cores_core.model.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
@@ -34,11 +33,11 @@ from cores_core.model.weights.names import (
     our_name,
 )
 from cores_core.model.weights.tensors import Tensors, get_tensor, read_tensors
+from cores_core.model.weights.transformers_io import read_config
 
 Json = Mapping[str, Any]
 
 CONFIG_FILE = "config.json"
-LONGEST_REASON = 160  # characters; some errors of transformers list all model types
 MODEL_TYPE = "llava"
 """`model_type` of LLaVA 1 and 1.5 in the hub's format."""
 
@@ -130,7 +129,7 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
             projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
         )
     except (KeyError, ConfigError) as error:
-        raise CheckpointError(f"missing or invalid sizes in: {folder} ({error})") from error
+        raise CheckpointError(f"missing or invalid sizes in: {folder} ({reason_of(error)})") from error
     return language, vision
 
 
@@ -205,20 +204,16 @@ def load_json(path: Path) -> Json:
         CheckpointError: the file cannot be read or is not a JSON object.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read: {path} ({error})") from error
+        raise CheckpointError(f"cannot read: {path} ({reason_of(error)})") from error
     if not isinstance(tree, dict):
         raise CheckpointError(f"not a JSON object: {path}")
     return tree
 
 
 def _read_hub(folder: Path, shapes_only: bool) -> Llava:
-    try:
-        config = LlavaConfig.from_pretrained(folder)
-    except (AttributeError, KeyError, OSError, StrictDataclassError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise CheckpointError(f"missing or invalid config: {folder / CONFIG_FILE} ({reason})") from error
+    config = read_config(LlavaConfig, folder)
     text, tower = config.text_config, config.vision_config
     known = {
         "the language model": (text.model_type, "llama"),

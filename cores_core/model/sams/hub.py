@@ -15,6 +15,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, Sam2Model, Sam3TrackerModel
 
+from cores_core.errors import CheckpointError
 from cores_core.model.families.llava import model_type
 from cores_core.model.segmenter import Features, Frame, Segmenter
 from cores_core.model.weights.tensors import Tensors
@@ -161,7 +162,10 @@ def read_hub_sam_config(folder: Path) -> PreTrainedConfig:
     Raises:
         CheckpointError: it is missing or invalid.
     """
-    return read_config(HUB_SAMS[model_type(folder) or ""].config_class, folder)
+    kind = model_type(folder)
+    if kind not in HUB_SAMS:
+        raise CheckpointError(f"not a SAM of one of the model types {', '.join(HUB_SAMS)}: {folder} (`{kind}`)")
+    return read_config(HUB_SAMS[kind].config_class, folder)
 
 
 def _prompts(config: PreTrainedConfig) -> Any:

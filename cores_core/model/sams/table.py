@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, reason_of
 from cores_core.model.families.llava import model_type
 from cores_core.model.sams.hub import HUB_SAMS, read_hub_sam
 from cores_core.model.weights.hub import fetch_model, is_hub_id
@@ -92,5 +92,5 @@ def _find_file(source: str) -> Path:
             torch.hub.download_url_to_file(f"{SAM_URL}{name}", str(path), hash_prefix=digest, progress=False)
         except (OSError, RuntimeError) as error:
             hint = f"check the network, or download {SAM_URL}{name} and set base.sam to its path"
-            raise CheckpointError(f"cannot download SAM {source} ({error})", hint=hint) from error
+            raise CheckpointError(f"cannot download SAM {source} ({reason_of(error)})", hint=hint) from error
     return path

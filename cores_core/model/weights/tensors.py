@@ -1,16 +1,18 @@
 """Read tensors one at a time from the hub's file formats: safetensors, or pickles with `weights_only=True`."""
 
-import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cores_core.errors import CheckpointError
+from cores_core.errors import CheckpointError, reason_of
+from cores_core.files import read_json
 
 Tensors = dict[str, Tensor]
 """Tensors by name."""
@@ -21,6 +23,12 @@ _META_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+_UNREADABLE = (
+    OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, LookupError, TypeError,
+    ValueError, struct.error,
+)  # fmt: skip
+"""Exceptions of torch and safetensors for files that they cannot read."""
+_AGAIN = "download it again; code in weight files is never run"
 
 
 def read_tensors(folder: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
@@ -46,17 +54,35 @@ def read_tensors(folder: Path, shapes_only: bool = False) -> Iterator[tuple[str,
 
 def read_file(path: Path, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Yield name and value of each tensor of one file. Arguments and errors as for `read_tensors`."""
-    hint = "download it again; code in weight files is never run"
     try:
         if path.suffix == ".safetensors":
             yield from _read_safetensors(path, shapes_only)
         else:
-            mapped = shapes_only and zipfile.is_zipfile(path)
-            place = "meta" if shapes_only else "cpu"
-            yield from torch.load(path, map_location=place, weights_only=True, mmap=mapped).items()
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot read weights: {path} ({reason})", hint=hint) from error
+            yield from _check_tensors(read_pickle(path, shapes_only))
+    except _UNREADABLE as error:
+        raise CheckpointError(f"cannot read weights: {path} ({reason_of(error)})", hint=_AGAIN) from error
+
+
+def read_pickle(path: Path, shapes_only: bool = False) -> Any:
+    """Read a file written by `torch.save`, on the CPU or, with `shapes_only`, on the meta device.
+
+    Raises:
+        CheckpointError: it is missing, damaged or contains code.
+    """
+    place, mapped = ("meta", zipfile.is_zipfile(path)) if shapes_only else ("cpu", False)
+    try:
+        return torch.load(path, map_location=place, weights_only=True, mmap=mapped)
+    except _UNREADABLE as error:
+        raise CheckpointError(f"cannot read: {path} ({reason_of(error)})", hint=_AGAIN) from error
+
+
+def _check_tensors(tree: Any) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(tree, dict):
+        raise ValueError(f"it holds a {type(tree).__name__}, not tensors by name")
+    for name, tensor in tree.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError("it holds more than tensors by name")
+        yield name, tensor
 
 
 def get_tensor(weights: Tensors, name: str) -> Tensor:
@@ -115,7 +141,12 @@ def _read_shards(folder: Path, index: Path, shapes_only: bool) -> Iterator[tuple
 
 def _read_index(index: Path) -> dict[str, str]:
     try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"cannot read: {index} ({error!r})") from error
+        places: dict[str, str] = read_json(index)["weight_map"]
+        for shard in places.values():
+            if not isinstance(shard, str) or Path(shard).is_absolute() or ".." in Path(shard).parts:
+                raise ValueError(f"not the path of a shard: {shard}")
+    except KeyError as error:
+        raise CheckpointError(f"cannot read: {index} (it has no `weight_map`)") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"cannot read: {index} ({reason_of(error)})") from error
     return places

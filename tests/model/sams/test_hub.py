@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Sam2ImageProcessor, Sam3ImageProcessor
 
 from cores_core.errors import CheckpointError
-from cores_core.model.sams.hub import HubSam, read_hub_sam
+from cores_core.model.sams.hub import HubSam, read_hub_sam, read_hub_sam_config
 from cores_core.model.sams.table import find_sam, read_sam
 from cores_core.model.segmenter import Features
 
@@ -160,3 +160,10 @@ def test_a_folder_of_another_kind_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     with pytest.raises(CheckpointError, match="model type `sam`"):
         find_sam(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{}", '{"model_type": "sam9"}', '{"model_type": 3}', "[]", "{"])
+def test_a_config_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        read_hub_sam_config(tmp_path)
