@@ -205,7 +205,7 @@ def train(cell: Cell) -> Action:
     """A complete training step: forward, losses, backward, update."""
     checkpoint = load(cell.preset)
     model, config = checkpoint.model, checkpoint.config
-    add_lora(model, LORA)
+    add_lora(model, LORA, checkpoint.processor.new_ids)
     choose_trainable(model, LORA)
     learner = Learner(model.train(), Objective(config), TorchEngine(model, Recipe(config), Group()))
     samples = [new_sample(checkpoint, cell.questions, seed) for seed in range(TRAINED_IMAGES)]
