@@ -97,11 +97,19 @@ class CoresModel(nn.Module):
         )
 
     def encode(self, batch: Batch) -> Features:
-        """SAM's image features of the B images, in float32. Features from the cache are rounded to bfloat16."""
-        named = bool(batch.keys) and all(batch.keys)
-        if self.embeddings is None or not named or self._encoder_learns():
+        """SAM's image features of the B images, in float32. Features from the cache are rounded to bfloat16.
+
+        A frozen encoder runs without gradients, and on a CPU image by image, which needs less memory.
+        """
+        if self._encoder_learns():
             return self.segmenter.encode(batch.sam_pixels)
-        return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
+        named = bool(batch.keys) and all(batch.keys)
+        with torch.no_grad():
+            if self.embeddings is not None and named:
+                return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
+            at_once = 1 if batch.sam_pixels.device.type == "cpu" else len(batch.sam_pixels)
+            encoded = [self.segmenter.encode(pixels) for pixels in batch.sam_pixels.split(at_once)]
+            return tuple(torch.cat(levels) for levels in zip(*encoded, strict=True))
 
     def segment(self, features: Features, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Decode one mask per stage; each but the first uses the previous mask as mask input and in the refiner.

@@ -19,6 +19,16 @@ def test_it_equals_the_stock_attention(side: int, at_once: int, monkeypatch: pyt
     monkeypatch.setattr(attention, "CPU_QUERIES", at_once)
     stock = _stock(side)
     cells = _cells(side)
+    torch.testing.assert_close(RowAttention(stock)(cells), stock(cells), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "scores"), [(14, 2**19), (14, 196**2 * 4), (16, 1000), (7, 1), (64, 2**19)])
+def test_without_gradients_it_equals_the_stock_attention(
+    side: int, scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CPU_SCORES", scores)
+    stock = _stock(side)
+    cells = _cells(side)
     with torch.no_grad():
         torch.testing.assert_close(RowAttention(stock)(cells), stock(cells), atol=1e-12, rtol=0)
 
