@@ -82,7 +82,7 @@ class CoresModel(nn.Module):
         """
         text = self.reason(batch)
         features = self.encode(batch)
-        stages = self.segment(tuple(level[batch.image_index] for level in features), text.prompts)
+        stages = self.segment(features, text.prompts, batch.image_index)
         return ChainOutput(text=text, stages=stages, features=features)
 
     def reason(self, batch: Batch) -> TextOutput:
@@ -111,17 +111,20 @@ class CoresModel(nn.Module):
             encoded = [self.segmenter.encode(pixels) for pixels in batch.sam_pixels.split(at_once)]
             return tuple(torch.cat(levels) for levels in zip(*encoded, strict=True))
 
-    def segment(self, features: Features, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def segment(
+        self, features: Features, prompts: tuple[Tensor, ...], images: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Decode one mask per stage; each but the first uses the previous mask as mask input and in the refiner.
 
         Args:
-            features: image features per query, every map with N rows.
+            features: image features, every map with B rows.
             prompts: (N, C) prompt embeddings for each stage.
+            images: (N,) row of each query's image; None if B = N and each query has the row of its own number.
 
         Returns:
             The mask logits of each stage, (N, 1, s, s).
         """
-        if not len(features[0]):  # no masks in this batch: a dummy query keeps all weights in the graph on every rank
+        if not len(prompts[0]):  # no masks in this batch: a dummy query keeps all weights in the graph on every rank
             blank = tuple(level.new_zeros(1, *level.shape[1:]) for level in features)
             queries = tuple(prompt.new_zeros(1, prompt.shape[1]) + prompt.sum() for prompt in prompts)
             return tuple(logits[:0] for logits in self.segment(blank, queries))
@@ -129,8 +132,8 @@ class CoresModel(nn.Module):
         for prompt in prompts:
             mask_input = stages[-1] if stages else None
             if mask_input is not None and self.refiner is not None:
-                prompt = self.refiner(prompt, features[-1], mask_input)
-            stages.append(self.segmenter.decode(features, prompt, mask_input))
+                prompt = self.refiner(prompt, features[-1], mask_input, images)
+            stages.append(self.segmenter.decode(features, prompt, mask_input, images))
         return tuple(stages)
 
     @property

@@ -178,8 +178,8 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Featur
     """Decode the masks of the answers. `encode` returns SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.formed:
-        features = tuple(level.repeat_interleave(len(answers.formed), dim=0) for level in encode())
-        stages = checkpoint.model.segment(features, answers.text.prompts)
+        images = torch.zeros(len(answers.formed), dtype=torch.long, device=checkpoint.model.device)
+        stages = checkpoint.model.segment(encode(), answers.text.prompts, images)
         _check_finite("the segmenter", stages)
         drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True))
     size, square = answers.batch.sizes[0], checkpoint.processor.frame.side

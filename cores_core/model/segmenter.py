@@ -83,13 +83,16 @@ class Segmenter(nn.Module, ABC):
         """Encode (B, 3, S, S) pixels preprocessed by `Frame.pixels` into float32 features."""
 
     @abstractmethod
-    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
+    def decode(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
         """Decode one mask for each of N prompts.
 
         Args:
-            features: image features per prompt, every map with N rows.
+            features: image features, every map with B rows.
             prompts: (N, C) prompt embeddings.
             mask_input: (N, 1, s, s) mask logits of the previous step (SAM's mask input), or None.
+            images: (N,) row of each prompt's image; None if B = N and each prompt has the row of its own number.
 
         Returns:
             (N, 1, s, s) unthresholded logits.

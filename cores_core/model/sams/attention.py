@@ -1,23 +1,18 @@
-"""Faster drop-in replacements for SAM's attention layers, with the same weights and values and less memory.
+"""A faster drop-in replacement for the attention of SAM's image encoder, with the same values and less memory.
 
-`RowAttention` (image encoder) processes a few rows of queries at a time; without gradients on a CPU, a few rows of one
+`RowAttention` processes a few rows of queries at a time; without gradients on a CPU, a few rows of one
 head, or a few windows, and changes their scores in place. The stock layer holds several copies of all scores,
 (heads, h*w, h*w): 1 GB each in float32 for ViT-H at 1024 pixels; those of a few rows fit the CPU's cache. The output is
 bit-identical. `scaled_dot_product_attention` is hardly faster on a CPU and rounds differently, which occasionally
 changes a mask pixel.
-
-`CellAttention` (mask decoder) attends from each cell to the six tokens. On a CPU, softmax over such a short last axis
-is twenty times slower than over another axis. The output differs only by the rounding of the exponential.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
-from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor, nn
 
 CPU_QUERIES: Final = 128
@@ -84,33 +79,6 @@ class RowAttention(nn.Module):
             scores = scores.view(len(keys), -1, height, width)
             scores = scores + by_row.flatten(1, 2)[..., :, None] + by_column.flatten(1, 2)[..., None, :]
             yield scores.flatten(2)
-
-
-class CellAttention(nn.Module):
-    """The mask decoder's attention from image to tokens. Takes over a stock layer's weights, with the same names."""
-
-    def __init__(self, stock: DecoderAttention) -> None:
-        super().__init__()
-        self.num_heads = stock.num_heads
-        self.q_proj, self.k_proj = stock.q_proj, stock.k_proj
-        self.v_proj, self.out_proj = stock.v_proj, stock.out_proj
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from (N, h*w, C) cells to (N, K, C) tokens; returns (N, h*w, C)."""
-        queries, keys, values = (
-            projected.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, cells or tokens, d)
-            for projected in (self.q_proj(q), self.k_proj(k), self.v_proj(v))
-        )
-        scores = keys @ queries.transpose(2, 3) / math.sqrt(queries.shape[3])
-        seen = scores.softmax(dim=2).transpose(2, 3) @ values
-        mixed: Tensor = self.out_proj(seen.transpose(1, 2).flatten(2))
-        return mixed
-
-
-def attend_from_cells(transformer: TwoWayTransformer) -> None:
-    """Replace the image-to-token attention layers of a mask decoder's transformer by `CellAttention`, in place."""
-    for block in transformer.layers:
-        block.cross_attn_image_to_token = CellAttention(block.cross_attn_image_to_token)
 
 
 def attend_by_rows(image_encoder: ImageEncoderViT) -> None:

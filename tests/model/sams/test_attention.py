@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention
-from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
 
 from cores_core.model.sams import attention
-from cores_core.model.sams.attention import CellAttention, RowAttention
+from cores_core.model.sams.attention import RowAttention
 
 WIDTH, HEADS = 24, 3
 
@@ -46,14 +45,6 @@ def test_its_gradients_are_the_stock_ones() -> None:
 def test_it_keeps_the_weights_and_their_names() -> None:
     stock = _stock(8)
     assert dict(RowAttention(stock).named_parameters()).items() == dict(stock.named_parameters()).items()
-
-
-def test_cells_attend_as_in_the_stock_decoder() -> None:
-    stock = DecoderAttention(WIDTH, HEADS, downsample_rate=2).double()
-    cells, tokens, values = (_cells(16).flatten(1, 2)[:, :count] for count in (256, 6, 6))
-    arguments = {"q": cells, "k": tokens, "v": values + 1}
-    torch.testing.assert_close(CellAttention(stock)(**arguments), stock(**arguments), atol=1e-12, rtol=0)
-    assert dict(CellAttention(stock).named_parameters()).items() == dict(stock.named_parameters()).items()
 
 
 def _stock(side: int) -> Attention:
