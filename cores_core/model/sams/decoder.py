@@ -11,18 +11,18 @@ Parameters that have no influence get no gradient: biases of keys of the cells, 
 `K` is the number of tokens (IoU, four masks, prompt), `L = h*w` that of cells, `R` = heads * K, head by head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 CPU_CELLS: Final = 1024
-"""Cells per block of the upscaling on a CPU; the maps of a block fit its cache."""
+"""Cells per block on a CPU, whose maps stay in its cache and in memory that is in use already."""
 IOU, MASK = 0, 1
 """Indices of the tokens that are read: predicted IoU, and the single mask."""
 
@@ -138,7 +138,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cells: Tensor, positions: Tensor, queries: Tensor) -> Tensor:
-        weights = (queries @ (cells + positions).transpose(1, 2)).softmax(dim=2)
+        weights = _score(queries, cells, positions).softmax(dim=2)
         ctx.save_for_backward(cells, positions, queries, weights)
         return weights @ cells
 
@@ -151,7 +151,7 @@ class _Gather(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             left, right = torch.cat([weights, to_scores], dim=1), torch.cat([gradient, queries], dim=1)
             to_cells = left.transpose(1, 2) @ right
-        return to_cells, None, to_scores @ (cells + positions)
+        return to_cells, None, _sum_placed(to_scores, cells, positions)
 
 
 class _Spread(torch.autograd.Function):
@@ -163,67 +163,91 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         cells, positions, keys, bias, values, norm, norm_bias, eps, heads = inputs
-        scores = (keys @ (cells + positions).transpose(1, 2)).add_(bias)
-        weights = scores.unflatten(1, (heads, -1)).softmax(dim=2)
-        attended = torch.baddbmm(cells, weights.flatten(1, 2).transpose(1, 2), values)
+        weights = _score(keys, cells, positions).add_(bias).unflatten(1, (heads, -1)).softmax(dim=2)
+        found = torch.empty_like(cells)
+        for block in _blocks(cells):
+            attended = torch.baddbmm(cells[:, block], weights[..., block].flatten(1, 2).transpose(1, 2), values)
+            found[:, block] = functional.layer_norm(attended, norm.shape, norm, norm_bias, eps)
         ctx.save_for_backward(cells, positions, keys, values, norm, norm_bias, weights)
         ctx.eps = eps
-        return functional.layer_norm(attended, (cells.shape[2],), norm, norm_bias, eps)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         cells, positions, keys, values, norm, norm_bias, weights = ctx.saved_tensors
-        by_cell, shape = weights.flatten(1, 2).transpose(1, 2), [cells.shape[2]]
-        attended = torch.baddbmm(cells, by_cell, values)
-        to_attended, to_norm, to_norm_bias = _layer_norm_backward(gradient, attended, (norm, norm_bias), ctx.eps)
-        del attended
-        to_weights = (values @ to_attended.transpose(1, 2)).view_as(weights)
+        to_cells = torch.empty_like(cells)
+        to_values, to_weights = torch.zeros_like(values), torch.empty_like(weights.flatten(1, 2))
+        to_norm, to_norm_bias = torch.zeros_like(norm), torch.zeros_like(norm_bias)
+        for block in _blocks(cells):
+            by_cell = weights[..., block].flatten(1, 2).transpose(1, 2)
+            attended = torch.baddbmm(cells[:, block], by_cell, values)
+            to_attended, *shares = _layer_norm_backward(gradient[:, block], attended, (norm, norm_bias), ctx.eps)
+            to_norm += shares[0]
+            to_norm_bias += shares[1]
+            to_values += by_cell.transpose(1, 2) @ to_attended
+            to_weights[..., block] = values @ to_attended.transpose(1, 2)
+            to_cells[:, block] = to_attended
+        to_weights = to_weights.view_as(weights)
         to_scores = torch.ops.aten._softmax_backward_data(to_weights, weights, 2, weights.dtype).flatten(1, 2)
-        to_keys = to_scores @ (cells + positions)
-        to_values = by_cell.transpose(1, 2) @ to_attended
-        to_cells = to_attended.baddbmm_(to_scores.transpose(1, 2), keys) if ctx.needs_input_grad[0] else None
-        to_bias = to_scores.sum(dim=2, keepdim=True)
+        to_keys, to_bias = _sum_placed(to_scores, cells, positions), to_scores.sum(dim=2, keepdim=True)
+        to_cells.baddbmm_(to_scores.transpose(1, 2), keys)
         return to_cells, None, to_keys, to_bias, to_values, to_norm, to_norm_bias, None, None
 
 
 class _Upscale(torch.autograd.Function):
-    """Cells (n, L, C) upscaled four times, times the mask's weights (n, C/8): logits of the 16 pixels of each, (n, L, 16).
+    """Cells (n, L, C) upscaled 4 times, times the mask's weights (n, C/8): logits of each cell's pixels, (n, L, 16).
 
-    Nothing but the inputs is kept for the backward pass.
+    Only the inputs are kept for the backward pass.
     """
 
     @staticmethod
     def forward(ctx: Any, cells: Tensor, weights: Tensor, *upscaling: Tensor) -> Tensor:
         ctx.save_for_backward(cells, weights, *upscaling)
-        return torch.cat([_upscale(block, weights, upscaling) for block in _blocks(cells)], dim=1)
+        return torch.cat([_upscale(cells[:, block], weights, upscaling) for block in _blocks(cells)], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         cells, *others = ctx.saved_tensors
-        wanted = [index for index, needed in enumerate(ctx.needs_input_grad) if needed]
-        sums: dict[int, Tensor] = {}
-        by_block: list[Tensor] = []
-        for block, share in zip(_blocks(cells), _blocks(gradient), strict=True):
-            inputs = [tensor.detach() for tensor in (block, *others)]
+        needed = ctx.needs_input_grad
+        to_cells = torch.empty_like(cells) if needed[0] else None
+        sums = [torch.zeros_like(tensor) if learns else None for tensor, learns in zip(others, needed[1:], strict=True)]
+        for block in _blocks(cells):
+            inputs = [tensor.detach() for tensor in (cells[:, block], *others)]
+            for tensor, learns in zip(inputs, needed, strict=True):
+                tensor.requires_grad_(learns)
             with torch.enable_grad():
-                for index in wanted:
-                    inputs[index].requires_grad_()
                 pixels = _upscale(inputs[0], inputs[1], inputs[2:])
-            found = torch.autograd.grad(pixels, [inputs[index] for index in wanted], share)
-            for index, part in zip(wanted, found, strict=True):
-                if index == 0:
-                    by_block.append(part)
-                else:
-                    sums[index] = sums[index] + part if index in sums else part
-        if by_block:
-            sums[0] = torch.cat(by_block, dim=1)
-        return tuple(sums.get(index) for index in range(len(ctx.needs_input_grad)))
+            pixels.backward(gradient[:, block])
+            if to_cells is not None:
+                to_cells[:, block] = inputs[0].grad
+            for total, tensor in zip(sums, inputs[1:], strict=True):
+                if total is not None:
+                    total += tensor.grad
+        return to_cells, *sums
 
 
-def _blocks(cells: Tensor) -> Sequence[Tensor]:
-    return cells.split(CPU_CELLS if cells.device.type == "cpu" else cells.shape[1], dim=1)
+def _score(queries: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
+    """Scores of queries (n, R, C) at each cell with its position, (n, R, L)."""
+    scores = queries.new_empty(len(cells), queries.shape[1], cells.shape[1])
+    for block in _blocks(cells):
+        scores[..., block] = queries @ (cells[:, block] + positions[block]).transpose(1, 2)
+    return scores
+
+
+def _sum_placed(weights: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
+    """Sums of cells with their positions by weights (n, R, L), (n, R, C)."""
+    total = weights.new_zeros(len(cells), weights.shape[1], cells.shape[2])
+    for block in _blocks(cells):
+        total.baddbmm_(weights[..., block], cells[:, block] + positions[block])
+    return total
+
+
+def _blocks(cells: Tensor) -> Iterator[slice]:
+    """Slices of the cells whose maps are in memory together."""
+    at_once = CPU_CELLS if cells.device.type == "cpu" else cells.shape[1]
+    return (slice(start, start + at_once) for start in range(0, cells.shape[1], at_once))
 
 
 def _upscale(cells: Tensor, weights: Tensor, upscaling: Sequence[Tensor]) -> Tensor:
