@@ -41,9 +41,7 @@ def test_it_decodes_the_stock_masks_and_ious(sam: Sam1, inputs: Mapping[str, Ten
     expected = _stock(sam, inputs["image"], inputs["prompts"], mask)
     found = sam.decode_scored((inputs["image"],), inputs["prompts"], mask)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
-    torch.testing.assert_close(
-        sam.decode((inputs["image"],), inputs["prompts"], mask), expected[0], atol=1e-10, rtol=0
-    )
+    torch.testing.assert_close(sam.decode((inputs["image"],), inputs["prompts"], mask), expected[0], atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
