@@ -108,7 +108,7 @@ class CoresModel(nn.Module):
             if self.embeddings is not None and named:
                 return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
             at_once = 1 if batch.sam_pixels.device.type == "cpu" else len(batch.sam_pixels)
-            encoded = [self.segmenter.encode(pixels) for pixels in batch.sam_pixels.split(at_once)]
+            encoded = [self.segmenter.encode(pixels) for pixels in torch.split(batch.sam_pixels, at_once)]
             return tuple(torch.cat(levels) for levels in zip(*encoded, strict=True))
 
     def segment(

@@ -57,8 +57,7 @@ def pool_under_mask(image_embeddings: Tensor, coarse: Tensor, images: Tensor | N
     if images is None:
         sums = (cells @ inside.flatten(2).transpose(1, 2))[:, :, 0]
     else:  # of all images and masks, which takes less than a copy of the image for each mask
-        sums = torch.einsum("bcl,nl->nbc", cells, inside.flatten(1))[
-            torch.arange(len(images), device=images.device), images
-        ]
+        number = torch.arange(len(images), device=images.device)
+        sums = torch.einsum("bcl,nl->nbc", cells, inside.flatten(1))[number, images]
     pooled: Tensor = sums / area
     return pooled

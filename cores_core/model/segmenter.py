@@ -107,8 +107,9 @@ class Segmenter(nn.Module, ABC):
 def upsample_masks(logits: Tensor, size: ImageSize, square: int) -> Tensor:
     """Functional form of `Segmenter.upsample` for a SAM with input size `square`."""
     scale = square / logits.shape[-1]
-    needed = (slice(math.ceil(side / scale) + 1) for side in size.resized_hw)  # one cell more, for interpolation
-    full = functional.interpolate(logits[..., *needed], scale_factor=scale, mode="bilinear", align_corners=False)
+    rows, columns = (math.ceil(side / scale) + 1 for side in size.resized_hw)  # one more, for the interpolation
+    shown = logits[..., :rows, :columns]
+    full = functional.interpolate(shown, scale_factor=scale, mode="bilinear", align_corners=False)
     full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
     if size.resized_hw == size.original_hw:
         return full[:, 0]

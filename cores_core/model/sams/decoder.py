@@ -122,7 +122,7 @@ def _tell(attention: Attention, placed: Tensor, tokens: Tensor) -> tuple[Tensor,
 
 def _split_heads(projected: Tensor, heads: int) -> Tensor:
     """(n, K, heads * d) to (n, heads, K, d)."""
-    return projected.unflatten(2, (heads, -1)).transpose(1, 2)
+    return projected.view(*projected.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _upscaling_weights(decoder: MaskDecoder) -> tuple[Tensor, ...]:
@@ -163,7 +163,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         cells, positions, keys, bias, values, norm, norm_bias, eps, heads = inputs
-        weights = _score(keys, cells, positions).add_(bias).unflatten(1, (heads, -1)).softmax(dim=2)
+        weights = _score(keys, cells, positions).add_(bias).view(len(keys), heads, -1, cells.shape[1]).softmax(dim=2)
         found = torch.empty_like(cells)
         for block in _blocks(cells):
             attended = torch.baddbmm(cells[:, block], weights[..., block].flatten(1, 2).transpose(1, 2), values)
@@ -219,7 +219,7 @@ class _Upscale(torch.autograd.Function):
                 tensor.requires_grad_(learns)
             with torch.enable_grad():
                 pixels = _upscale(inputs[0], inputs[1], inputs[2:])
-            pixels.backward(gradient[:, block])
+            torch.autograd.backward(pixels, gradient[:, block])
             if to_cells is not None:
                 to_cells[:, block] = inputs[0].grad
             for total, tensor in zip(sums, inputs[1:], strict=True):
@@ -253,7 +253,7 @@ def _blocks(cells: Tensor) -> Iterator[slice]:
 def _upscale(cells: Tensor, weights: Tensor, upscaling: Sequence[Tensor]) -> Tensor:
     """(n, l, C) cells to (n, l, 16) logits; values of a pixel are channels-last throughout."""
     first, second, first_bias, second_bias, norm, norm_bias = upscaling
-    doubled = functional.linear(cells, first.T, first_bias).unflatten(2, (4, -1))
+    doubled = functional.linear(cells, first.T, first_bias).view(len(cells), -1, 4, len(norm))
     doubled = functional.gelu(functional.layer_norm(doubled, norm.shape, norm, norm_bias, 1e-6))
     quadrupled = functional.gelu(functional.linear(doubled, second.T, second_bias))
     pixels = quadrupled.view(len(cells), -1, weights.shape[1]) @ weights[:, :, None]
