@@ -33,7 +33,8 @@ def embed_cells(encoder: PromptEncoder, images: Tensor, mask_input: Tensor | Non
     The convolutions of the mask input do not overlap, so they are products with the pixels of each cell.
     """
     if mask_input is None:
-        return images + encoder.no_mask_embed.weight
+        no_mask: Tensor = encoder.no_mask_embed.weight
+        return images + no_mask
     first, first_norm, gelu, second, second_norm, _, last = encoder.mask_downscaling
     count, (height, width) = len(mask_input), encoder.image_embedding_size
     pixels = mask_input.view(count, height, 2, 2, width, 2, 2).permute(0, 1, 4, 2, 5, 3, 6)  # (n, h, w, 2, 2, 2, 2)
