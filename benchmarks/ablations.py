@@ -4,9 +4,9 @@
     python benchmarks/ablations.py --output runs/ablations
 
 Every arm fine-tunes the embedded `tiny` model, with the arm's chain, for the same number of steps on the same images.
-It is scored on the first 100 images of the val split: masks with protocol `given`, well-formed answers with protocol
-`generated`. Finished runs are reused. Prints a Markdown table with means and ranges (minimum to maximum) over seeds,
-next to the paper's results (ReasonSeg val).
+It is scored on the first 100 images of the val split: masks with protocol `teacher_forced`, well-formed answers with
+protocol `generate`. Finished runs are reused. Prints a Markdown table with means and ranges (minimum to maximum) over
+seeds, next to the paper's results (ReasonSeg val).
 """
 
 import argparse
@@ -27,13 +27,13 @@ BUDGET = (
     "scratch.prototype_loss=0",
     "scratch.optimizer=adamw",
     "train.learning_rate=5e-4",
-    "scratch.embedding_rate=1.0",
-    "scratch.joint_rate=1.0",
+    "scratch.embedding_lr_scale=1.0",
+    "scratch.joint_lr_scale=1.0",
     "train.global_batch_size=8",
     "train.queries_per_image=3",
     "train.warmup_steps=10",
     "train.precision=fp32",
-    "train.longest_side=96",
+    "train.max_image_size=96",
     "sam.image_size=96",
     "train.validate_every=1000",
     "train.validation_images=100",
@@ -85,9 +85,9 @@ def show(options: argparse.Namespace) -> None:
     for arm, (_, published) in ARMS.items():
         folders = [folder_of(options, arm, seed) for seed in range(options.seeds)]
         folders = [folder for folder in folders if (folder / "generated/results.json").is_file()]
-        found = [load(folder, "given") for folder in folders]
+        found = [load(folder, "teacher_forced") for folder in folders]
         cells = [spread([100 * row[name] for row in found]) for name in SCORES]
-        written = [load(folder, "generated") for folder in folders]
+        written = [load(folder, "generate") for folder in folders]
         cells += [spread([100 * row[name] for row in written]) for name in ("giou", "well_formed")]
         print(f"| {arm} | {len(folders)} | {' | '.join(cells)} | {published} |")
 
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, job: tuple[str, int]) -> None:
                 *place,
             ]
         )
-    for protocol in ("given", "generated"):
+    for protocol in ("teacher_forced", "generate"):
         if not (folder / protocol / "results.json").is_file():
             model = ["--model", str(folder / "checkpoints/step-000150"), "--protocol", protocol]
             data = ["--data", "partworld", "--split", "val", "--limit", "100", "--output", str(folder / protocol)]

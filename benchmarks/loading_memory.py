@@ -19,12 +19,28 @@ from synthetic_release import Sizes, list_tensors, write_release
 from cores_core.config import LanguageConfig, SamConfig, VisionConfig
 
 SHARDS = 5
-LLAMA = LanguageConfig(width=2048, layers=1, heads=16, mlp=5504, vocabulary=320)
-CLIP = VisionConfig(image_size=224, patch_size=14, width=256, layers=4, heads=4, mlp=1024, projector_layers=1)
+LLAMA = LanguageConfig(
+    hidden_size=2048, num_hidden_layers=1, num_attention_heads=16, intermediate_size=5504, vocab_size=320
+)
+CLIP = VisionConfig(
+    image_size=224,
+    patch_size=14,
+    hidden_size=256,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=1024,
+    projector_layers=1,
+)
 SAM_B = SamConfig(
-    image_size=1024, patch_size=16, width=768, depth=12, heads=12, window=14, global_blocks=(2, 5, 8, 11),
-    prompt_width=256,
-)  # fmt: skip
+    image_size=1024,
+    patch_size=16,
+    embed_dim=768,
+    depth=12,
+    num_heads=12,
+    window_size=14,
+    global_attn_indexes=(2, 5, 8, 11),
+    prompt_embed_dim=256,
+)
 TASKS = {
     "idle": "import cores_core.predict",
     "load": "from cores_core.model.checkpoint import LoadOptions, load_checkpoint\n"

@@ -98,7 +98,7 @@ TRAINING = (
     "train.global_batch_size=4",
     "train.queries_per_image=12",
     "train.warmup_steps=20",
-    "train.decay_share=0.9",
+    "train.lr_decay_fraction=0.9",
     "scratch.word_dropout=0.05",
     "train.save_every=25",
     "train.validate_every=100000",
@@ -248,7 +248,7 @@ def cell_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of pixels (B, 1, 3, s, s) and of what each of P cells shows, (B, P, 1 + K): background first."""
     store = Store(data_root, "partworld", split)
-    options = SampleOptions(queries=1, longest_side=2 * SIDE, mirror=True, keep=True, with_annotations=True)
+    options = SampleOptions(queries=1, max_image_size=2 * SIDE, random_flip=True, keep=True, with_annotations=True)
     mixture = Mixture([store], load_checkpoint(EMBEDDED).config.prompt, options, seed=0)
     for start in count(0, TOWER_IMAGES):
         samples = [mixture[position] for position in range(start, start + TOWER_IMAGES)]
@@ -343,7 +343,7 @@ def score(options: argparse.Namespace) -> None:
         print(f"{name}: {right} of {total} questions land on the right part, {right / total:.1%}", flush=True)
         folder = options.output / f"eval-{name}-{options.limit}"
         place = ["--data-root", str(options.heldout), "--output", str(folder), "--device", "cpu"]
-        asked = ["--data", "partworld", "--split", "test", "--limit", str(options.limit), "--protocol", "generated"]
+        asked = ["--data", "partworld", "--split", "test", "--limit", str(options.limit), "--protocol", "generate"]
         cores(["eval", "reasonpart", *asked, "--model", str(model), *place])
         scores = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         print(f"{name}: gIoU {100 * scores['giou']:.1f}, well-formed {100 * scores['well_formed']:.1f}", flush=True)

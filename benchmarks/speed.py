@@ -59,11 +59,11 @@ TRAINED_IMAGES = 2
 LORA = LoraConfig(rank=8, alpha=16)
 FORMS: Mapping[str, Sequence[str]] = {
     "train": (PACKED, KEPT, UNSHARED, PLAIN, RELEASED),
-    "given": (PACKED, UNSHARED, PLAIN, RELEASED),
-    "generated": (PACKED, UNSHARED, PLAIN),
+    "teacher_forced": (PACKED, UNSHARED, PLAIN, RELEASED),
+    "generate": (PACKED, UNSHARED, PLAIN),
 }
 BARS = (2.0, 0.6, 4.0)
-"""Targets for packed against plain: minimum speed-up and maximum relative memory of training, minimum of `given`."""
+"""Targets for packed against plain: minimum speed-up, maximum memory of training, minimum of `teacher_forced`."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def list_tables(preset: str, repetitions: int) -> dict[str, list[Cell]]:
     """All measurements, by table."""
     steps = {
         f"Training step of `{preset}`, {TRAINED_IMAGES} images": ("train", preset),
-        f"Evaluation of an image by `{preset}`, protocol given": ("given", preset),
-        f"Evaluation of an image by `{EMBEDDED}`, protocol generated": ("generated", EMBEDDED),
+        f"Evaluation of an image by `{preset}`, protocol teacher_forced": ("teacher_forced", preset),
+        f"Evaluation of an image by `{EMBEDDED}`, protocol generate": ("generate", EMBEDDED),
     }
     tables = {
         title: [
@@ -223,7 +223,7 @@ def train(cell: Cell) -> Action:
 def evaluate(cell: Cell) -> Action:
     """Answer all questions of an image, as in an evaluation."""
     checkpoint, queries = load(cell.preset), new_queries(cell.questions)
-    protocol: Protocol = "given" if cell.task == "given" else "generated"
+    protocol: Protocol = "teacher_forced" if cell.task == "teacher_forced" else "generate"
     image, model = new_image(0), checkpoint.model
     if cell.form == PACKED:
         return lambda: pixels(segment_image(checkpoint, image, queries, protocol))
@@ -277,8 +277,8 @@ def run_command(cell: Cell) -> Action:
 
 TASKS: Mapping[str, Callable[[Cell], Action]] = {
     "train": train,
-    "given": evaluate,
-    "generated": evaluate,
+    "teacher_forced": evaluate,
+    "generate": evaluate,
     "encode": encode,
     "predict": predict,
     "command": run_command,
@@ -290,7 +290,7 @@ def load(preset: str) -> Checkpoint:
     if preset == EMBEDDED:
         return load_checkpoint(EMBEDDED)
     config: Config = load_config(preset)
-    parts = Parts(config, build_tokenizer(list_questions(), config.language.vocabulary), {})
+    parts = Parts(config, build_tokenizer(list_questions(), config.language.vocab_size), {})
     processor = build_processor(parts)
     seed_everything(0)
     return Checkpoint(build_model(parts, processor).eval(), processor, config, about={})

@@ -17,14 +17,31 @@ from cores_core.model.sams.sam1 import build_sam1
 from cores_core.model.weights.names import SECOND_LAYER, released_name
 
 CLIP_L = VisionConfig(
-    image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, read_layer=-2, projector_layers=1
+    image_size=224,
+    patch_size=14,
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    feature_layer=-2,
+    projector_layers=1,
 )
 SAM_H = SamConfig(
-    image_size=1024, patch_size=16, width=1280, depth=32, heads=16, window=14, global_blocks=(7, 15, 23, 31),
-    prompt_width=256,
-)  # fmt: skip
-LLAMA_7B = LanguageConfig(width=4096, layers=32, heads=32, mlp=11008, vocabulary=32004)
-LLAMA_13B = LanguageConfig(width=5120, layers=40, heads=40, mlp=13824, vocabulary=32004)
+    image_size=1024,
+    patch_size=16,
+    embed_dim=1280,
+    depth=32,
+    num_heads=16,
+    window_size=14,
+    global_attn_indexes=(7, 15, 23, 31),
+    prompt_embed_dim=256,
+)
+LLAMA_7B = LanguageConfig(
+    hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32004
+)
+LLAMA_13B = LanguageConfig(
+    hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32004
+)
 
 
 @dataclass(frozen=True)
@@ -88,19 +105,19 @@ def write_companions(folder: Path, sizes: Sizes) -> None:
     """Write the files besides the weights: config.json, the CLIP's config, a tokenizer with a few pieces."""
     language, vision = sizes.language, sizes.vision
     tree = {
-        "hidden_size": language.width,
-        "intermediate_size": language.mlp,
-        "num_hidden_layers": language.layers,
-        "num_attention_heads": language.heads,
+        "hidden_size": language.hidden_size,
+        "intermediate_size": language.intermediate_size,
+        "num_hidden_layers": language.num_hidden_layers,
+        "num_attention_heads": language.num_attention_heads,
         "mm_vision_tower": "clip",
     }
     clip = {
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
-        "hidden_size": vision.width,
-        "intermediate_size": vision.mlp,
-        "num_hidden_layers": vision.layers,
-        "num_attention_heads": vision.heads,
+        "hidden_size": vision.hidden_size,
+        "intermediate_size": vision.intermediate_size,
+        "num_hidden_layers": vision.num_hidden_layers,
+        "num_attention_heads": vision.num_attention_heads,
     }
     (folder / "clip").mkdir()
     (folder / "clip/config.json").write_text(json.dumps(clip))
@@ -110,5 +127,5 @@ def write_companions(folder: Path, sizes: Sizes) -> None:
     prefix = str(folder / "tokenizer")
     SentencePieceTrainer.train(input=str(text), model_prefix=prefix, vocab_size=60, model_type="bpe", minloglevel=2)
     tokens = [*prompts.REFERENCE_SPELLING.values(), prompts.IMAGE_START, prompts.IMAGE_END]
-    added = {token: language.vocabulary - len(tokens) + number for number, token in enumerate(tokens)}
+    added = {token: language.vocab_size - len(tokens) + number for number, token in enumerate(tokens)}
     (folder / "added_tokens.json").write_text(json.dumps(added))

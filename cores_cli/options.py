@@ -5,19 +5,38 @@ from typing import Annotated
 
 import typer
 
-from cores_core.choices import Device, Dtype, ModelDevice, Protocol, Quantization, ReleasedConversation
+from cores_core.choices import (
+    Device,
+    Dtype,
+    ModelDevice,
+    Protocol,
+    Quantization,
+    ReleasedConversation,
+    read_protocol,
+)
+from cores_core.errors import ConfigError
 
 EMBEDDED_MODEL = "tiny"
 PHOTO_MODEL = "xinlai/LISA-7B-v1-explanatory"
 """Released weights for photographs that `--model` reads from the hub."""
 MODEL_HELP = "A checkpoint folder, released weights, a hub id, or a name that `cores models` lists."
 
+
+def _parse_protocol(name: str) -> Protocol:
+    try:
+        return read_protocol(name)
+    except ConfigError as error:
+        raise typer.BadParameter(f"{error.message}; {error.hint}") from None
+
+
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 ProtocolOption = Annotated[
     Protocol,
     typer.Option(
         "--protocol",
-        help="generated: the model decodes its answer. given: teacher-forced, the answer template is supplied.",
+        parser=_parse_protocol,
+        metavar="[generate|teacher_forced]",
+        help="generate: the model decodes its answer. teacher_forced: the answer template is supplied.",
     ),
 ]
 DataRootOption = Annotated[Path, typer.Option("--data-root", help="Folder of all data sets.")]

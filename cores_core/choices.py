@@ -1,6 +1,8 @@
-"""Names that options and arguments choose from. Imports nothing else, so that `cores --help` is quick."""
+"""Names that options and arguments choose from. Imports little, so that `cores --help` is quick."""
 
-from typing import Literal
+from typing import Literal, cast, get_args
+
+from cores_core.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """Where to train: `auto` takes CUDA, then MPS, then the CPU."""
@@ -10,9 +12,23 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Precision of a model's weights: `auto` takes bfloat16 on CUDA, else float32."""
 Quantization = Literal["4bit", "8bit"]
 """Precision of the language model's linear layers (bitsandbytes, CUDA)."""
-Protocol = Literal["generated", "given"]
+Protocol = Literal["generate", "teacher_forced"]
 """How an answer is obtained: decoded by the model, or teacher-forced from the answer template."""
+RENAMED_PROTOCOLS = {"generated": "generate", "given": "teacher_forced"}
+"""Protocols in older scripts and results, by their names of today."""
 Format = Literal["files", "jsonl", "coco", "labelme", "label-studio", "yolo", "palette", "cutout"]
 """What `cores predict` writes: mask, overlay and JSON of each answer; or what other tools read (docs/formats.md)."""
 ReleasedConversation = Literal["llava_v1", "llava_v0", "llava_llama_2"]
 """Chat templates of the research releases; the first is their default."""
+
+
+def read_protocol(name: str) -> Protocol:
+    """The protocol of this name, which may be one of `RENAMED_PROTOCOLS`.
+
+    Raises:
+        ConfigError: there is no such protocol.
+    """
+    today = RENAMED_PROTOCOLS.get(name, name)
+    if today not in get_args(Protocol):
+        raise ConfigError(f"unknown protocol: {name}", hint=f"choose one of {', '.join(get_args(Protocol))}")
+    return cast(Protocol, today)

@@ -23,29 +23,36 @@ class Section:
 class LanguageConfig(Section):
     """Size of the language model, a Llama. Only for LLaVA; models of other families have sizes of their own."""
 
-    width: Positive = 192
+    hidden_size: Positive = 192
     """Width of the hidden states."""
-    layers: Positive = 3
+    num_hidden_layers: Positive = 3
     """Number of layers."""
-    heads: Positive = 6
+    num_attention_heads: Positive = 6
     """Attention heads; a divisor of `width`."""
-    key_heads: Positive | None = None
+    num_key_value_heads: Positive | None = None
     """Heads of keys and values; a divisor of `heads`, null for as many."""
-    mlp: Positive = 512
+    intermediate_size: Positive = 512
     """Hidden width of the MLPs."""
-    vocabulary: Positive = 3072
+    vocab_size: Positive = 3072
     """Number of tokens in the vocabulary."""
-    positions: Positive = 2048
+    max_position_embeddings: Positive = 2048
     """Most tokens of a sequence."""
-    norm_epsilon: Weight = 1e-6
+    rms_norm_eps: Weight = 1e-6
     """Epsilon of the RMS norms."""
     rope_theta: Weight = 10000.0
     """Base of the rotary position embedding."""
 
     def __post_init__(self) -> None:
         check_limits("language", self)
-        check_divides("language.heads", self.heads, "language.width", self.width)
-        check_divides("language.key_heads", self.key_heads or self.heads, "language.heads", self.heads)
+        check_divides(
+            "language.num_attention_heads", self.num_attention_heads, "language.hidden_size", self.hidden_size
+        )
+        check_divides(
+            "language.num_key_value_heads",
+            self.num_key_value_heads or self.num_attention_heads,
+            "language.num_attention_heads",
+            self.num_attention_heads,
+        )
 
 
 @dataclass(frozen=True)
@@ -56,17 +63,17 @@ class VisionConfig(Section):
     """Side of the square that images are brought to, in pixels."""
     patch_size: Positive = 16
     """Side of a patch in pixels; a divisor of `image_size`."""
-    width: Positive = 128
+    hidden_size: Positive = 128
     """Width of the hidden states."""
-    layers: Positive = 4
+    num_hidden_layers: Positive = 4
     """Number of layers."""
-    heads: Positive = 4
+    num_attention_heads: Positive = 4
     """Attention heads; a divisor of `width`."""
-    mlp: Positive | None = None
+    intermediate_size: Positive | None = None
     """Hidden width of the MLPs; null for four times `width`."""
     fit: Literal["pad", "crop"] = "pad"
     """How an image becomes a square: padded to it, or its centre cropped."""
-    read_layer: Annotated[int, Lt(0)] = -1
+    feature_layer: Annotated[int, Lt(0)] = -1
     """Layer whose states the projector takes, counted from the end; -2 in the released LLaVAs."""
     projector_layers: Literal[1, 2] = 2
     """Layers of the projector: 1 in the first LLaVA, 2 since LLaVA 1.5."""
@@ -75,7 +82,7 @@ class VisionConfig(Section):
 
     def __post_init__(self) -> None:
         check_limits("vision", self)
-        check_divides("vision.heads", self.heads, "vision.width", self.width)
+        check_divides("vision.num_attention_heads", self.num_attention_heads, "vision.hidden_size", self.hidden_size)
         check_divides("vision.patch_size", self.patch_size, "vision.image_size", self.image_size)
 
 
@@ -87,25 +94,25 @@ class SamConfig(Section):
     """Side of the square that images are padded to, in pixels; 1024 in the released SAMs."""
     patch_size: Positive = 8
     """Side of a patch in pixels; a divisor of `image_size`."""
-    width: Positive = 128
+    embed_dim: Positive = 128
     """Width of the image encoder."""
     depth: Positive = 6
     """Blocks of the image encoder."""
-    heads: Positive = 2
+    num_heads: Positive = 2
     """Attention heads of the image encoder; a divisor of `width`."""
-    window: NotNegative = 6
+    window_size: NotNegative = 6
     """Side of the attention windows in patches; 0 for global attention in all blocks."""
-    global_blocks: tuple[int, ...] = (2, 5)
+    global_attn_indexes: tuple[int, ...] = (2, 5)
     """Blocks with global attention, from 0."""
-    prompt_width: Positive = 64
+    prompt_embed_dim: Positive = 64
     """Width C of prompts and image embeddings, a multiple of 16; 256 in the released SAMs."""
 
     def __post_init__(self) -> None:
         check_limits("sam", self)
-        check_divides("sam.heads", self.heads, "sam.width", self.width)
+        check_divides("sam.num_heads", self.num_heads, "sam.embed_dim", self.embed_dim)
         check_divides("sam.patch_size", self.patch_size, "sam.image_size", self.image_size)
-        if self.prompt_width % 16:  # SAM's decoder halves it and has 8 heads
-            raise ConfigError(f"`sam.prompt_width` must be a multiple of 16: {self.prompt_width}")
+        if self.prompt_embed_dim % 16:  # SAM's decoder halves it and has 8 heads
+            raise ConfigError(f"`sam.prompt_embed_dim` must be a multiple of 16: {self.prompt_embed_dim}")
 
 
 @dataclass(frozen=True)
@@ -140,18 +147,20 @@ class LoraConfig(Section):
 class ChainConfig(Section):
     """The chain of tokens by which the language model prompts SAM."""
 
-    steps: Literal[1, 2, 3] = 2
+    stages: Literal[1, 2, 3] = 2
     """Tokens of the chain, one mask each: 1 (LISA), 2 (CoReS) or 3."""
     refiner: bool = True
     """Token refiner: adds image features under the coarse mask to the next token's prompt; needs two tokens."""
-    reasons: bool = False
+    chain_of_thought: bool = False
     """Whether answers contain a reasoning text before the tokens (LISACoT, Table S1)."""
+    rejects: bool = False
+    """Whether "It is not in the image." is an answer: to expressions without a target, and see `mixture.no_target`."""
     c1_supervision: Literal["none", "gt", "pseudo"] = "none"
     """Target of the coarse mask (Table S1): none, the target mask, or its box, 20 % larger on each side."""
 
     def __post_init__(self) -> None:
-        if self.steps == 1 and self.c1_supervision != "none":
-            raise ConfigError("`chain.c1_supervision` needs two steps", hint="set chain.steps=2")
+        if self.stages == 1 and self.c1_supervision != "none":
+            raise ConfigError("`chain.c1_supervision` needs two stages", hint="set chain.stages=2")
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,8 @@ class MixtureConfig(Section):
     """Weight of conversations without masks."""
     explanatory: Fraction = 0.1
     """Share of the questions with a known text answer that are answered by this text alone."""
+    no_target: Fraction = 0.0
+    """Share of the questions that are replaced by questions about other images; needs `chain.rejects`."""
     even: bool = False
     """Show every image once an epoch instead, as always with a single data set."""
     exclude_val: bool = False
@@ -222,7 +233,7 @@ class TrainConfig(Section):
     """Peak learning rate of AdamW."""
     warmup_steps: NotNegative = 100
     """Steps of linear warm-up."""
-    decay_share: Fraction = 1.0
+    lr_decay_fraction: Fraction = 1.0
     """Share of the steps after the warm-up in which the rate decays linearly to 0; before, it is constant."""
     weight_decay: Weight = 0.0
     """Weight decay of AdamW."""
@@ -230,9 +241,9 @@ class TrainConfig(Section):
     """Betas of AdamW."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16`: encoders and language model run in bfloat16 (autocast); weights and mask decoder stay in float32."""
-    longest_side: Positive | None = None
+    max_image_size: Positive | None = None
     """Larger images are resized so that their longer side has this many pixels."""
-    mirror: bool = False
+    random_flip: bool = False
     """Mirror every other image at random. Not for data that mentions left and right."""
     cache_images: bool = False
     """Keep decoded images in memory."""
@@ -287,13 +298,13 @@ class ScratchConfig(Section):
     """Most prompts of an image in the first phase."""
     align_steps: NotNegative = 0
     """Steps of the second phase, which trains the MLLM alone to give the prototypes."""
-    joint_rate: Weight = 1.0
+    joint_lr_scale: Weight = 1.0
     """Factor on all learning rates in the third phase, which trains the whole model."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the weight matrices of hidden layers, AdamW for everything else."""
     muon_learning_rate: Weight = 4e-3
     """Peak learning rate of Muon; that of AdamW is `train.learning_rate`."""
-    embedding_rate: Weight = 1.0
+    embedding_lr_scale: Weight = 1.0
     """Factor on AdamW's learning rate for embedding tables, each row of which gets few gradients."""
     word_dropout: Probability = 0.0
     """Probability of leaving out a word of a question."""
@@ -311,7 +322,7 @@ class EngineConfig(Section):
 
     kind: Literal["auto", "torch", "deepspeed"] = "auto"
     """Plain PyTorch or DeepSpeed; `auto`: DeepSpeed if several processes train with AdamW."""
-    stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal[0, 1, 2, 3] = 2
     """What ZeRO divides among processes: nothing (0), moments (1), also gradients (2), also weights (3)."""
     offload: bool = False
     """Keep the moments in the memory of the CPU."""
@@ -342,8 +353,10 @@ class Config(Section):
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        if self.wording == "released" and (self.chain.steps == 3 or self.chain.reasons):
+        if self.wording == "released" and (self.chain.stages == 3 or self.chain.chain_of_thought):
             raise ConfigError("no release words such answers", hint="set wording=cores")
+        if self.mixture.no_target and not self.chain.rejects:
+            raise ConfigError("`mixture.no_target` needs `chain.rejects`", hint="set chain.rejects=true")
         if self.lora.rank and not (self.train.start_from or (self.base.mllm and self.base.sam)):
             hint = "set base.mllm and base.sam, or start --from a model"
             raise ConfigError("`lora.rank` keeps the weights of a model as they are, and there is none", hint=hint)
@@ -352,9 +365,10 @@ class Config(Section):
     def prompt(self) -> PromptFormat:
         """The prompt format that this model is trained with."""
         return PromptFormat(
-            steps=self.chain.steps,
+            stages=self.chain.stages,
             context=self.context,
             wording=self.wording,
             conversation=self.conversation,
-            reasons=self.chain.reasons,
+            chain_of_thought=self.chain.chain_of_thought,
+            rejects=self.chain.rejects,
         )

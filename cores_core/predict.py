@@ -86,6 +86,7 @@ class Prediction:
             "question": self.question,
             "answer": self.answer,
             "well_formed": self.segmentation.well_formed,
+            "rejected": self.segmentation.rejected,
             "mask": encode_rle(self.mask),
             "coarse_mask": encode_rle(self.coarse_mask),
             "box": list(bounding_box(self.mask)),
@@ -159,19 +160,19 @@ class Predictor:
         """
         return ImagePredictor(ImageSession(self.checkpoint, _load_pixels(image)), cleaning)
 
-    def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generated") -> Prediction:
+    def predict(self, image: ImageInput, question: str | Query, protocol: Protocol = "generate") -> Prediction:
         """Answer one question; arguments and errors as for `predict_many`."""
         return self.predict_many(image, [question], protocol)[0]
 
     def predict_many(
-        self, image: ImageInput, questions: Sequence[str | Query], protocol: Protocol = "generated"
+        self, image: ImageInput, questions: Sequence[str | Query], protocol: Protocol = "generate"
     ) -> list[Prediction]:
         """Answer N questions about one image, which is encoded once.
 
         Args:
             image: a path, a PIL image, or (H, W, 3) uint8 RGB.
             questions: sentences, or `Query(text, is_sentence=False)` for a noun phrase such as "tail of the fish".
-            protocol: `generated` decodes the model's own answer; `given` is teacher-forced with the answer template.
+            protocol: `generate` decodes the model's own answer; `teacher_forced` supplies the answer template.
 
         Raises:
             DataError: the image cannot be read, or a question is empty or too long.
@@ -191,7 +192,7 @@ class ImagePredictor:
         """(H, W, 3) uint8 RGB, upright."""
         return self._session.image
 
-    def ask(self, questions: Sequence[str | Query], protocol: Protocol = "generated") -> list[Prediction]:
+    def ask(self, questions: Sequence[str | Query], protocol: Protocol = "generate") -> list[Prediction]:
         """Answer N questions, see `Predictor.predict_many`."""
         queries = [_check_query(question) for question in questions]
         results = self._session.ask(queries, protocol)

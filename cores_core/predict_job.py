@@ -47,7 +47,7 @@ class PredictJob:
 
     source: ModelSource
     output: Path
-    protocol: Protocol = "generated"
+    protocol: Protocol = "generate"
     formats: tuple[Format, ...] = ("files",)
     cleaning: MaskCleaning = NO_CLEANING
 

@@ -108,9 +108,11 @@ ANSWERS = {
     2: f"It appears on {LOC}. It is {SEG}.",
     3: f"It appears on {LOC}. It belongs to {OBJ}. It is {SEG}.",
 }
-"""Answer template by number of steps of the chain: one (LISA), two (CoReS), or three (ablation of the depth)."""
+"""Answer template by number of stages: one (LISA), two (CoReS), or three (ablation of the depth)."""
 REASONED = "{reason} {answer}"
 """Answer template with chain-of-thought text before the answer (LISACoT, Table S1)."""
+REJECTION = "It is not in the image."
+"""Answer to a question about something that the image does not show."""
 RELEASED_ANSWERS = {
     1: f"{REFERENCE_SPELLING[SEG]}.",
     2: f"It usually appears on {REFERENCE_SPELLING[LOC]}. It is {REFERENCE_SPELLING[SEG]}.",
@@ -118,7 +120,7 @@ RELEASED_ANSWERS = {
 """Answer templates that the releases supply in their evaluation."""
 
 CHAINS = {1: (SEG,), 2: (LOC, SEG), 3: (LOC, OBJ, SEG)}
-"""Chain tokens by number of steps, in the order in which they prompt the segmenter."""
+"""Chain tokens by number of stages, in the order in which they prompt the segmenter."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,16 @@ _FRAMES: Mapping[Conversation, _Frame] = MappingProxyType(
 class PromptFormat:
     """Prompt and answer format of a model.
 
-    `steps` is the length of the chain, `context` the in-context example; `reasons` adds reasoning text to answers.
+    `stages`: length of the chain; `context`: in-context example; `chain_of_thought`: whether answers contain reasoning;
+    `rejects`: whether a question about something that is not in the image is answered by `REJECTION`.
     """
 
-    steps: int = 2
+    stages: int = 2
     context: Context = "fixed"
     wording: Wording = "cores"
     conversation: Conversation = "llava_v1"
-    reasons: bool = False
+    chain_of_thought: bool = False
+    rejects: bool = False
 
     def system(self, example: str | None = None) -> str:
         """The system text, with the sentence about the chain and the in-context example where the format has them.
@@ -170,19 +174,19 @@ class PromptFormat:
         text = LLAMA_2_SYSTEM if llama_2 else SYSTEM
         if example is None:
             example = "" if self.context == "none" else EXAMPLE
-        if self.steps > 1 or example:
+        if self.stages > 1 or example:
             text += LLAMA_2_SYSTEM_CHAIN if llama_2 else SYSTEM_CHAIN
         return text + example
 
     @property
     def answer(self) -> str:
-        """The answer template, used in training and with protocol `given` (teacher-forced)."""
-        return (RELEASED_ANSWERS if self.wording == "released" else ANSWERS)[self.steps]
+        """The answer template, used in training and with protocol `teacher_forced`."""
+        return (RELEASED_ANSWERS if self.wording == "released" else ANSWERS)[self.stages]
 
     @property
     def chain(self) -> tuple[str, ...]:
         """The chain tokens of the answer, in order."""
-        chain = CHAINS[self.steps]
+        chain = CHAINS[self.stages]
         return tuple(REFERENCE_SPELLING[token] for token in chain) if self.wording == "released" else chain
 
 
@@ -198,9 +202,16 @@ def render_turn(query: Query, prompt: PromptFormat, rng: np.random.Generator | N
     templates = SENTENCE_QUESTIONS if query.is_sentence else PHRASE_QUESTIONS
     template = templates[-1] if rng is None else templates[int(rng.integers(len(templates)))]
     answer = (
-        REASONED.format(reason=defuse(reason), answer=prompt.answer) if prompt.reasons and reason else prompt.answer
+        REASONED.format(reason=defuse(reason), answer=prompt.answer)
+        if prompt.chain_of_thought and reason
+        else prompt.answer
     )
     return Turn(question=template.format(text=defuse(query.text)), answer=answer)
+
+
+def render_rejection(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:
+    """Render a query about something that the image does not show: the question of `render_turn`, and `REJECTION`."""
+    return replace(render_turn(query, prompt, rng), answer=REJECTION, segments=False)
 
 
 def render_explained(query: Query, prompt: PromptFormat, rng: np.random.Generator) -> Turn:

@@ -20,7 +20,16 @@ from cores_core.config import SamConfig
 from cores_core.model.sams.sam1 import build_sam1
 from cores_core.runtime import seed_everything
 
-SAM = SamConfig(image_size=64, patch_size=8, width=32, depth=2, heads=2, window=4, global_blocks=(1,), prompt_width=16)
+SAM = SamConfig(
+    image_size=64,
+    patch_size=8,
+    embed_dim=32,
+    depth=2,
+    num_heads=2,
+    window_size=4,
+    global_attn_indexes=(1,),
+    prompt_embed_dim=16,
+)
 ROWS = 320
 """The vocabulary of the LLaVA, padded beyond its tokens as those of the hub are."""
 

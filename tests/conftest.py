@@ -30,12 +30,21 @@ torch.set_num_threads(1)
 def tiny_config() -> Config:
     """Far smaller than the tiny preset; every part of the model is there."""
     return Config(
-        language=LanguageConfig(width=32, layers=2, heads=2, mlp=64, vocabulary=800),
-        vision=VisionConfig(image_size=32, patch_size=16, width=32, layers=2, heads=2),
-        sam=SamConfig(
-            image_size=64, patch_size=8, width=32, depth=2, heads=2, window=4, global_blocks=(1,), prompt_width=16
+        language=LanguageConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=800
         ),
-        chain=ChainConfig(steps=2, refiner=True),
+        vision=VisionConfig(image_size=32, patch_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=2),
+        sam=SamConfig(
+            image_size=64,
+            patch_size=8,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            window_size=4,
+            global_attn_indexes=(1,),
+            prompt_embed_dim=16,
+        ),
+        chain=ChainConfig(stages=2, refiner=True),
         train=TrainConfig(
             steps=4,
             global_batch_size=2,
@@ -65,7 +74,7 @@ def build_checkpoint(config: Config) -> Checkpoint:
         for wordings in (category.whole, *category.parts.values())
         for text in wordings.questions["train"]
     ]
-    parts = Parts(config, build_tokenizer(texts, config.language.vocabulary), {})
+    parts = Parts(config, build_tokenizer(texts, config.language.vocab_size), {})
     processor = build_processor(parts)
     seed_everything(0)
     return Checkpoint(build_model(parts, processor).eval(), processor, config, about={})

@@ -4,6 +4,7 @@ from dataclasses import replace
 from importlib import resources
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ from cores_core.settings import (
 def test_every_preset_loads(name: str) -> None:
     config = load_config(name)
     assert config.data
-    assert config.prompt.steps == config.chain.steps
+    assert config.prompt.stages == config.chain.stages
 
 
 def test_there_is_a_tiny_preset() -> None:
@@ -43,9 +44,9 @@ def test_the_default_loss_is_the_best_cell_of_table_s2() -> None:
 
 
 def test_an_override_changes_one_setting() -> None:
-    config = load_config("tiny", ("train.steps=7", "sam.global_blocks=[1, 3]", "context=none"))
+    config = load_config("tiny", ("train.steps=7", "sam.global_attn_indexes=[1, 3]", "context=none"))
     assert config.train.steps == 7
-    assert config.sam.global_blocks == (1, 3)
+    assert config.sam.global_attn_indexes == (1, 3)
     assert config.prompt.context == "none"
     assert config.train.global_batch_size == load_config("tiny").train.global_batch_size
 
@@ -79,8 +80,8 @@ def test_a_whole_number_is_a_fine_float() -> None:
         ("train.learning_rate=fast", "train.learning_rate"),
         ("train.learning_rate=true", "train.learning_rate"),
         ("chain.refiner=1", "chain.refiner"),
-        ("sam.global_blocks=2", "sam.global_blocks"),
-        ("sam.global_blocks=[2, x]", "sam.global_blocks"),
+        ("sam.global_attn_indexes=2", "sam.global_attn_indexes"),
+        ("sam.global_attn_indexes=[2, x]", "sam.global_attn_indexes"),
         ("train.betas=[0.9]", "train.betas"),
         ("train.steps=0", "train.steps"),  # nonsense values
         ("train.steps=-1", "train.steps"),
@@ -88,7 +89,7 @@ def test_a_whole_number_is_a_fine_float() -> None:
         ("train.learning_rate=-1", "train.learning_rate"),
         ("train.learning_rate=nan", "train.learning_rate"),
         ("loss.dice=-0.1", "loss.dice"),
-        ("chain.steps=4", "chain.steps"),
+        ("chain.stages=4", "chain.stages"),
         ("context=some", "context"),
         ("vision.fit=squeeze", "vision.fit"),
     ],
@@ -116,12 +117,12 @@ def test_the_hint_for_a_misspelt_key_names_the_right_one(wrong: str, meant: str)
     ("override", "problem"),
     [
         ("train.steps=0", "`train.steps` must be at least 1: 0"),
-        ("train.longest_side=0", "`train.longest_side` must be at least 1: 0"),
+        ("train.max_image_size=0", "`train.max_image_size` must be at least 1: 0"),
         ("train.betas=[0.9, 1]", "`train.betas` must be below 1: 1.0"),
-        ("train.decay_share=1.5", "`train.decay_share` must be at most 1: 1.5"),
-        ("vision.read_layer=0", "`vision.read_layer` must be below 0: 0"),
+        ("train.lr_decay_fraction=1.5", "`train.lr_decay_fraction` must be at most 1: 1.5"),
+        ("vision.feature_layer=0", "`vision.feature_layer` must be below 0: 0"),
         ("scratch.word_dropout=1", "`scratch.word_dropout` must be below 1: 1.0"),
-        ("chain.steps=true", "`chain.steps` must be one of 1, 2, 3: True"),
+        ("chain.stages=true", "`chain.stages` must be one of 1, 2, 3: True"),
     ],
 )
 def test_a_value_outside_its_limits_is_named_with_the_limit(override: str, problem: str) -> None:
@@ -210,10 +211,18 @@ def test_the_tree_of_a_config_is_plain_yaml(tiny_config: Config) -> None:
     assert build_config(tree) == tiny_config
 
 
+def _other_than(default: Any) -> Any:
+    """Another value that every setting of the default's type accepts."""
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int) and abs(default) > 1:
+        return default // 2
+    return {float: 0.5, str: "muon", tuple: [0]}.get(type(default), -2 if default == -1 else 3)
+
+
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_settings_are_known_by_their_old_names(tmp_path: Path, old: str, new: str) -> None:
-    default = attrgetter(new)(Config())
-    value = {bool: not default, float: 0.5, str: "muon"}.get(type(default), 3)
+    value = _other_than(attrgetter(new)(Config()))
     trees = [{"scratch": {"prototype_loss": 1.0}} if "_steps" in new else {} for _ in range(2)]
     for tree, name in zip(trees, (old, new), strict=True):
         section, key = name.split(".")
@@ -237,12 +246,18 @@ def test_a_config_without_a_training_from_scratch_does_not_mention_it(tmp_path: 
 
 
 def test_the_prompt_follows_the_chain() -> None:
-    assert load_config("tiny", ("chain.steps=1", "context=none")).prompt.chain == ("[SEG]",)
+    assert load_config("tiny", ("chain.stages=1", "context=none")).prompt.chain == ("[SEG]",)
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["language.heads=5", "vision.patch_size=0", "vision.image_size=100", "sam.heads=3", "sam.prompt_width=60"],
+    [
+        "language.num_attention_heads=5",
+        "vision.patch_size=0",
+        "vision.image_size=100",
+        "sam.num_heads=3",
+        "sam.prompt_embed_dim=60",
+    ],
 )
 def test_sizes_that_do_not_fit_together_are_named(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting.split("=")[0]):

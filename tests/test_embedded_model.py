@@ -39,7 +39,7 @@ def test_it_writes_the_template_for_every_example(predictor: Predictor) -> None:
 
 def test_both_protocols_give_the_same_mask_where_the_answers_agree(predictor: Predictor) -> None:
     image, question = EXAMPLES / "images" / "fish.jpg", "Which part steers the fish?"
-    given, generated = (predictor.predict(image, question, protocol=name) for name in ("given", "generated"))
+    given, generated = (predictor.predict(image, question, protocol=name) for name in ("teacher_forced", "generate"))
     assert given.answer == generated.answer
     assert (given.logits == generated.logits).all()
 

@@ -1,6 +1,7 @@
 """The Python API: precisions, the images it takes, and the questions it refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_half_precision_is_near_and_its_mask_head_is_whole(folder: Path, dtype: 
     for name, parameter in half.checkpoint.model.named_parameters():
         expected = getattr(torch, dtype) if name.startswith(HALVED) else torch.float32
         assert parameter.dtype == expected, name
-    ours, exact = (predictor.predict(IMAGE, QUESTION, protocol="given").logits for predictor in (half, whole))
+    ours, exact = (predictor.predict(IMAGE, QUESTION, protocol="teacher_forced").logits for predictor in (half, whole))
     assert ours.dtype == np.float32
     assert np.abs(ours - exact).max() < tolerance * max(1.0, np.abs(exact).max())
 
@@ -39,25 +40,38 @@ def test_half_precision_is_near_and_its_mask_head_is_whole(folder: Path, dtype: 
 def test_a_pil_image_of_another_mode_equals_its_pixels(folder: Path) -> None:
     predictor = Predictor.from_checkpoint(folder, device="cpu")
     image = Image.fromarray(IMAGE).convert("RGBA")
-    masks = [predictor.predict(given, QUESTION, "given").logits for given in (IMAGE, image)]
+    masks = [predictor.predict(given, QUESTION, "teacher_forced").logits for given in (IMAGE, image)]
     assert np.array_equal(masks[0], masks[1])
 
 
 def test_a_path_and_its_pixels_are_the_same_image(folder: Path, tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(tmp_path / "image.png")
     predictor = Predictor.from_checkpoint(folder, device="cpu")
-    masks = [predictor.predict(image, QUESTION, "given").logits for image in (IMAGE, tmp_path / "image.png")]
+    masks = [predictor.predict(image, QUESTION, "teacher_forced").logits for image in (IMAGE, tmp_path / "image.png")]
     assert np.array_equal(masks[0], masks[1])
+
+
+@pytest.mark.parametrize(("old", "today"), [("given", "teacher_forced"), ("generated", "generate")])
+def test_protocols_are_known_by_their_old_names(folder: Path, old: Any, today: Any) -> None:
+    predictor = Predictor.from_checkpoint(folder, device="cpu")
+    masks = [predictor.predict(IMAGE, QUESTION, protocol).logits for protocol in (old, today)]
+    assert np.array_equal(masks[0], masks[1])
+
+
+def test_an_unknown_protocol_is_an_error(folder: Path) -> None:
+    unknown: Any = "guess"
+    with pytest.raises(ConfigError, match="unknown protocol: guess"):
+        Predictor.from_checkpoint(folder, device="cpu").predict(IMAGE, QUESTION, unknown)
 
 
 def test_a_phrase_and_a_sentence_are_worded_differently(folder: Path) -> None:
     predictor = Predictor.from_checkpoint(folder, device="cpu")
-    sentence, phrase = predictor.predict_many(IMAGE, [Query("tail", True), Query("tail", False)], "given")
+    sentence, phrase = predictor.predict_many(IMAGE, [Query("tail", True), Query("tail", False)], "teacher_forced")
     assert not np.array_equal(sentence.logits, phrase.logits)
 
 
 def test_each_answer_has_the_shape_of_its_image(folder: Path) -> None:
-    prediction = Predictor.from_checkpoint(folder, device="cpu").predict(IMAGE, QUESTION, "given")
+    prediction = Predictor.from_checkpoint(folder, device="cpu").predict(IMAGE, QUESTION, "teacher_forced")
     for pixels in (prediction.mask, prediction.coarse_mask, prediction.logits, prediction.coarse_logits):
         assert pixels.shape == (40, 60)
     assert 0 <= prediction.score <= 1

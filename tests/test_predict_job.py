@@ -44,7 +44,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job(source: ModelSource, tmp_path: Path) -> PredictJob:
-    return PredictJob(source, tmp_path / "out", protocol="given")
+    return PredictJob(source, tmp_path / "out", protocol="teacher_forced")
 
 
 def requests_of(images: Path) -> list[Request]:
@@ -80,7 +80,7 @@ def test_rows_are_those_of_the_predictor(job: PredictJob, images: Path) -> None:
     predictor = Predictor(job.source.load())
     for request in requests:
         own = [row for row in rows if row["image"] == request.image]
-        for row, prediction in zip(own, predictor.predict_many(request.path, QUERIES, "given"), strict=True):
+        for row, prediction in zip(own, predictor.predict_many(request.path, QUERIES, "teacher_forced"), strict=True):
             assert np.array_equal(decode_rle(row["mask"]), prediction.mask)
             assert (row["question"], row["score"]) == (prediction.question, round(prediction.score, 4))
     assert (job.output / "sub" / "1.2.mask.png").is_file()
@@ -136,7 +136,7 @@ def test_an_interrupted_job_is_not_continued_by_another_model(job: PredictJob, i
     with pytest.raises(StopError):
         run_job(job, requests_of(images), ["cpu"], resume=False, progress=stop_after(2))
     with pytest.raises(DataError, match="another"):
-        run_job(replace(job, protocol="generated"), requests_of(images), ["cpu"], True, lambda _: None)
+        run_job(replace(job, protocol="generate"), requests_of(images), ["cpu"], True, lambda _: None)
 
 
 def test_two_processes_give_the_rows_of_one(job: PredictJob, images: Path, tmp_path: Path) -> None:

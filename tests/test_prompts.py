@@ -14,8 +14,8 @@ from cores_core.prompts import PromptFormat, defuse, render_turn
 from cores_core.sample import Query, Turn
 
 IMAGE = f"{prompts.IMAGE_START}{prompts.IMAGE}{prompts.IMAGE_END}"
-CHAIN = PromptFormat(steps=2, context="fixed")
-LISA = PromptFormat(steps=1, context="none")
+CHAIN = PromptFormat(stages=2, context="fixed")
+LISA = PromptFormat(stages=1, context="none")
 QUERIES = {
     "refer_0": [Query("the dog", is_sentence=False), Query("horn on the head", is_sentence=False)],
     "reason_0": [
@@ -75,7 +75,7 @@ def test_the_prefix_of_lisa_equals_its_release(shared: Path) -> None:
 
 
 def test_without_an_example_only_the_example_is_missing() -> None:
-    without = prompts.render_prefix(PromptFormat(steps=2, context="none"))
+    without = prompts.render_prefix(PromptFormat(stages=2, context="none"))
     assert prompts.render_prefix(CHAIN).replace(prompts.EXAMPLE, "") == without
 
 

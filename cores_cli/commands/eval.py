@@ -57,13 +57,16 @@ def _add_benchmark(name: str) -> None:
         model: ModelOption = EMBEDDED_MODEL,
         data: DataOption = None,
         split: SplitOption = None,
-        protocol: ProtocolOption = "generated",
+        protocol: ProtocolOption = "generate",
         context: ContextOption = None,
         endpoint: EndpointOption = None,
         llm: LlmOption = None,
         data_root: DataRootOption = Path("data"),
         output: OutputOption = None,
         limit: LimitOption = None,
+        no_target: Annotated[
+            int, typer.Option("--no-target", min=0, help="Further questions of each image about things not in it.")
+        ] = 0,
         gpus: Annotated[int, typer.Option("--gpus", min=0, help="Number of GPUs that share the work.")] = 0,
         processes: Annotated[int, typer.Option("--processes", min=1, help="Number of CPU processes.")] = 1,
         batch_size: Annotated[
@@ -82,7 +85,7 @@ def _add_benchmark(name: str) -> None:
 
         source = ModelSource(model, device, dtype, load_in, conversation, compiled)
         parts = _choose_data(name, data, split)
-        job = EvalJob(name, data_root, parts, protocol, limit, read_ahead=batch_size)
+        job = EvalJob(name, data_root, parts, protocol, limit, no_target=no_target, read_ahead=batch_size)
         devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
         _evaluate(source, job, choice, devices, output)
@@ -134,7 +137,7 @@ def score(
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 
-    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "given", limit)
+    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "teacher_forced", limit)
     targets = list_all_targets(job)
     with _writing_to(output):
         with console.progress_bar() as progress:

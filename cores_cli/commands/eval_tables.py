@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ALWAYS = ("coarse_giou", "coarse_ciou", "well_formed")
 """Shown with every benchmark."""
+REJECTION = ("n_acc", "t_acc")
+"""Shown where some questions are about something that is not in the image."""
 
 
 def show_evaluation(evaluation: "Evaluation") -> None:
@@ -19,7 +21,7 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     from cores_core.evaluate.benchmarks import BENCHMARKS
 
     about, scores = evaluation.about, evaluation.scores
-    names = [*BENCHMARKS[about["benchmark"]].scores, *ALWAYS]
+    names = [*BENCHMARKS[about["benchmark"]].scores, *(REJECTION if about.get("no_target") else ()), *ALWAYS]
     if scores.categories:
         rows = [
             (name, console.percent(entry.giou), console.percent(entry.ciou), str(entry.count))

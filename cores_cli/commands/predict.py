@@ -74,7 +74,7 @@ def predict(
     output: OutputOption = Path(),
     as_json: JsonOption = False,
     phrase: PhraseOption = False,
-    protocol: ProtocolOption = "generated",
+    protocol: ProtocolOption = "generate",
     device: ModelDeviceOption = "auto",
     dtype: DtypeOption = "auto",
     load_in: LoadInOption = None,
@@ -182,7 +182,7 @@ def _show_plan(model: str, device: ModelDevice, dtype: Dtype, load_in: Quantizat
 def _show(prediction: "Prediction", files: "SavedFiles") -> None:
     console.say(prediction.question, style="bold")
     console.say(prediction.answer)
-    if not prediction.mask.any():
+    if not prediction.mask.any() and not prediction.segmentation.rejected:
         console.say("nothing found: the mask is empty", style="yellow")
     share = console.percent(float(prediction.mask.mean()))
     console.say(f"score {prediction.score:.2f}, {share} % of the image")

@@ -93,7 +93,7 @@ def train(
     output = output or Path("runs") / Path(chosen).stem
     own, group = output / "config.yaml", group_from_environment()
     source = own if resume and own.is_file() else chosen
-    named = {"train.start_from": start_from, "base.mllm": mllm, "base.sam": sam, "engine.stage": zero}
+    named = {"train.start_from": start_from, "base.mllm": mllm, "base.sam": sam, "engine.zero_stage": zero}
     named |= {"train.embedding_cache": cache_embeddings}
     given = [f"{key}={value}" for key, value in named.items() if value is not None]
     config = load_config(source, (*given, *(settings or ())), tuple(variants or ()))
@@ -250,7 +250,7 @@ class _TerminalReporter:
     def on_validation(self, step: int, result: "Evaluation") -> None:
         values = result.scores.values
         scores = f"gIoU {console.percent(values['giou'])}  C1 {console.percent(values['coarse_giou'])}"
-        console.say(f"validation after step {step}: {scores}  ({result.scores.count} queries, protocol given)")
+        console.say(f"validation after step {step}: {scores}  ({result.scores.count} queries, protocol teacher_forced)")
 
     def on_save(self, step: int, folder: str) -> None:
         console.say(f"saved {folder}")

@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores_core.config import MixtureConfig
+from cores_core.data.absent import draw_absent
 from cores_core.data.overlap import StoreView
 from cores_core.data.store import Record, Region, Store
 from cores_core.errors import DataError
 from cores_core.images import fit_hw, load_image, resize_image
-from cores_core.masks import Rle, decode_rle, resize_mask
-from cores_core.prompts import EXAMPLES, PromptFormat, render_dialogue, render_example, render_explained, render_turn
+from cores_core.masks import Rle, decode_rle, resize_mask, rle_area
+from cores_core.prompts import (
+    EXAMPLES,
+    PromptFormat,
+    render_dialogue,
+    render_example,
+    render_explained,
+    render_rejection,
+    render_turn,
+)
 from cores_core.sample import Annotation, BoolMask, Query, RgbImage, Sample, Turn
 
 AugmentQuery = Callable[[Query, np.random.Generator], Query]
@@ -29,10 +38,11 @@ class SampleOptions:
 
     Attributes:
         queries: maximum number of queries per image.
-        longest_side: downscale images and masks to this length of the longer side, in pixels; None for no limit.
-        mirror: flip images horizontally with probability 0.5. Not for data with questions about left and right.
+        max_image_size: downscale images and masks to this length of the longer side, in pixels; None for no limit.
+        random_flip: flip images horizontally with probability 0.5. Not for data with questions about left and right.
         explanatory: probability that a query with a text answer is answered by that text only; half of the others get
             the answer template followed by the text (as in LISA, arXiv:2308.00692).
+        no_target: probability that a query is replaced by one about another image, answered by a rejection.
         keep: cache loaded images in memory.
         with_annotations: include all annotated regions of an image in its samples.
         with_key: include a key of the pixels in samples, for which each image file is hashed on loading.
@@ -40,9 +50,10 @@ class SampleOptions:
     """
 
     queries: int
-    longest_side: int | None = None
-    mirror: bool = False
+    max_image_size: int | None = None
+    random_flip: bool = False
     explanatory: float = 0.1
+    no_target: float = 0.0
     keep: bool = False
     with_annotations: bool = False
     with_key: bool = False
@@ -97,10 +108,12 @@ class Mixture:
             asked = [(region, self._options.augment_query(query, rng)) for region, query in asked]
         regions = shown.record.regions
         turns = [self._word(query, regions[number], rng) for number, query in asked]
+        if self._options.no_target:
+            turns = [self._replace(turn, index, shown.record, rng) for turn in turns]
         if shown.record.dialogue:
             turns.append(render_dialogue(shown.record.dialogue, int(rng.integers(len(shown.record.dialogue)))))
         asked = [entry for entry, turn in zip(asked, turns, strict=False) if turn.segments]
-        if self._options.mirror and rng.random() < 0.5:
+        if self._options.random_flip and rng.random() < 0.5:
             shown = shown.mirrored()
         return Sample(
             image=shown.image,
@@ -115,8 +128,23 @@ class Mixture:
             key=shown.key,
         )
 
+    def _replace(self, turn: Turn, index: int, record: Record, rng: np.random.Generator) -> Turn:
+        """With probability `no_target`, another turn: a question about another image of the same store, rejected."""
+        if rng.random() >= self._options.no_target:
+            return turn
+        store, _ = self._locate(index)
+        absent = draw_absent(store, record, rng)
+        if absent is None:
+            return turn
+        query = absent.queries[int(rng.integers(len(absent.queries)))]
+        if self._options.augment_query is not None:
+            query = self._options.augment_query(query, rng)
+        return render_rejection(query, self._prompt, rng)
+
     def _word(self, query: Query, region: Region, rng: np.random.Generator) -> Turn:
-        if self._prompt.reasons:
+        if self._prompt.rejects and not rle_area(region.mask):
+            return render_rejection(query, self._prompt, rng)
+        if self._prompt.chain_of_thought:
             known = f"It is the {region.category.lower()}." if region.category else ""
             return render_turn(query, self._prompt, rng, reason=query.answer or known)
         if query.answer is None:
@@ -138,11 +166,15 @@ class Mixture:
         index = int(self._epoch[1][place])
         return index, np.random.default_rng((self._seed, epoch, index))
 
-    def _read(self, index: int) -> "_Shown":
+    def _locate(self, index: int) -> tuple[Store | StoreView, int]:
+        """The store of an image, and its row there."""
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        store = self._stores[which]
-        record = store[index - int(self._starts[which])]
-        path, size_hw, longest = store.image_path(record), record.size_hw, self._options.longest_side
+        return self._stores[which], index - int(self._starts[which])
+
+    def _read(self, index: int) -> "_Shown":
+        store, row = self._locate(index)
+        record = store[row]
+        path, size_hw, longest = store.image_path(record), record.size_hw, self._options.max_image_size
         image = load_image(path)
         if longest is not None and longest < max(size_hw):
             size_hw = fit_hw(size_hw, longest)

@@ -41,6 +41,7 @@ def _describe_data(job: EvalJob, command: str) -> dict[str, Any]:
         "title": job.plan.title,
         "seed": next((store.seed for store in job.stores() if store.seed is not None), None),
         "limit": job.limit,
+        "no_target": job.no_target,
         "data_root": str(job.data_root),
         "data": fingerprints,
         "versions": {name: metadata.version(name) for name in _PACKAGES},
@@ -62,6 +63,8 @@ def _warn_of_data(job: EvalJob) -> list[str]:
     for store in job.stores():
         if job.plan.asked != "all" and (empty := _count_empty(store, job.plan.kinds)):
             found.append(f"{store.name} {store.split}: {empty} images have no target; there an empty mask is right.")
+    if job.no_target:
+        found.append(f"{job.no_target} questions an image are about something that it does not show.")
     if job.limit is not None:
         found.append(f"Only the first {job.limit} images of each part were asked about.")
     return found

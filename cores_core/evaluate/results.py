@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cores_core.choices import RENAMED_PROTOCOLS
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item, load_items, save_items
 from cores_core.evaluate.scores import Scores, score_items
@@ -70,5 +71,6 @@ def load_evaluation(folder: Path) -> Evaluation:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"no results in: {folder} ({error})", hint="finish it with `cores eval`") from error
+    about = {**tree, "protocol": RENAMED_PROTOCOLS.get(tree.get("protocol"), tree.get("protocol"))}
     known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts"}
-    return Evaluation(tuple(items), {key: value for key, value in tree.items() if key not in known})
+    return Evaluation(tuple(items), {key: value for key, value in about.items() if key not in known})

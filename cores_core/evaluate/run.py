@@ -41,9 +41,10 @@ class EvalJob:
     Attributes:
         benchmark: a name in `BENCHMARKS`.
         data_root: the folder of all data sets. data: data set and split of each part.
-        protocol: `generated` or `given` (teacher-forced).
+        protocol: `generate` or `teacher_forced`.
         limit: maximum number of images per part; None for all.
         examples: in-context example by target id ("" for none); None or a missing id: the model's own.
+        no_target: number of further queries of each image about things that are not in it, see `list_targets`.
         read_ahead: number of prefetched images; scores do not depend on it.
     """
 
@@ -53,6 +54,7 @@ class EvalJob:
     protocol: Protocol
     limit: int | None = None
     examples: Mapping[str, str] | None = None
+    no_target: int = 0
     read_ahead: int = 4
 
     @property
@@ -130,7 +132,11 @@ def run_evaluation(
 def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
     """All settings that rows depend on."""
     asked = {"benchmark": job.benchmark, "data": [list(pair) for pair in job.data], "protocol": job.protocol}
-    return source.identity | asked | {"data_root": str(job.data_root.resolve()), "examples": job.examples}
+    return (
+        source.identity
+        | asked
+        | {"data_root": str(job.data_root.resolve()), "examples": job.examples, "no_target": job.no_target}
+    )
 
 
 def _read_items(journal: Journal) -> dict[str, Item]:
@@ -177,7 +183,7 @@ def _load_image(asked: tuple[list[Target], Path]) -> RgbImage:
 
 
 def _targets_at(job: EvalJob, stores: list[Store], place: _Place) -> list[Target]:
-    return list_targets(stores[place[0]], place[1], job.plan)
+    return list_targets(stores[place[0]], place[1], job.plan, job.no_target)
 
 
 def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: RgbImage) -> list[Item]:

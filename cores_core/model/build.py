@@ -50,18 +50,18 @@ class Parts:
     @property
     def mllm_width(self) -> int:
         """D, the width of the MLLM's hidden states."""
-        return self.config.language.width if self.mllm is None else self.mllm.config.get_text_config().hidden_size
+        return self.config.language.hidden_size if self.mllm is None else self.mllm.config.get_text_config().hidden_size
 
     @property
     def prompt_width(self) -> int:
         """C, the width of SAM's prompt embeddings."""
-        return self.config.sam.prompt_width if self.sam is None else hub_prompt_width(self.sam)
+        return self.config.sam.prompt_embed_dim if self.sam is None else hub_prompt_width(self.sam)
 
 
 def with_vocabulary(parts: Parts, rows: int) -> Parts:
     """Set the vocabulary size of the parts' config to `rows`, the number of rows of the token embedding."""
     if parts.mllm is None:
-        language = replace(parts.config.language, vocabulary=rows)
+        language = replace(parts.config.language, vocab_size=rows)
         return replace(parts, config=replace(parts.config, language=language))
     config = copy.deepcopy(parts.mllm.config)
     config.get_text_config().vocab_size = rows
@@ -93,7 +93,9 @@ def build_processor(parts: Parts) -> Processor:
     if parts.mllm is None:
         vision = config.vision
         square = Square(vision.image_size, (vision.image_size // vision.patch_size) ** 2, vision.fit)
-        mllm: MllmPrompts = LlavaPrompts(parts.tokenizer, config.prompt, square, config.language.positions)
+        mllm: MllmPrompts = LlavaPrompts(
+            parts.tokenizer, config.prompt, square, config.language.max_position_embeddings
+        )
     else:
         family, hub = FAMILIES[parts.mllm.config.model_type], parts.mllm
         longest = hub.config.get_text_config().max_position_embeddings
@@ -131,7 +133,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 def _corpus(texts: Iterable[str]) -> Iterable[str]:
     for text in texts:
         yield f" {text}"
-    for prompt in (PromptFormat(steps=1, context="none"), PromptFormat(steps=2, context="fixed")):
+    for prompt in (PromptFormat(stages=1, context="none"), PromptFormat(stages=2, context="fixed")):
         for is_sentence in (True, False):
             turn = prompts.render_turn(Query("it", is_sentence), prompt)
             question, answer = prompts.render_question(turn, prompt), prompts.render_answer(turn, prompt)

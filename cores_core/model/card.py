@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from cores_core.choices import RENAMED_PROTOCOLS
 from cores_core.config import Config
 from cores_core.errors import DataError
 
@@ -55,7 +56,7 @@ def load_results(folder: Path) -> dict[str, Any]:
         raise DataError(f"no results in: {folder} ({error})", hint="finish the evaluation with `cores eval`") from error
     if not isinstance(tree, dict) or "benchmark" not in tree or "protocol" not in tree:
         raise DataError(f"not the results of an evaluation: {path}", hint="give the folder of a `cores eval`")
-    return tree
+    return tree | {"protocol": RENAMED_PROTOCOLS.get(tree["protocol"], tree["protocol"])}
 
 
 def render_card(name: str, config: Config, about: Mapping[str, Any], facts: CardFacts) -> str:
@@ -75,7 +76,7 @@ def render_card(name: str, config: Config, about: Mapping[str, Any], facts: Card
         tags=["reasoning-segmentation"],
     )
     trained_on = ", ".join(map(str, about.get("data", ()))) or "not stated"
-    chain = f"{config.chain.steps} steps, {'with' if config.chain.refiner else 'without'} refiner"
+    chain = f"{config.chain.stages} stages, {'with' if config.chain.refiner else 'without'} refiner"
     rows = {
         "base model": facts.base_model or "not stated",
         "trained on": f"{trained_on}; {about.get('step', 'unknown')} steps",

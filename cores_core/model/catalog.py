@@ -49,7 +49,7 @@ class KnownModel:
     note: str = ""
 
 
-_PROTOCOL = "protocol given, first text of each image"
+_PROTOCOL = "protocol teacher_forced, first text of each image"
 _V1 = KnownModel(
     name="lisa-7b-v1",
     kind="released",
@@ -88,7 +88,7 @@ TINY = KnownModel(
     parameters=3_782_760,
     memory=31_056_288,
     prompts="2 steps, context fixed, wording cores, conversation llava_v1",
-    scores="PartWorld test gIoU 66.5 (protocol generated, wordings never trained on)",
+    scores="PartWorld test gIoU 66.5 (protocol generate, wordings never trained on)",
     trained_on_val=False,
     note="ships with cores; knows drawn PartWorld scenes only",
 )
@@ -200,7 +200,7 @@ def _describe_preset(name: str) -> KnownModel:
         licence=f"its base: {_SEE_PAGE}",
         parameters=parameters,
         memory=memory,
-        prompts=f"{config.chain.steps} step{'s' if config.chain.steps > 1 else ''}, context {config.context}, "
+        prompts=f"{config.chain.stages} stage{'s' if config.chain.stages > 1 else ''}, context {config.context}, "
         f"wording {config.wording}, conversation {conversation}",
         scores=_PAPER_SCORES.get(name, ""),
         trained_on_val=False,

@@ -1,6 +1,6 @@
 """Answer N questions about one image: obtain the answer text, then run the same forward pass as training.
 
-Both protocols run one teacher-forced pass over the answer template. `generated` compares the argmax of that pass with
+Both protocols run one teacher-forced pass over the answer template. `generate` compares the argmax of that pass with
 the template: if they agree at every position, greedy decoding would have produced the template, so nothing is decoded.
 Only answers that differ are decoded token by token.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cores_core import prompts
-from cores_core.choices import Protocol
+from cores_core.choices import Protocol, read_protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
@@ -29,7 +29,7 @@ QUERIES_AT_ONCE = 16
 EXTRA_TOKENS, REASON_TOKENS = 8, 64
 """Limit on the tokens that a decoded answer may have beyond the template, without and with a reasoning text."""
 NO_MASK = -100.0
-"""Logit of all pixels when the answer is not well-formed."""
+"""Logit of all pixels when the answer is a rejection or not well-formed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,10 @@ class Segmentation:
     Attributes:
         answer: the answer text.
         size: of the image; `square` is the side of SAM's input.
-        stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty if the answer is not well-formed.
+        stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty without the chain tokens.
             Full-resolution masks are computed on first access.
         answer_probability: geometric mean of the probabilities of the answer's tokens, 0-1; 0 if not well-formed.
+        rejected: whether the model answered that there is no such thing in the image.
     """
 
     answer: str
@@ -49,11 +50,12 @@ class Segmentation:
     square: int
     stages: tuple[Tensor, ...]
     answer_probability: float = 0.0
+    rejected: bool = False
 
     @property
     def well_formed(self) -> bool:
-        """Whether the answer contains the chain tokens once each and in order."""
-        return bool(self.stages)
+        """Whether the answer contains the chain tokens once each and in order, or is a rejection."""
+        return self.rejected or bool(self.stages)
 
     @cached_property
     def coarse(self) -> NDArray[np.float32]:
@@ -66,7 +68,7 @@ class Segmentation:
         return self._pixels(-1)
 
     def _pixels(self, stage: int) -> NDArray[np.float32]:
-        if not self.well_formed:
+        if not self.stages:
             return np.full(self.size.original_hw, NO_MASK, dtype=np.float32)
         logits = upsample_masks(self.stages[stage], self.size, self.square)[0]
         pixels: NDArray[np.float32] = logits.float().cpu().numpy()
@@ -92,8 +94,9 @@ class ImageSession:
 
         Raises:
             CheckpointError: the model's outputs are not finite numbers.
+            ConfigError: there is no such protocol.
         """
-        model, processor = self._checkpoint.model, self._checkpoint.processor
+        model, processor, protocol = self._checkpoint.model, self._checkpoint.processor, read_protocol(protocol)
         turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
         found: list[Segmentation] = []
         for start in range(0, len(turns), QUERIES_AT_ONCE):
@@ -113,15 +116,22 @@ def segment_image(
 
 @dataclass(frozen=True)
 class _Answers:
-    """Answer ids of each turn, the indices of the well-formed ones (`formed`), and the model output for these.
+    """Answer ids of each turn, and the model output for the well-formed ones.
 
-    `text` is undefined if `formed` is empty.
+    `chained` are the indices of the turns whose answer has the chain tokens, `rejected` of those whose answer is a
+    rejection. `text` is undefined if there are neither.
     """
 
     ids: list[list[int]]
-    formed: list[int]
+    chained: list[int]
+    rejected: list[int]
     batch: Batch
     text: TextOutput
+
+    @property
+    def formed(self) -> list[int]:
+        """Indices of the turns in `text`, in its order."""
+        return sorted((*self.chained, *self.rejected))
 
 
 def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol) -> _Answers:
@@ -129,17 +139,20 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
     text = _reason(model, batch)
-    differing = _differing_turns(batch, text) if protocol == "generated" else []
+    differing = _differing_turns(batch, text) if protocol == "generate" else []
     if not differing:
-        return _Answers(ids, list(range(len(ids))), batch, text)
+        return _Answers(ids, list(range(len(ids))), [], batch, text)
     for index, written in zip(differing, _write_answers(checkpoint, sample, differing), strict=True):
         ids[index] = written
-    formed = [index for index, answer in enumerate(ids) if _is_well_formed(answer, processor)]
-    if formed:
-        kept = replace(sample, turns=tuple(sample.turns[i] for i in formed))
-        batch = processor.collate([kept], answers=[[ids[i] for i in formed]]).to(model.device)
-        text = _reason(model, batch)
-    return _Answers(ids, formed, batch, text)
+    chained = [index for index, answer in enumerate(ids) if _has_chain(answer, processor)]
+    rejected = [index for index, answer in enumerate(ids) if _is_rejection(answer, processor)]
+    answers = _Answers(ids, chained, rejected, batch, text)
+    if not answers.formed:
+        return answers
+    turns = tuple(replace(sample.turns[i], segments=i in chained) for i in answers.formed)
+    batch = processor.collate([replace(sample, turns=turns)], answers=[[ids[i] for i in answers.formed]])
+    batch = batch.to(model.device)
+    return replace(answers, batch=batch, text=_reason(model, batch))
 
 
 def _reason(model: CoresModel, batch: Batch) -> TextOutput:
@@ -165,7 +178,7 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     """Greedily decoded answers to some of a sample's questions."""
     model, processor = checkpoint.model, checkpoint.processor
     asked = tuple(sample.turns[i] for i in turns)
-    extra = REASON_TOKENS if processor.prompt.reasons else EXTRA_TOKENS
+    extra = REASON_TOKENS if processor.prompt.chain_of_thought else EXTRA_TOKENS
     limit = max(len(processor.answer_ids(turn)) for turn in asked) + extra
     written: list[list[int]] = []
     for group in [asked] if processor.mllm.packs else [(turn,) for turn in asked]:
@@ -177,16 +190,23 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
 def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Features]) -> list[Segmentation]:
     """Decode the masks of the answers. `encode` returns SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
-    if answers.formed:
-        images = torch.zeros(len(answers.formed), dtype=torch.long, device=checkpoint.model.device)
+    if answers.chained:
+        images = torch.zeros(len(answers.chained), dtype=torch.long, device=checkpoint.model.device)
         stages = checkpoint.model.segment(encode(), answers.text.prompts, images)
         _check_finite("the segmenter", stages)
-        drawn = dict(zip(answers.formed, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True))
+        drawn = dict(
+            zip(answers.chained, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True)
+        )
     size, square = answers.batch.sizes[0], checkpoint.processor.frame.side
     probabilities = dict(zip(answers.formed, _answer_probabilities(answers), strict=True))
     return [
         Segmentation(
-            checkpoint.processor.decode(ids), size, square, drawn.get(index, ()), probabilities.get(index, 0.0)
+            answer=checkpoint.processor.decode(ids),
+            size=size,
+            square=square,
+            stages=drawn.get(index, ()),
+            answer_probability=probabilities.get(index, 0.0),
+            rejected=index in answers.rejected,
         )
         for index, ids in enumerate(answers.ids)
     ]
@@ -203,6 +223,10 @@ def _answer_probabilities(answers: _Answers) -> list[float]:
     return probabilities
 
 
-def _is_well_formed(ids: list[int], processor: Processor) -> bool:
+def _has_chain(ids: list[int], processor: Processor) -> bool:
     """Whether the ids contain the chain tokens once each and in order."""
     return [token for token in ids if token in processor.chain_ids] == list(processor.chain_ids)
+
+
+def _is_rejection(ids: list[int], processor: Processor) -> bool:
+    return processor.prompt.rejects and processor.decode(ids) == prompts.REJECTION

@@ -89,7 +89,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
     tokens_of_image = count_image_tokens(checkpoint, TYPICAL_HW)
     base = checkpoint.about.get("base", {})
     return {
-        "chain": f"{config.chain.steps} steps, {'with' if config.chain.refiner else 'without'} refiner",
+        "chain": f"{config.chain.stages} stages, {'with' if config.chain.refiner else 'without'} refiner",
         "tokens": ", ".join(f"{token} = {index}" for token, index in tokens),
         "prompts": f"context {config.context}, wording {config.wording}, conversation {config.conversation}",
         "models": f"{checkpoint.model.mllm.kind} (MLLM), {checkpoint.model.segmenter.kind} (SAM)",
@@ -151,7 +151,7 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
         processes: number of ranks, which shard moments, gradients and weights according to the ZeRO stage.
     """
     model, train, text = checkpoint.model, checkpoint.config.train, checkpoint.model.mllm.text_config
-    stage = checkpoint.config.engine.stage if processes > 1 else 0
+    stage = checkpoint.config.engine.zero_stage if processes > 1 else 0
     parts, learning = [], 0
     for name, module in model_parts(model).items():
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -203,7 +203,7 @@ def _sam_attention(checkpoint: Checkpoint, queries: int = QUERIES) -> int:
     if sizes is not None:
         return hub_block_numbers(sizes)
     cells = (sam.image_size // sam.patch_size) ** 2
-    return ATTENTION_COPIES * sam.heads * cells * min(queries, cells)
+    return ATTENTION_COPIES * sam.num_heads * cells * min(queries, cells)
 
 
 def _kept_by_sam(checkpoint: Checkpoint) -> int:
@@ -212,8 +212,8 @@ def _kept_by_sam(checkpoint: Checkpoint) -> int:
     if not isinstance(encoder, ImageEncoderViT) or not next(encoder.parameters()).requires_grad:
         return 0
     grid = (sam.image_size // sam.patch_size) ** 2
-    blocks = len(sam.global_blocks) if sam.window else sam.depth
-    return grid * sam.depth * 26 * sam.width + blocks * _sam_attention(checkpoint, grid)
+    blocks = len(sam.global_attn_indexes) if sam.window_size else sam.depth
+    return grid * sam.depth * 26 * sam.embed_dim + blocks * _sam_attention(checkpoint, grid)
 
 
 def _count(module: nn.Module) -> int:

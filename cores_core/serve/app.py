@@ -98,7 +98,7 @@ def _routes(queue: AnswerQueue) -> APIRouter:
         image: ImageField,
         question: QuestionField,
         phrase: PhraseField = False,
-        protocol: ProtocolField = "generated",
+        protocol: ProtocolField = "generate",
         output: OutputField = "json",
     ) -> Any:
         """Segment what each question asks about."""

@@ -78,7 +78,7 @@ class AnswerQueue:
         """Requests that wait or are in work."""
         return len(self._pending)
 
-    def submit(self, upload: Upload, queries: Sequence[Query], protocol: Protocol = "generated") -> "Future[Reply]":
+    def submit(self, upload: Upload, queries: Sequence[Query], protocol: Protocol = "generate") -> "Future[Reply]":
         """Append a request.
 
         Returns:

@@ -104,9 +104,10 @@ class Recipe:
         train = self.config.train
         return SampleOptions(
             queries=train.queries_per_image,
-            longest_side=train.longest_side,
-            mirror=train.mirror,
+            max_image_size=train.max_image_size,
+            random_flip=train.random_flip,
             explanatory=self.config.mixture.explanatory,
+            no_target=self.config.mixture.no_target,
             keep=train.cache_images,
             with_key=train.embedding_cache is not None,
         )
@@ -144,12 +145,12 @@ def build_adamw(groups: list[dict[str, Any]], train: TrainConfig) -> torch.optim
 
 
 def warmup_decay(step: int, steps: int, train: TrainConfig, peak: float = 1.0) -> float:
-    """Learning rate factor: linear warm-up to `peak`, constant, then linear decay to 0 in the last `decay_share`.
+    """Learning rate factor: linear warm-up to `peak`, constant, then linear decay to 0 in the last `lr_decay_fraction`.
 
     Args:
         step: from 0. steps: number of steps of the training, or of one of its phases.
     """
     if step < train.warmup_steps:
         return peak * (step + 1) / train.warmup_steps
-    decay = train.decay_share * (steps - train.warmup_steps)
+    decay = train.lr_decay_fraction * (steps - train.warmup_steps)
     return peak * min(1.0, max(0.0, (steps - step) / max(decay, 1)))

@@ -37,7 +37,7 @@ from cores_core.train.zero import ZeroEngine
 
 _OUT_OF_MEMORY = (
     "lower train.micro_batch_size or train.queries_per_image, or set train.activation_checkpointing=true, "
-    "engine.stage=3 or engine.offload=true, then continue with --resume"
+    "engine.zero_stage=3 or engine.offload=true, then continue with --resume"
 )
 
 
@@ -196,7 +196,7 @@ class _Run:
 
     def _validation_job(self, store: Store) -> EvalJob:
         limit = self.train.validation_images
-        return EvalJob(benchmark_of(store.name), store.data_root, ((store.name, store.split),), "given", limit)
+        return EvalJob(benchmark_of(store.name), store.data_root, ((store.name, store.split),), "teacher_forced", limit)
 
     def _save(self) -> None:
         """Write a checkpoint: rank 0 writes, the other ranks contribute their shards."""

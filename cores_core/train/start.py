@@ -99,7 +99,7 @@ def plan_run(job: TrainJob, resume: bool) -> RunPlan:
     changes: tuple[str, ...] = ()
     if newest is not None:
         begun = load_config(newest / "config.yaml")
-        grown = replace(begun.language, vocabulary=job.config.language.vocabulary)  # chain tokens may have been added
+        grown = replace(begun.language, vocab_size=job.config.language.vocab_size)  # chain tokens may have been added
         begun = replace(begun, language=grown)
         _check_same(_MODEL_SECTIONS, job.config, begun)
         _check_same_training(job.config, begun)
@@ -135,6 +135,8 @@ def resolve_config(job: TrainJob) -> Config:
         left_open = [name for name in _MODEL_SECTIONS if getattr(config, name) == getattr(_DEFAULTS, name)]
         if config.base != BaseConfig():  # sizes that the preset takes from its base come from the model
             left_open += _SIZES
+        if begun.conversation == "template":  # the other settings describe LLaVAs
+            left_open += ("language", "vision", "conversation")
         config = replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in left_open})
         _check_same(_SIZES, config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
     elif config.base != BaseConfig():
@@ -191,7 +193,7 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
         "steps": f"{train.steps}, {train.warmup_steps} of warm-up, {optimizer} at {train.learning_rate:g}",
         "images a step": f"{train.global_batch_size}: {processes} processes x {parts} parts of {-(-share // parts)}",
         "questions an image": f"up to {train.queries_per_image}",
-        "engine": config.engine.kind if processes == 1 else f"{config.engine.kind}, ZeRO {config.engine.stage}",
+        "engine": config.engine.kind if processes == 1 else f"{config.engine.kind}, ZeRO {config.engine.zero_stage}",
         "data": ", ".join(f"{name} ({share})" for name, share in zip_longest(config.data, shares, fillvalue=shares[0])),
         "losses": f"text {loss.text:g}, mask {loss.mask:g} (BCE {loss.bce:g}, DICE {loss.dice:g})",
     }
@@ -242,7 +244,7 @@ def _tokenizer_maker(job: TrainJob) -> Callable[[], Tokenizer]:
         for store in open_stores(job)[0]:
             for index in range(min(len(store), TOKENIZER_IMAGES)):
                 texts |= dict.fromkeys(query.text for region in store[index].regions for query in region.queries)
-        tokenizer: Tokenizer = build_tokenizer(texts, job.config.language.vocabulary)
+        tokenizer: Tokenizer = build_tokenizer(texts, job.config.language.vocab_size)
         return tokenizer
 
     return make
@@ -255,7 +257,7 @@ def _planned_tokenizer(job: TrainJob) -> Callable[[], Tokenizer]:
         try:
             return _tokenizer_maker(job)()
         except DataError:
-            tokenizer: Tokenizer = build_tokenizer((), job.config.language.vocabulary)
+            tokenizer: Tokenizer = build_tokenizer((), job.config.language.vocab_size)
             return tokenizer
 
     return make
@@ -268,8 +270,8 @@ def _check_embeddings_stay(config: Config) -> None:
     if not config.lora.rank:
         hint = "set lora.rank=8, or leave train.embedding_cache out"
         raise ConfigError("`train.embedding_cache` is for a frozen SAM, and this one trains", hint=hint)
-    if config.engine.stage == 3 and config.engine.kind != "torch":
-        hint = "set engine.stage=2, or leave train.embedding_cache out"
+    if config.engine.zero_stage == 3 and config.engine.kind != "torch":
+        hint = "set engine.zero_stage=2, or leave train.embedding_cache out"
         raise ConfigError("with ZeRO 3 all processes encode together, so none can read embeddings", hint=hint)
 
 

@@ -42,7 +42,7 @@ class ZeroEngine:
         self._named = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self._adamw = recipe.build_optimizers(module)[0]
         self._peaks = [group["lr"] for group in self._adamw.param_groups]
-        self._recipe, self._stage, self._group = recipe, zero.stage, group
+        self._recipe, self._stage, self._group = recipe, zero.zero_stage, group
         settings = deepspeed_settings(recipe.config.train, zero, group, device)
         self._engine = deepspeed.initialize(
             model=_Closures(module), optimizer=self._adamw, config=settings, dist_init_required=False
@@ -176,7 +176,11 @@ def deepspeed_settings(train: TrainConfig, zero: EngineConfig, group: Group, dev
             hint="set train.global_batch_size to a multiple",
         )
     share = train.global_batch_size // group.size
-    stage: dict[str, Any] = {"stage": zero.stage, "overlap_comm": device.type == "cuda", "contiguous_gradients": True}
+    stage: dict[str, Any] = {
+        "stage": zero.zero_stage,
+        "overlap_comm": device.type == "cuda",
+        "contiguous_gradients": True,
+    }
     if zero.offload:
         stage["offload_optimizer"] = {"device": "cpu"}
     return {

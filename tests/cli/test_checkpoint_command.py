@@ -25,7 +25,7 @@ def test_convert_writes_a_checkpoint_that_predicts_the_same(cli, shared, tmp_pat
     release, ours = shared / "golden/cores_mask/model", tmp_path / "ours"
     assert cli("checkpoint", "convert", release, ours).code == 0
     picture = shared / "golden/images/img0.jpg"
-    question = ("What is the dog doing?", "--protocol", "given", "--json", "--output", tmp_path / "out")
+    question = ("What is the dog doing?", "--protocol", "teacher_forced", "--json", "--output", tmp_path / "out")
     first, second = (cli("predict", picture, *question, "--model", model) for model in (release, ours))
     answers = [json.loads(outcome.stdout) for outcome in (first, second)]
     assert answers[0]["mask"] == answers[1]["mask"]
@@ -35,7 +35,7 @@ def test_convert_writes_a_checkpoint_that_predicts_the_same(cli, shared, tmp_pat
 def test_a_phrase_is_worded_as_the_release_words_it(cli, shared, tmp_path):
     golden = shared / "golden"
     expected = np.load(golden / "cores_mask/cases/expected_refer_0.npz")["pred_masks"] > 0
-    model = ("--model", golden / "cores_mask/model", "--protocol", "given", "--json", "--output", tmp_path)
+    model = ("--model", golden / "cores_mask/model", "--protocol", "teacher_forced", "--json", "--output", tmp_path)
     outcome = cli("predict", golden / "images/img0.jpg", "the dog", "horn on the head", "--phrase", *model)
     ours = [decode_rle(json.loads(line)["mask"]) for line in outcome.stdout.splitlines()]
     assert all((mask == target).mean() > 0.999 for mask, target in zip(ours, expected, strict=True))

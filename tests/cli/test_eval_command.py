@@ -17,12 +17,21 @@ PART = ("--data", "partworld", "--split", "test")
 def evaluated(cli, model_folder, partworld_root, tmp_path):
     """The folder of a finished evaluation."""
     folder = tmp_path / "ours"
-    arguments = ("--data-root", partworld_root, "--model", model_folder, "--protocol", "given", "--output", folder)
+    arguments = (
+        "--data-root",
+        partworld_root,
+        "--model",
+        model_folder,
+        "--protocol",
+        "teacher_forced",
+        "--output",
+        folder,
+    )
     assert cli("eval", "reasonpart", *PART, *arguments).code == 0
     return folder
 
 
-@pytest.mark.parametrize("protocol", ["given", "generated"])
+@pytest.mark.parametrize("protocol", ["teacher_forced", "generate"])
 def test_scores_items_and_a_report_are_written(cli, model_folder, partworld_root, tmp_path, protocol):
     outcome = cli(
         *("eval", "reasonpart", *PART, "--data-root", partworld_root),
@@ -47,7 +56,7 @@ def test_scores_items_and_a_report_are_written(cli, model_folder, partworld_root
 def test_two_processes_and_another_batch_size_give_the_same_scores(
     cli, evaluated, model_folder, partworld_root, tmp_path
 ):
-    other = ("--protocol", "given", "--output", tmp_path / "other", "--processes", 2, "--batch-size", 8)
+    other = ("--protocol", "teacher_forced", "--output", tmp_path / "other", "--processes", 2, "--batch-size", 8)
     assert cli("eval", "reasonpart", *PART, "--data-root", partworld_root, "--model", model_folder, *other).code == 0
     ours, theirs = (json.loads((path / "results.json").read_text()) for path in (evaluated, tmp_path / "other"))
     assert {**ours, "command": ""} == {**theirs, "command": ""}
@@ -73,7 +82,7 @@ def test_data_and_splits_that_do_not_belong_are_wrong_usage(cli, tmp_path):
 
 def test_parts_are_asked_by_name(cli, model_folder, partworld_root, tmp_path):
     arguments = ("--data", "partworld", "--data-root", partworld_root, "--model", model_folder, "--limit", 1)
-    outcome = cli("eval", "parts", *arguments, "--protocol", "given", "--output", tmp_path)
+    outcome = cli("eval", "parts", *arguments, "--protocol", "teacher_forced", "--output", tmp_path)
     assert outcome.code == 0
     assert "first 1 images" in outcome.stderr
     rows = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -83,7 +92,7 @@ def test_parts_are_asked_by_name(cli, model_folder, partworld_root, tmp_path):
 @pytest.mark.parametrize("context", ["none", "random"])
 def test_the_example_in_context_can_be_chosen(cli, model_folder, partworld_root, tmp_path, context):
     arguments = ("--data-root", partworld_root, "--model", model_folder, "--limit", 1, "--context", context)
-    assert cli("eval", "reasonpart", *PART, *arguments, "--protocol", "given", "--output", tmp_path).code == 0
+    assert cli("eval", "reasonpart", *PART, *arguments, "--protocol", "teacher_forced", "--output", tmp_path).code == 0
     assert json.loads((tmp_path / "results.json").read_text())["context"] == context
 
 
@@ -149,7 +158,28 @@ def test_your_own_data_is_a_benchmark(cli, model_folder, tmp_path):
     row = {"image": "a.png", "questions": ["What swims?", "Which animal is it?"], "mask": [[1, 1, 20, 1, 20, 20]]}
     (folder / "val.jsonl").write_text(json.dumps(row) + "\n")
     assert cli("prepare-data", "custom/fish", "--data-root", tmp_path).code == 0
-    arguments = ("--data", "custom/fish", "--data-root", tmp_path, "--model", model_folder, "--protocol", "given")
+    arguments = (
+        "--data",
+        "custom/fish",
+        "--data-root",
+        tmp_path,
+        "--model",
+        model_folder,
+        "--protocol",
+        "teacher_forced",
+    )
     outcome = cli("eval", "custom", *arguments)
     assert outcome.code == 0
     assert "2 queries of 1 images" in outcome.stdout
+
+
+def test_questions_without_a_target_are_scored(cli, model_folder, partworld_root, tmp_path):
+    arguments = ("--data-root", partworld_root, "--model", model_folder, "--output", tmp_path, "--no-target", 1)
+    outcome = cli("eval", "reasonpart", *PART, *arguments)
+    assert outcome.code == 0
+    assert "N-acc" in outcome.stdout
+    assert "T-acc" in outcome.stdout
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["no_target"] == 1
+    assert results["n_acc"] is not None
+    assert any("does not show" in warning for warning in results["warnings"])

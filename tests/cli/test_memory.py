@@ -36,7 +36,7 @@ def test_the_pixels_of_a_long_image_take_little_memory(fit, width, height):
 def test_a_long_image_gives_a_mask_of_its_own_size(cli, model_folder, tmp_path, size):
     path = tmp_path / "image.png"
     Image.new("RGB", size, "teal").save(path)
-    assert cli("predict", path, "Which?", "-m", model_folder, "-o", tmp_path, "--protocol", "given").code == 0
+    assert cli("predict", path, "Which?", "-m", model_folder, "-o", tmp_path, "--protocol", "teacher_forced").code == 0
     assert Image.open(tmp_path / "image.mask.png").size == size
 
 
@@ -53,7 +53,7 @@ def test_an_image_with_a_side_beyond_the_limit_is_refused(cli, model_folder, tmp
 def test_a_large_photograph_is_read_without_a_warning(model_folder, tmp_path):
     path = tmp_path / "photo.png"
     Image.new("1", (12000, 8000)).save(path)  # beyond the size at which Pillow warns of a decompression bomb
-    arguments = ["predict", path, "Which?", "-m", model_folder, "-o", tmp_path, "--protocol", "given"]
+    arguments = ["predict", path, "Which?", "-m", model_folder, "-o", tmp_path, "--protocol", "teacher_forced"]
     command = [sys.executable, "-m", "cores_cli.app", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -66,7 +66,7 @@ def test_more_questions_about_one_image_take_no_more_memory(model_folder, tmp_pa
     Image.new("1", (6000, 5000)).save(path)
 
     def peak_bytes(questions: int) -> int:
-        arguments = [*["Which?"] * questions, "-m", model_folder, "-o", tmp_path, "--protocol", "given"]
+        arguments = [*["Which?"] * questions, "-m", model_folder, "-o", tmp_path, "--protocol", "teacher_forced"]
         code = "import sys; from cores_cli.app import main; main(sys.argv[1:])"
         command = [sys.executable, "-c", f"{MEASURE}\n{code}", "predict", path, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}

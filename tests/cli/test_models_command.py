@@ -68,7 +68,9 @@ def test_a_name_is_downloaded_used_and_removed(cli, hub, model_folder, picture, 
     assert row["local"] == "cached"
     by_name, by_path = (
         json.loads(
-            cli("predict", picture, "what?", "--model", model, "--json", "--protocol", "given", "-o", tmp_path).stdout
+            cli(
+                "predict", picture, "what?", "--model", model, "--json", "--protocol", "teacher_forced", "-o", tmp_path
+            ).stdout
         )
         for model in (NAME.upper(), model_folder)
     )

@@ -19,7 +19,7 @@ from cores_core.predict import Predictor
 
 
 def ask(cli, picture, *arguments, model, out):
-    return cli("predict", picture, *arguments, "--model", model, "--output", out, "--protocol", "given")
+    return cli("predict", picture, *arguments, "--model", model, "--output", out, "--protocol", "teacher_forced")
 
 
 def assert_one_clear_error(outcome, *words, out):
@@ -59,7 +59,7 @@ def test_json_prints_one_object_a_question_that_agrees_with_the_files(cli, pictu
     for number, row in enumerate(rows, start=1):
         assert set(row) == {
             *("image", "question", "answer", "mask", "coarse_mask", "box", "area", "score", "model", "protocol"),
-            *("name", "is_sentence", "well_formed", "seconds", "answer_probability"),
+            *("name", "is_sentence", "well_formed", "rejected", "seconds", "answer_probability"),
         }
         mask = np.asarray(Image.open(tmp_path / "out" / f"picture.{number}.mask.png")) > 0
         assert np.array_equal(coco.decode(row["mask"]).astype(bool), mask)
@@ -82,7 +82,9 @@ def test_the_embedded_model_names_one_for_photographs_and_others_do_not(cli, pic
 
 def test_command_and_python_api_agree(cli, picture, model_folder, tmp_path):
     outcome = ask(cli, picture, "Which one?", "--json", model=model_folder, out=tmp_path)
-    prediction = Predictor.from_checkpoint(model_folder, device="cpu").predict(picture, "Which one?", protocol="given")
+    prediction = Predictor.from_checkpoint(model_folder, device="cpu").predict(
+        picture, "Which one?", protocol="teacher_forced"
+    )
     assert json.loads(outcome.stdout)["mask"] == prediction.to_json()["mask"]
 
 
@@ -172,7 +174,7 @@ def test_a_full_disk_keeps_the_older_files(cli, picture, model_folder, tmp_path)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert len(before["picture.mask.png"]) < 4096 < len(before["picture.overlay.png"])
     question = "Which other?"
-    arguments = ["predict", picture, question, "-m", model_folder, "-o", out, "--protocol", "given"]
+    arguments = ["predict", picture, question, "-m", model_folder, "-o", out, "--protocol", "teacher_forced"]
     command = [sys.executable, "-m", "cores_cli.app", *arguments]
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
@@ -261,3 +263,10 @@ def test_sizes_from_one_pixel_to_48_million(cli, model_folder, tmp_path, size):
     assert ask(cli, path, "Which one?", model=model_folder, out=tmp_path).code == 0
     assert Image.open(tmp_path / "image.mask.png").size == size
     assert not list(tmp_path.glob(".*tmp"))
+
+
+@pytest.mark.parametrize(("name", "code"), [("given", 0), ("guess", 2)])
+def test_a_protocol_of_an_older_script_is_known(cli, picture, model_folder, tmp_path, name, code):
+    outcome = cli("predict", picture, "Which?", "-m", model_folder, "-o", tmp_path, "--json", "--protocol", name)
+    assert outcome.code == code
+    assert ("teacher_forced" in outcome.stdout) == (code == 0)

@@ -131,7 +131,7 @@ def test_without_a_name_on_an_empty_root_partworld_is_rendered_and_the_next_comm
     command = f"cores eval reasonpart --data partworld --data-root {tmp_path}"
     assert f"cores train --data-root {tmp_path}" in outcome.stderr
     assert command in outcome.stderr
-    assert cli(*command.split()[1:], "--model", model_folder, "--protocol", "given").code == 0
+    assert cli(*command.split()[1:], "--model", model_folder, "--protocol", "teacher_forced").code == 0
 
 
 def test_without_a_name_what_is_here_is_prepared_and_nothing_else(cli, own):

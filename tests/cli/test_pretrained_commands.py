@@ -27,7 +27,7 @@ def test_train_merge_and_predict(cli, preset, partworld_root, picture, tmp_path)
     shown = cli("checkpoint", "show", adapter)
     assert "base mllm" in shown.stdout
     assert cli("checkpoint", "merge", adapter, merged).code == 0
-    question = ("Which part steers the fish?", "--protocol", "given", "--json", "--output", tmp_path / "out")
+    question = ("Which part steers the fish?", "--protocol", "teacher_forced", "--json", "--output", tmp_path / "out")
     answers = [json.loads(cli("predict", picture, *question, "--model", model).stdout) for model in (adapter, merged)]
     assert answers[0]["mask"] == answers[1]["mask"]
     again = cli("checkpoint", "merge", merged, tmp_path / "more")
@@ -69,7 +69,7 @@ def test_another_conversation_words_a_release_otherwise(cli, shared, tmp_path):
     release, ours = shared / "golden/cores_mask/model", tmp_path / "ours"
     assert cli("checkpoint", "convert", release, ours, "--conversation", "llava_llama_2").code == 0
     assert "conversation llava_llama_2" in cli("checkpoint", "show", ours).stdout
-    question = ("What is the dog doing?", "--protocol", "given", "--json", "--output", tmp_path / "out")
+    question = ("What is the dog doing?", "--protocol", "teacher_forced", "--json", "--output", tmp_path / "out")
     picture = shared / "golden/images/img0.jpg"
     kept = json.loads(cli("predict", picture, *question, "--model", ours).stdout)
     asked = json.loads(cli("predict", picture, *question, "--model", release, "--conversation", "llava_llama_2").stdout)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cores_core.config import MixtureConfig
 from cores_core.data.mixture import Mixture, SampleOptions, draw_queries, share_out
@@ -12,7 +13,7 @@ from cores_core.data.store import Record, Region, Store, save_store, store_path
 from cores_core.errors import DataError
 from cores_core.images import load_image
 from cores_core.masks import decode_rle, encode_rle
-from cores_core.prompts import PromptFormat
+from cores_core.prompts import REJECTION, PromptFormat
 from cores_core.sample import Query, Sample
 
 PROMPT = PromptFormat()
@@ -53,6 +54,30 @@ def test_an_image_is_asked_other_questions_in_another_epoch(store: Store) -> Non
     assert sum(asked[0][image] != asked[1][image] for image in asked[0]) >= 5
 
 
+def test_a_share_of_the_questions_is_about_what_is_not_in_the_image(store: Store) -> None:
+    prompt = PromptFormat(rejects=True)
+    mixture = Mixture([store], prompt, SampleOptions(queries=6, no_target=0.5), seed=0)
+    samples = [mixture[position] for position in range(30)]
+    for sample in samples:
+        assert [turn.answer for turn in sample.turns] == [
+            prompt.answer if turn.segments else REJECTION for turn in sample.turns
+        ]
+        assert len(sample.masks) == len(sample.categories) == sum(turn.segments for turn in sample.turns)
+    turns = [turn for sample in samples for turn in sample.turns]
+    assert 0.3 < sum(not turn.segments for turn in turns) / len(turns) < 0.6  # some images find no absent category
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+def test_an_expression_without_a_target_is_rejected_by_models_that_reject(tmp_path: Path, rejects: bool) -> None:
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "a.png")
+    region = Region("", "object", encode_rle(np.zeros((4, 6), bool)), None, (Query("a dog", False),), "")
+    save_store([Record("a.png", (4, 6), (region,))], store_path(tmp_path, "grefcoco", "train"))
+    prompt = PromptFormat(rejects=rejects)
+    stores = [Store(tmp_path, "grefcoco", "train")]
+    (turn,) = Mixture(stores, prompt, SampleOptions(queries=1), seed=0)[0].turns
+    assert turn.answer == (REJECTION if rejects else prompt.answer)
+
+
 def test_another_seed_is_another_stream(store: Store) -> None:
     streams = [[_describe(_mix(store, seed=seed)[position]) for position in range(6)] for seed in (0, 1)]
     assert streams[0] != streams[1]
@@ -81,18 +106,18 @@ def test_samples_hold_annotations_only_on_request(store: Store) -> None:
 
 
 def test_large_images_are_shrunk_with_their_masks(store: Store) -> None:
-    large, small = _mix(store, queries=50)[0], Mixture([store], PROMPT, SampleOptions(50, longest_side=64), 0)[0]
+    large, small = _mix(store, queries=50)[0], Mixture([store], PROMPT, SampleOptions(50, max_image_size=64), 0)[0]
     assert max(small.image.shape[:2]) == 64
     assert small.categories == large.categories
     for mask, original in zip(small.masks, large.masks, strict=True):
         assert mask.shape == small.image.shape[:2]
         assert mask.mean() == pytest.approx(original.mean(), rel=0.25, abs=0.005)
-    same = Mixture([store], PROMPT, SampleOptions(50, longest_side=10_000), 0)[0]
+    same = Mixture([store], PROMPT, SampleOptions(50, max_image_size=10_000), 0)[0]
     assert _describe(same) == _describe(large)
 
 
 def test_about_half_of_the_images_are_mirrored_with_their_masks(store: Store) -> None:
-    plain, mirror = _mix(store, queries=50), Mixture([store], PROMPT, SampleOptions(50, mirror=True), 0)
+    plain, mirror = _mix(store, queries=50), Mixture([store], PROMPT, SampleOptions(50, random_flip=True), 0)
     turned = 0
     for position in range(24):
         before, after = plain[position], mirror[position]

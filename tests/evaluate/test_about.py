@@ -16,9 +16,14 @@ from cores_core.sample import Query
 
 
 def test_results_say_how_they_came_about(partworld_root: Path) -> None:
-    job = EvalJob("reasonpart", partworld_root, (("partworld", "test"),), "given")
+    job = EvalJob("reasonpart", partworld_root, (("partworld", "test"),), "teacher_forced")
     about = describe_evaluation(ModelSource("tiny"), job, "fixed", "cores eval reasonpart")
-    assert (about["benchmark"], about["protocol"], about["model"], about["seed"]) == ("reasonpart", "given", "tiny", 1)
+    assert (about["benchmark"], about["protocol"], about["model"], about["seed"]) == (
+        "reasonpart",
+        "teacher_forced",
+        "tiny",
+        1,
+    )
     assert len(about["data"]["partworld/test"]) == 64
     assert about["versions"].keys() >= {"cores", "torch", "transformers"}
     assert about["command"] == "cores eval reasonpart"
@@ -39,19 +44,19 @@ def test_results_say_how_they_came_about(partworld_root: Path) -> None:
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_weights_that_were_trained_on_val_are_named(tmp_path: Path, model: str, contaminated: bool, split: str) -> None:
     _save_reasonseg(tmp_path, split, np.ones((2, 2), bool))
-    warnings = _warn(ModelSource(model), EvalJob("reasonseg", tmp_path, (("reasonseg", split),), "given"))
+    warnings = _warn(ModelSource(model), EvalJob("reasonseg", tmp_path, (("reasonseg", split),), "teacher_forced"))
     assert any("contaminated" in warning for warning in warnings) == (contaminated and split == "val")
 
 
 def test_images_without_a_target_are_counted(tmp_path: Path) -> None:
     _save_reasonseg(tmp_path, "test", np.ones((2, 2), bool), np.zeros((2, 2), bool))
-    warnings = _warn(ModelSource("tiny"), EvalJob("reasonseg", tmp_path, (("reasonseg", "test"),), "given"))
+    warnings = _warn(ModelSource("tiny"), EvalJob("reasonseg", tmp_path, (("reasonseg", "test"),), "teacher_forced"))
     assert any("1 images have no target" in warning for warning in warnings)
 
 
 def test_a_store_that_is_older_than_its_annotations_is_named(tmp_path: Path) -> None:
     prepare_partworld(tmp_path, {"val": 1}, seed=0, workers=1, progress=lambda *_: None)
-    job = EvalJob("reasonpart", tmp_path, (("partworld", "val"),), "given")
+    job = EvalJob("reasonpart", tmp_path, (("partworld", "val"),), "teacher_forced")
     assert _warn(ModelSource("tiny"), job) == []
     path = tmp_path / "partworld/val.json"
     path.write_text(path.read_text() + " ")
@@ -59,7 +64,7 @@ def test_a_store_that_is_older_than_its_annotations_is_named(tmp_path: Path) -> 
 
 
 def test_a_limit_is_said(partworld_root: Path) -> None:
-    job = EvalJob("reasonpart", partworld_root, (("partworld", "test"),), "given", limit=2)
+    job = EvalJob("reasonpart", partworld_root, (("partworld", "test"),), "teacher_forced", limit=2)
     assert any("first 2 images" in warning for warning in _warn(ModelSource("tiny"), job))
 
 

@@ -18,7 +18,7 @@ from cores_core.metrics import measure_overlap
 from cores_core.sample import BoolMask, RgbImage
 
 SIDE, IMAGES = 20, 40
-ABOUT = {"protocol": "given", "context": "fixed", "data": {"partworld/test": "aaaa"}}
+ABOUT = {"protocol": "teacher_forced", "context": "fixed", "data": {"partworld/test": "aaaa"}}
 
 
 def square(side: int) -> BoolMask:
@@ -178,7 +178,7 @@ def test_other_targets_under_the_same_ids_are_refused(field: str) -> None:
 @pytest.mark.parametrize(
     ("about", "sentence"),
     [
-        ({"protocol": "generated"}, "Protocols differ: a: given, b: generated."),
+        ({"protocol": "generate"}, "Protocols differ: a: teacher_forced, b: generate."),
         ({"context": "none"}, "Contexts differ: a: fixed, b: none."),
         (
             {"data": {"partworld/test": "bbbb"}},

@@ -26,7 +26,7 @@ SIDE = 24
 ABOUT: dict[str, Any] = {
     "benchmark": "reasonpart",
     "title": "ReasonPart",
-    "protocol": "generated",
+    "protocol": "generate",
     "model": "tiny",
     "seed": 7,
     "data": {"partworld/test": "0123abcd"},
@@ -187,7 +187,11 @@ def test_warnings_stand_above_the_scores() -> None:
 
 
 def test_the_protocol_is_explained() -> None:
-    explained = {"given": "teacher-forced", "generated": "wrote its answers itself", "from elsewhere": "another system"}
+    explained = {
+        "teacher_forced": "teacher-forced",
+        "generate": "wrote its answers itself",
+        "from elsewhere": "another system",
+    }
     for protocol, words in explained.items():
         assert words in render_report(evaluation(item(1), protocol=protocol), show)
 

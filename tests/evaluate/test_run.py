@@ -28,7 +28,7 @@ from cores_core.model.source import ModelSource
 
 @pytest.fixture(scope="module")
 def job(partworld_root: Path) -> EvalJob:
-    return EvalJob("reasonpart", partworld_root, (("partworld", "val"), ("partworld", "test")), "given")
+    return EvalJob("reasonpart", partworld_root, (("partworld", "val"), ("partworld", "test")), "teacher_forced")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_killed_processes_leave_rows_that_are_whole(
         "from cores_core.evaluate.run import EvalJob, run_evaluation\n"
         "from cores_core.model.source import ModelSource\n"
         f"source, folder = ModelSource({source.name!r}, device='cpu'), Path({str(tmp_path)!r})\n"
-        f"job = EvalJob('reasonpart', Path({str(job.data_root)!r}), {job.data!r}, 'given')\n"
+        f"job = EvalJob('reasonpart', Path({str(job.data_root)!r}), {job.data!r}, 'teacher_forced')\n"
         "run_evaluation(source, job, folder, ['cpu'], lambda _: None)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -151,6 +151,18 @@ def test_a_limit_counts_images_of_each_part(checkpoint: Checkpoint, job: EvalJob
     assert sum(done) == len(result.items) == len(list_all_targets(replace(job, limit=1)))
 
 
+def test_further_questions_are_about_what_an_image_does_not_show(checkpoint: Checkpoint, job: EvalJob) -> None:
+    asked = replace(job, no_target=2)
+    plain, more = list_all_targets(job), list_all_targets(asked)
+    assert [target for target in more if ".absent." not in target.id] == plain
+    absent = [target for target in more if ".absent." in target.id]
+    assert 0 < len(absent) <= 2 * len({target.image for target in plain})
+    assert not any(decode_rle(target.target).any() for target in absent)
+    assert list_all_targets(asked) == more
+    scores = Evaluation(evaluate(checkpoint, replace(asked, limit=2)).items, {}).scores
+    assert scores.values["n_acc"] is not None
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_as_it_was(checkpoint: Checkpoint, job: EvalJob, training: bool) -> None:
     checkpoint.model.train(training)
@@ -171,11 +183,17 @@ def test_a_store_of_other_images_is_an_error(checkpoint: Checkpoint, job: EvalJo
     image.parent.mkdir(parents=True)
     Image.new("RGB", (9, 7)).save(image, format="PNG")
     with pytest.raises(DataError, match=r"\(7, 9\)"):
-        evaluate(checkpoint, EvalJob("reasonpart", tmp_path, (("partworld", "val"),), "given", limit=1))
+        evaluate(checkpoint, EvalJob("reasonpart", tmp_path, (("partworld", "val"),), "teacher_forced", limit=1))
+
+
+@pytest.mark.parametrize(("old", "today"), [("given", "teacher_forced"), ("generated", "generate")])
+def test_results_with_an_old_protocol_name_are_read(old: str, today: str, tmp_path: Path) -> None:
+    save_evaluation(Evaluation((), {"protocol": old}), tmp_path)
+    assert load_evaluation(tmp_path).about["protocol"] == today
 
 
 def test_what_is_saved_is_read_back(items: tuple[Item, ...], tmp_path: Path) -> None:
-    evaluation = Evaluation(items, {"protocol": "given", "seed": 0})
+    evaluation = Evaluation(items, {"protocol": "teacher_forced", "seed": 0})
     save_evaluation(evaluation, tmp_path / "scores")
     saved = json.loads((tmp_path / "scores/results.json").read_text())
     assert saved == json.loads(json.dumps(evaluation.to_json()))

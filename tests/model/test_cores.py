@@ -23,7 +23,7 @@ QUESTIONS = ("Which part steers the fish?", "What would a bird use to fly away f
 @pytest.fixture(scope="module")
 def single(tiny_config: Config) -> Checkpoint:
     """A chain of one step, as in LISA."""
-    return build_checkpoint(replace(tiny_config, chain=ChainConfig(steps=1), context="none"))
+    return build_checkpoint(replace(tiny_config, chain=ChainConfig(stages=1), context="none"))
 
 
 def test_a_dual_chain_has_two_masks_for_every_query(checkpoint: Checkpoint) -> None:
@@ -107,7 +107,7 @@ def test_the_first_step_learns_from_the_last_mask_through_the_prior(checkpoint: 
 
 
 def test_without_the_refiner_the_prior_alone_joins_the_steps(checkpoint: Checkpoint, tiny_config: Config) -> None:
-    plain = build_checkpoint(replace(tiny_config, chain=ChainConfig(steps=2, refiner=False)))
+    plain = build_checkpoint(replace(tiny_config, chain=ChainConfig(stages=2, refiner=False)))
     assert plain.model.refiner is None
     assert checkpoint.model.refiner is not None
     output = _forward(plain, _ask(plain, QUESTIONS[0]))

@@ -249,7 +249,7 @@ def test_a_key_is_that_of_the_same_pixels_only(partworld_root: Path, tmp_path: P
     for root in (partworld_root, Path(shutil.copytree(partworld_root, tmp_path / "elsewhere"))):
         stores = [Store(root, "partworld", "train")]
         for side in (None, 96):
-            options = SampleOptions(queries=1, longest_side=side, mirror=True, with_key=True)
+            options = SampleOptions(queries=1, max_image_size=side, random_flip=True, with_key=True)
             mixture = Mixture(stores, PromptFormat(), options, seed=0)
             for sample in map(mixture.__getitem__, range(30)):
                 keys.setdefault(sample.key, set()).add(sample.image.tobytes())
@@ -270,7 +270,7 @@ def test_the_same_path_with_another_image_is_another_key(partworld_root: Path, t
 
 
 def test_an_image_file_is_not_hashed_where_no_key_is_asked_for(partworld_root: Path) -> None:
-    options = SampleOptions(queries=1, mirror=True)
+    options = SampleOptions(queries=1, random_flip=True)
     mixture = Mixture([Store(partworld_root, "partworld", "train")], PromptFormat(), options, seed=0)
     assert {mixture[position].key for position in range(30)} == {""}
 

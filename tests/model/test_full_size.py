@@ -20,16 +20,35 @@ from cores_core.model.weights.names import FIRST_LAYER, SECOND_LAYER, is_derived
 
 VOCABULARY = 32004
 SEVEN_B = Config(
-    language=LanguageConfig(width=4096, layers=32, heads=32, mlp=11008, vocabulary=VOCABULARY + 1),
+    language=LanguageConfig(
+        hidden_size=4096,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        intermediate_size=11008,
+        vocab_size=VOCABULARY + 1,
+    ),
     vision=VisionConfig(
-        image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, read_layer=-2, projector_layers=1
+        image_size=224,
+        patch_size=14,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        feature_layer=-2,
+        projector_layers=1,
     ),
     sam=SamConfig(
-        image_size=1024, patch_size=16, width=1280, depth=32, heads=16, window=14, global_blocks=(7, 15, 23, 31),
-        prompt_width=256,
+        image_size=1024,
+        patch_size=16,
+        embed_dim=1280,
+        depth=32,
+        num_heads=16,
+        window_size=14,
+        global_attn_indexes=(7, 15, 23, 31),
+        prompt_embed_dim=256,
     ),
-    chain=ChainConfig(steps=2, refiner=True),
-)  # fmt: skip
+    chain=ChainConfig(stages=2, refiner=True),
+)
 DIMENSIONS = {
     r"^model\.(layers|norm|embed_tokens)|^lm_head": {64: 4096, 128: 11008, 1004: VOCABULARY, 8: 64},
     r"^model\.vision_tower": {32: 1024, 64: 4096},

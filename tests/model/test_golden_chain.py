@@ -28,7 +28,14 @@ from cores_core.model.segmenter import Frame, Segmenter
 from cores_core.sample import ImageSize
 
 SAM = SamConfig(
-    image_size=1024, patch_size=16, width=32, depth=2, heads=2, window=14, global_blocks=(1,), prompt_width=256
+    image_size=1024,
+    patch_size=16,
+    embed_dim=32,
+    depth=2,
+    num_heads=2,
+    window_size=14,
+    global_attn_indexes=(1,),
+    prompt_embed_dim=256,
 )
 
 FRAME = Frame(side=1024, grid=64)

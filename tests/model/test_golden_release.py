@@ -100,7 +100,7 @@ def test_states_prompts_and_masks_equal_the_release(golden: Path, predictor: Pre
 @pytest.mark.parametrize("case", QUERIES)
 def test_predictions_equal_the_release(golden: Path, predictor: Predictor, case: str) -> None:
     expected = np.load(golden / f"cores_mask/cases/expected_{case}.npz")
-    ours = predictor.predict_many(golden / "images/img0.jpg", QUERIES[case], protocol="given")
+    ours = predictor.predict_many(golden / "images/img0.jpg", QUERIES[case], protocol="teacher_forced")
     for prediction, logits in zip(ours, expected["pred_masks"], strict=True):
         assert prediction.answer == "It usually appears on [SEG_SEMA]. It is [SEG]."
         np.testing.assert_allclose(prediction.logits, logits, atol=5e-3, rtol=0)
@@ -112,7 +112,7 @@ def test_with_the_refiner_as_released_before_training_masks_equal_too(golden: Pa
     for name, parameter in checkpoint.model.refiner.named_parameters():
         nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
     expected = np.load(golden / "cores_mask/cases/expected_constinit_refer_0.npz")["pred_masks"]
-    ours = Predictor(checkpoint).predict_many(golden / "images/img0.jpg", QUERIES["refer_0"], protocol="given")
+    ours = Predictor(checkpoint).predict_many(golden / "images/img0.jpg", QUERIES["refer_0"], protocol="teacher_forced")
     for prediction, logits in zip(ours, expected, strict=True):
         np.testing.assert_allclose(prediction.logits, logits, atol=5e-3, rtol=0)
 
@@ -151,15 +151,17 @@ def test_a_single_chain_needs_no_location_token(copied: Path, golden: Path) -> N
     _change_json(copied / "added_tokens.json", lambda tree: tree.pop("[SEG_SEMA]"))
     _change_weights(copied, lambda weights: [weights.pop(n) for n in [*weights] if n.startswith("transformer_cross")])
     lisa = load_checkpoint(copied)
-    assert (lisa.config.chain.steps, lisa.config.context) == (1, "none")
-    (prediction,) = Predictor(lisa).predict_many(golden / "images/img0.jpg", [Query("the dog", False)], "given")
+    assert (lisa.config.chain.stages, lisa.config.context) == (1, "none")
+    (prediction,) = Predictor(lisa).predict_many(
+        golden / "images/img0.jpg", [Query("the dog", False)], "teacher_forced"
+    )
     assert prediction.answer == "[SEG]."
 
 
 def test_a_dual_chain_may_lack_the_refiner(copied: Path) -> None:
     _change_weights(copied, lambda weights: [weights.pop(n) for n in [*weights] if n.startswith("transformer_cross")])
     checkpoint = load_checkpoint(copied)
-    assert checkpoint.config.chain.steps == 2
+    assert checkpoint.config.chain.stages == 2
     assert checkpoint.model.refiner is None
 
 

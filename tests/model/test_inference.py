@@ -20,8 +20,8 @@ from cores_core.model.inference import (
 )
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.tokenizer import token_id
-from cores_core.prompts import LOC, SEG, render_turn
-from cores_core.sample import Query, Sample
+from cores_core.prompts import LOC, REJECTION, SEG, render_turn
+from cores_core.sample import Query, Sample, Turn
 
 IMAGE = noise_image(30, 45)
 QUERIES = (Query("Which part steers the fish?"), Query("tail of the fish", is_sentence=False), Query("Where is up?"))
@@ -69,9 +69,7 @@ def test_written_answers_equal_given_ones_when_the_model_writes_the_template(
 ) -> None:
     template = checkpoint.processor.answer_ids(render_turn(QUERIES[0], checkpoint.processor.prompt))
     _let_it_write(checkpoint, monkeypatch, template, template, template)
-    for given, written in zip(
-        _ask(checkpoint, *QUERIES), _ask(checkpoint, *QUERIES, protocol="generated"), strict=True
-    ):
+    for given, written in zip(_ask(checkpoint, *QUERIES), _ask(checkpoint, *QUERIES, protocol="generate"), strict=True):
         assert written.answer == given.answer
         assert np.array_equal(written.refined, given.refined)
 
@@ -83,7 +81,7 @@ def test_an_answer_that_is_not_well_formed_has_no_mask_and_spoils_no_other(
     loc, seg, end = token_id(processor.tokenizer, LOC), token_id(processor.tokenizer, SEG), processor.mllm.end_id
     template = processor.answer_ids(render_turn(QUERIES[0], processor.prompt))
     _let_it_write(checkpoint, monkeypatch, [seg, loc, end], template, [loc, seg, seg, end])
-    first, good, last = _ask(checkpoint, *QUERIES, protocol="generated")
+    first, good, last = _ask(checkpoint, *QUERIES, protocol="generate")
     for bad in (first, last):
         assert (bad.refined == NO_MASK).all()
         assert (bad.coarse == NO_MASK).all()
@@ -116,10 +114,10 @@ def test_only_what_differs_from_the_template_is_written_token_by_token(taught: C
     assert nonsense != template
     readings: list[object] = []
     with taught.model.mllm.net.model.register_forward_hook(lambda *_: readings.append(1)):
-        both = _ask(taught, QUERIES[0], QUERIES[2], protocol="generated")
+        both = _ask(taught, QUERIES[0], QUERIES[2], protocol="generate")
         assert [result.answer for result in both] == [template, template]
         assert len(readings) == 1
-        everything = _ask(taught, *QUERIES, protocol="generated")
+        everything = _ask(taught, *QUERIES, protocol="generate")
         assert len(readings) > 3  # to propose, to write, to read what was written
     assert [result.answer for result in everything] == [template, nonsense, template]
     for together, alone in zip((everything[0], everything[2]), both, strict=True):
@@ -132,7 +130,7 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, reasons: bool
 ) -> None:
     processor = copy.copy(checkpoint.processor)
-    processor.prompt = replace(processor.prompt, reasons=reasons)
+    processor.prompt = replace(processor.prompt, chain_of_thought=reasons)
     lengths: list[int] = []
     write = checkpoint.model.mllm.generate
 
@@ -142,15 +140,53 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
         return answers
 
     monkeypatch.setattr(checkpoint.model.mllm, "generate", listen)
-    _ask(replace(checkpoint, processor=processor), QUERIES[0], protocol="generated")
+    _ask(replace(checkpoint, processor=processor), QUERIES[0], protocol="generate")
     template = len(processor.answer_ids(render_turn(QUERIES[0], processor.prompt)))
     assert lengths == [template + (REASON_TOKENS if reasons else EXTRA_TOKENS)]
 
 
+def test_a_rejection_is_an_answer_without_a_mask(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    rejecting = _rejecting(checkpoint, monkeypatch)
+    first, rejected, last = _ask(rejecting, *QUERIES, protocol="generate")
+    assert (rejected.answer, rejected.rejected, rejected.well_formed) == (REJECTION, True, True)
+    assert (rejected.refined == NO_MASK).all()
+    assert 0 < rejected.answer_probability < 1
+    plain = _ask(checkpoint, QUERIES[0], QUERIES[2])
+    for ours, alone in zip((first, last), plain, strict=True):
+        assert not ours.rejected
+        np.testing.assert_allclose(ours.refined, alone.refined, atol=1e-5)
+        assert ours.answer_probability == pytest.approx(alone.answer_probability, rel=1e-4)
+
+
+def test_a_model_that_was_not_taught_to_reject_does_not(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rejecting(checkpoint, monkeypatch)
+    _, other, _ = _ask(checkpoint, *QUERIES, protocol="generate")
+    assert (other.answer, other.rejected, other.well_formed) == (REJECTION, False, False)
+
+
+def test_all_questions_may_be_rejected(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    rejecting = _rejecting(checkpoint, monkeypatch)
+    ids = checkpoint.processor.answer_ids(Turn("", REJECTION, segments=False))
+    _let_it_write(checkpoint, monkeypatch, ids, ids, ids)
+    assert all(answer.rejected for answer in _ask(rejecting, *QUERIES, protocol="generate"))
+
+
 def test_an_untrained_model_may_write_anything(checkpoint: Checkpoint) -> None:
-    results = _ask(checkpoint, *QUERIES, protocol="generated")
+    results = _ask(checkpoint, *QUERIES, protocol="generate")
     assert len(results) == 3
     assert all(result.refined.shape == (30, 45) for result in results)
+
+
+def _rejecting(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    """A model with rejections that writes the template to the first and the last question, and rejects the second."""
+    processor = copy.copy(checkpoint.processor)
+    processor.prompt = replace(processor.prompt, rejects=True)
+    template = processor.answer_ids(render_turn(QUERIES[0], processor.prompt))
+    rejection = processor.answer_ids(Turn("", REJECTION, segments=False))
+    _let_it_write(checkpoint, monkeypatch, template, rejection, template)
+    return replace(checkpoint, processor=processor)
 
 
 def _sample(checkpoint: Checkpoint) -> Sample:
@@ -164,7 +200,7 @@ def _written_alone(checkpoint: Checkpoint) -> list[str]:
     return [processor.decode(ids) for ids in checkpoint.model.mllm.generate(batch, processor.mllm.end_id, limit=20)]
 
 
-def _ask(checkpoint: Checkpoint, *queries: Query, protocol: Protocol = "given") -> list[Segmentation]:
+def _ask(checkpoint: Checkpoint, *queries: Query, protocol: Protocol = "teacher_forced") -> list[Segmentation]:
     return segment_image(checkpoint, IMAGE, queries, protocol)
 
 
@@ -173,7 +209,7 @@ def _let_it_write(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, *answ
 
 
 def test_the_probability_of_an_answer_is_that_of_its_tokens(checkpoint: Checkpoint) -> None:
-    found = segment_image(checkpoint, IMAGE, QUERIES, "given")
+    found = segment_image(checkpoint, IMAGE, QUERIES, "teacher_forced")
     turns = tuple(render_turn(query, checkpoint.processor.prompt) for query in QUERIES)
     for number, (turn, answer) in enumerate(zip(turns, found, strict=True)):
         batch = checkpoint.processor.collate([Sample(IMAGE, (turn,))])

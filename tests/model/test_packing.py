@@ -39,7 +39,9 @@ def _tiny(config: Config) -> Checkpoint:
 
 def _llava_336(config: Config) -> Checkpoint:
     """The 576 patches of LLaVA 1.5; adapters learn, and what learns beside them."""
-    vision = VisionConfig(image_size=336, patch_size=14, width=32, layers=2, heads=2, read_layer=-2)
+    vision = VisionConfig(
+        image_size=336, patch_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, feature_layer=-2
+    )
     checkpoint = build_checkpoint(replace(config, vision=vision))
     add_lora(checkpoint.model, LORA, checkpoint.processor.new_ids)
     choose_trainable(checkpoint.model, LORA)

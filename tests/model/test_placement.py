@@ -45,21 +45,23 @@ def test_a_plain_cpu_is_always_right() -> None:
 
 def test_spreading_changes_no_answer(checkpoint: Checkpoint, own: Checkpoint) -> None:
     place_model(own.model, Placement(CPU, spread=True))
-    masks = [Predictor(c).predict(IMAGE, QUESTION, protocol="given").logits for c in (checkpoint, own)]
+    masks = [Predictor(c).predict(IMAGE, QUESTION, protocol="teacher_forced").logits for c in (checkpoint, own)]
     assert (masks[0] == masks[1]).all()
 
 
 @pytest.mark.parametrize(("load_in", "layer"), [("8bit", "Linear8bitLt"), ("4bit", "Linear4bit")])
 def test_quantised_layers_are_those_of_the_language_model(tiny_config: Config, load_in: str, layer: str) -> None:
     pytest.importorskip("bitsandbytes")
-    wide = LanguageConfig(width=64, layers=2, heads=2, mlp=128, vocabulary=800)  # 4-bit blocks are of 64
+    wide = LanguageConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=800
+    )  # 4-bit blocks are of 64
     own = build_checkpoint(replace(tiny_config, language=wide))
     place_model(own.model, Placement(CPU, load_in))
     kinds = {name: type(module).__name__ for name, module in own.model.named_modules()}
     quantised = [name for name, kind in kinds.items() if kind == layer]
     assert len(quantised) == 2 * 7  # layers, and the linear layers of each
     assert all("language_model.layers" in name for name in quantised)
-    prediction = Predictor(own).predict(IMAGE, QUESTION, protocol="given")
+    prediction = Predictor(own).predict(IMAGE, QUESTION, protocol="teacher_forced")
     assert prediction.mask.shape == (40, 60)
 
 
@@ -67,7 +69,9 @@ def test_quantised_layers_are_those_of_the_language_model(tiny_config: Config, l
 def test_a_compiled_encoder_gives_the_same_but_for_rounding(checkpoint: Checkpoint, own: Checkpoint) -> None:
     names = list(own.model.state_dict())
     place_model(own.model, Placement(CPU, compiled=True))
-    plain, compiled = (Predictor(c).predict(IMAGE, QUESTION, protocol="given").logits for c in (checkpoint, own))
+    plain, compiled = (
+        Predictor(c).predict(IMAGE, QUESTION, protocol="teacher_forced").logits for c in (checkpoint, own)
+    )
     np.testing.assert_allclose(compiled, plain, atol=1e-4)
     assert list(own.model.state_dict()) == names
 

@@ -24,7 +24,7 @@ RESULTS = {
     "images": 4,
     "benchmark": "reasonseg",
     "title": "ReasonSeg val",
-    "protocol": "given",
+    "protocol": "teacher_forced",
     "seed": None,
     "data_root": "/a/private/place",
     "data": {"reasonseg/val": "abc123"},
@@ -91,7 +91,8 @@ def test_offline_nothing_is_pushed(hub: HubServer, folder: Path, monkeypatch: py
 
 def test_the_card_has_scores_with_their_protocol_and_no_paths(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "scores").mkdir()
-    (tmp_path / "scores/results.json").write_text(json.dumps(RESULTS))
+    old = RESULTS | {"protocol": "given"}
+    (tmp_path / "scores/results.json").write_text(json.dumps(old))
     facts = CardFacts(load_results(tmp_path / "scores"), "apache-2.0", "someone/base")
     card = prepare_upload(folder, NAME, facts).card
     head = yaml.safe_load(card.split("---")[1])
@@ -100,7 +101,7 @@ def test_the_card_has_scores_with_their_protocol_and_no_paths(folder: Path, tmp_
     first, second = ModelCard(card).data.eval_results
     assert (first.metric_name, first.metric_value, first.metric_args) == ("gIoU", 50.0, {"interval_95": [40.0, 60.0]})
     assert (second.metric_name, second.metric_value, second.metric_args) == ("cIoU", 62.5, None)
-    assert first.dataset_args["protocol"] == "given"
+    assert first.dataset_args["protocol"] == "teacher_forced"
     assert first.dataset_args["data"] == {"reasonseg/val": "abc123"}
     assert "/a/private/place" not in card
 

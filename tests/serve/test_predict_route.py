@@ -22,7 +22,7 @@ def post(client, data: bytes, name: str = "noise.png", **fields: object):
     return client.post("/predict", files={"image": (name, data)}, data={"question": QUESTION} | fields)
 
 
-@pytest.mark.parametrize("protocol", ["generated", "given"])
+@pytest.mark.parametrize("protocol", ["generate", "teacher_forced"])
 @pytest.mark.parametrize("phrase", [False, True])
 def test_an_answer_equals_the_predictors(client, predictor, pixels, png, protocol, phrase):
     from cores_core.sample import Query
@@ -36,16 +36,16 @@ def test_an_answer_equals_the_predictors(client, predictor, pixels, png, protoco
 
 def test_several_questions_are_answered_in_order(client, predictor, pixels, png):
     questions = ["Where is the tail?", QUESTION, "Where is the fin?"]
-    rows = post(client, png, question=questions, protocol="given").json()["answers"]
+    rows = post(client, png, question=questions, protocol="teacher_forced").json()["answers"]
     assert [row["question"] for row in rows] == questions
-    for row, expected in zip(rows, predictor.predict_many(pixels, questions, "given"), strict=True):
+    for row, expected in zip(rows, predictor.predict_many(pixels, questions, "teacher_forced"), strict=True):
         assert np.array_equal(decode_rle(row["mask"]), expected.mask)
 
 
 def test_a_mask_and_an_overlay_are_sent_as_png(client, predictor, pixels, png):
-    expected = predictor.predict(pixels, QUESTION, "given")
+    expected = predictor.predict(pixels, QUESTION, "teacher_forced")
     mask, overlay = (
-        np.asarray(Image.open(io.BytesIO(post(client, png, protocol="given", output=output).content)))
+        np.asarray(Image.open(io.BytesIO(post(client, png, protocol="teacher_forced", output=output).content)))
         for output in ("mask", "overlay")
     )
     assert np.array_equal(mask, expected.mask * np.uint8(255))

@@ -45,7 +45,7 @@ def held(checkpoint):
 
 
 def test_a_further_question_encodes_nothing(queue, encoded):
-    replies = [queue.submit(upload(0), QUERIES, "given").result() for _ in range(3)]
+    replies = [queue.submit(upload(0), QUERIES, "teacher_forced").result() for _ in range(3)]
     assert len(encoded) == 1
     assert [reply.was_kept for reply in replies] == [False, True, True]
     assert replies[0].rows[0]["mask"] == replies[2].rows[0]["mask"]
@@ -53,31 +53,31 @@ def test_a_further_question_encodes_nothing(queue, encoded):
 
 def test_the_last_images_are_kept(queue, encoded):
     for seed in (0, 1, 0, 2, 0):  # two are kept: 2 replaces 1
-        queue.submit(upload(seed), QUERIES, "given").result()
+        queue.submit(upload(seed), QUERIES, "teacher_forced").result()
     assert len(encoded) == 3
-    queue.submit(upload(1), QUERIES, "given").result()
+    queue.submit(upload(1), QUERIES, "teacher_forced").result()
     assert len(encoded) == 4
 
 
 def test_kept_images_are_bounded_by_their_pixels(predictor, encoded):
     queue = AnswerQueue(predictor, "random", ServeLimits(kept_pixels=40 * 60 + 1))
     for seed in (0, 1, 0):
-        queue.submit(upload(seed), QUERIES, "given").result()
+        queue.submit(upload(seed), QUERIES, "teacher_forced").result()
     assert len(encoded) == 3
     assert queue.close(60)
 
 
 def test_an_answer_does_not_depend_on_other_requests(queue, predictor):
-    futures = [queue.submit(upload(seed), QUERIES, "given") for seed in (0, 1, 0, 1)]
+    futures = [queue.submit(upload(seed), QUERIES, "teacher_forced") for seed in (0, 1, 0, 1)]
     for seed, future in zip((0, 1, 0, 1), futures, strict=True):
-        expected = predictor.predict(noise_image(40, 60, seed=seed), QUERIES[0], "given")
+        expected = predictor.predict(noise_image(40, 60, seed=seed), QUERIES[0], "teacher_forced")
         assert future.result().rows[0]["mask"] == expected.to_json()["mask"]
 
 
 def test_a_full_queue_refuses_and_recovers(client, served_queue, held, png):
     begun, release = held
     queue = served_queue
-    futures = [queue.submit(upload(seed), QUERIES, "given") for seed in range(LIMITS.waiting)]
+    futures = [queue.submit(upload(seed), QUERIES, "teacher_forced") for seed in range(LIMITS.waiting)]
     assert begun.wait(60)
     with pytest.raises(QueueFullError):
         queue.submit(upload(0), QUERIES)
@@ -87,7 +87,7 @@ def test_a_full_queue_refuses_and_recovers(client, served_queue, held, png):
     assert client.get("/health").json()["waiting"] == LIMITS.waiting
     release.set()
     assert all(future.result() for future in futures)
-    assert queue.submit(upload(0), QUERIES, "given").result().rows
+    assert queue.submit(upload(0), QUERIES, "teacher_forced").result().rows
 
 
 def test_a_bad_request_leaves_the_queue_working(queue):
@@ -95,13 +95,13 @@ def test_a_bad_request_leaves_the_queue_working(queue):
     with pytest.raises(DataError, match="not an image"):
         bad.result()
     assert queue.waiting == 0
-    assert queue.submit(upload(0), QUERIES, "given").result().rows
+    assert queue.submit(upload(0), QUERIES, "teacher_forced").result().rows
 
 
 def test_a_closed_queue_cancels_what_waits_and_takes_no_more(predictor, held):
     queue = AnswerQueue(predictor, "random", LIMITS)
     begun, release = held
-    first, second = (queue.submit(upload(seed), QUERIES, "given") for seed in (0, 1))
+    first, second = (queue.submit(upload(seed), QUERIES, "teacher_forced") for seed in (0, 1))
     assert begun.wait(60)
     assert not queue.close(patience=0.05)
     with pytest.raises(CancelledError):
@@ -127,6 +127,6 @@ def test_the_stem_of_an_upload(name, stem):
 
 
 def test_masks_are_of_the_image(queue):
-    reply = queue.submit(upload(3), QUERIES, "given").result()
+    reply = queue.submit(upload(3), QUERIES, "teacher_forced").result()
     assert np.array_equal(reply.image, noise_image(40, 60, seed=3))
     assert reply.rows[0]["mask"]["size"] == [40, 60]

@@ -37,7 +37,7 @@ def test_a_run_that_is_all_warm_up_never_falls() -> None:
 
 
 def test_the_decay_may_take_only_the_end() -> None:
-    config = TrainConfig(warmup_steps=2, steps=6, decay_share=0.5)
+    config = TrainConfig(warmup_steps=2, steps=6, lr_decay_fraction=0.5)
     assert [_factor(step, config) for step in range(7)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 
@@ -85,7 +85,7 @@ def test_frozen_parameters_stay() -> None:
 
 
 def test_the_rate_can_stay_level_before_it_falls() -> None:
-    config = TrainConfig(warmup_steps=2, steps=10, decay_share=0.5)
+    config = TrainConfig(warmup_steps=2, steps=10, lr_decay_fraction=0.5)
     assert [_factor(step, config) for step in (0, 1, 2, 6, 8, 10)] == [0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 

@@ -63,7 +63,7 @@ def test_the_runs_config_has_the_sizes_of_its_base(lora_job: Callable[..., Train
     job = lora_job()
     plan_run(job, resume=False)
     written = load_config(job.output / "config.yaml")
-    assert (written.language.width, written.vision.image_size, written.sam.prompt_width) == (32, 28, 16)
+    assert (written.language.hidden_size, written.vision.image_size, written.sam.prompt_embed_dim) == (32, 28, 16)
 
 
 @pytest.mark.parametrize("lora", [LORA, LoraConfig()])
@@ -217,7 +217,7 @@ def test_mirrored_images_have_embeddings_of_their_own(
     folder = tmp_path / "embeddings"
     run_training(lora_job("straight", steps=3, embedding_cache=str(folder)), Listener())
     assert len(encoded) == len(list(folder.rglob("*.safetensors"))) == 6  # an epoch
-    run_training(lora_job("mirrored", steps=12, mirror=True, embedding_cache=str(folder)), Listener())
+    run_training(lora_job("mirrored", steps=12, random_flip=True, embedding_cache=str(folder)), Listener())
     assert len(encoded) == len(list(folder.rglob("*.safetensors"))) > 9
 
 
@@ -242,6 +242,6 @@ def test_embeddings_of_a_sam_that_learns_are_not_kept(lora_job: Callable[..., Tr
 
 def test_processes_that_divide_the_encoder_cannot_leave_it_out(lora_job: Callable[..., TrainJob]) -> None:
     job = lora_job(embedding_cache="embeddings")
-    divided = replace(job, config=replace(job.config, engine=EngineConfig(stage=3)))
+    divided = replace(job, config=replace(job.config, engine=EngineConfig(zero_stage=3)))
     with pytest.raises(ConfigError, match="ZeRO 3"):
         run_training(divided, Listener())

@@ -188,7 +188,7 @@ def test_a_run_cannot_start_from_a_model_of_another_size(new_job: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    "chain", [ChainConfig(steps=1, refiner=False), ChainConfig(steps=3), ChainConfig(refiner=False)], ids=str
+    "chain", [ChainConfig(stages=1, refiner=False), ChainConfig(stages=3), ChainConfig(refiner=False)], ids=str
 )
 def test_a_run_may_give_a_model_another_chain_and_is_resumed(
     new_job: Callable[..., TrainJob], chain: ChainConfig
@@ -201,7 +201,7 @@ def test_a_run_may_give_a_model_another_chain_and_is_resumed(
     assert run_training(second, Listener(), resume=True) == 3
     found = load_checkpoint(newest_checkpoint(second.output))
     assert found.config.chain == chain
-    assert len(found.model.chain_ids) == chain.steps
+    assert len(found.model.chain_ids) == chain.stages
     assert (found.model.refiner is None) == (not chain.refiner)
 
 
@@ -223,7 +223,7 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., Tr
 def test_a_run_that_has_begun_keeps_its_model_and_may_change_the_rest(new_job: Callable[..., TrainJob]) -> None:
     job = new_job()
     run_training(job, Listener(stop_after=2))
-    for changes in ({"chain": ChainConfig(steps=1)}, {"context": "none"}):
+    for changes in ({"chain": ChainConfig(stages=1)}, {"context": "none"}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
             run_training(replace(job, config=replace(job.config, **changes)), Listener(), resume=True)
     assert load_config(job.output / "config.yaml") == job.config

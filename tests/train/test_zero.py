@@ -27,7 +27,7 @@ CONFIG = TrainConfig(
     micro_batch_size=1,
     gradient_clip=0.5,
 )
-RECIPE = ScratchRecipe(Config(train=CONFIG, scratch=ScratchConfig(embedding_rate=2.0)))
+RECIPE = ScratchRecipe(Config(train=CONFIG, scratch=ScratchConfig(embedding_lr_scale=2.0)))
 """With two groups of parameters."""
 PLAIN = -1
 
@@ -77,7 +77,7 @@ def test_muon_is_refused() -> None:
 
 
 def test_moments_may_be_held_by_the_cpu() -> None:
-    settings = deepspeed_settings(CONFIG, EngineConfig(stage=2, offload=True), Group(0, 2), torch.device("cuda"))
+    settings = deepspeed_settings(CONFIG, EngineConfig(zero_stage=2, offload=True), Group(0, 2), torch.device("cuda"))
     assert settings["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
     assert settings["gradient_accumulation_steps"] == 2
 
@@ -119,7 +119,7 @@ def _work(leg: _Leg, rank: int, number: int, folder: Path) -> None:
     engine: Engine = (
         TorchEngine(model, RECIPE, group)
         if leg.stage == PLAIN
-        else ZeroEngine(model, RECIPE, EngineConfig(stage=leg.stage), group)
+        else ZeroEngine(model, RECIPE, EngineConfig(zero_stage=leg.stage), group)
     )
     if saved:
         engine.load_state(saved["engine"])

@@ -108,25 +108,25 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
     try:
         heads = int(tree["num_attention_heads"])
         language = LanguageConfig(
-            width=tree["hidden_size"],
-            layers=tree["num_hidden_layers"],
-            heads=heads,
-            key_heads=tree.get("num_key_value_heads", heads),
-            mlp=tree["intermediate_size"],
-            vocabulary=len(get_tensor(weights, HEAD)),
-            positions=tree.get("max_position_embeddings", 2048),
-            norm_epsilon=tree.get("rms_norm_eps", 1e-6),
+            hidden_size=tree["hidden_size"],
+            num_hidden_layers=tree["num_hidden_layers"],
+            num_attention_heads=heads,
+            num_key_value_heads=tree.get("num_key_value_heads", heads),
+            intermediate_size=tree["intermediate_size"],
+            vocab_size=len(get_tensor(weights, HEAD)),
+            max_position_embeddings=tree.get("max_position_embeddings", 2048),
+            rms_norm_eps=tree.get("rms_norm_eps", 1e-6),
             rope_theta=float(tree.get("rope_theta") or 10000.0),
         )
         vision = VisionConfig(
             image_size=tower["image_size"],
             patch_size=tower["patch_size"],
-            width=tower["hidden_size"],
-            layers=tower["num_hidden_layers"],
-            heads=tower["num_attention_heads"],
-            mlp=tower["intermediate_size"],
+            hidden_size=tower["hidden_size"],
+            num_hidden_layers=tower["num_hidden_layers"],
+            num_attention_heads=tower["num_attention_heads"],
+            intermediate_size=tower["intermediate_size"],
             fit="crop",
-            read_layer=tree.get("mm_vision_select_layer", -2),
+            feature_layer=tree.get("mm_vision_select_layer", -2),
             projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
         )
     except (KeyError, ConfigError) as error:
@@ -167,22 +167,22 @@ def build_llava(language: LanguageConfig, vision: VisionConfig, image_token_id: 
     The projector always has two layers; for `projector_layers=1` the second must be loaded with the identity.
     """
     text = LlamaConfig(
-        hidden_size=language.width,
-        num_hidden_layers=language.layers,
-        num_attention_heads=language.heads,
-        num_key_value_heads=language.key_heads or language.heads,
-        intermediate_size=language.mlp,
-        vocab_size=language.vocabulary,
-        max_position_embeddings=language.positions,
-        rms_norm_eps=language.norm_epsilon,
+        hidden_size=language.hidden_size,
+        num_hidden_layers=language.num_hidden_layers,
+        num_attention_heads=language.num_attention_heads,
+        num_key_value_heads=language.num_key_value_heads or language.num_attention_heads,
+        intermediate_size=language.intermediate_size,
+        vocab_size=language.vocab_size,
+        max_position_embeddings=language.max_position_embeddings,
+        rms_norm_eps=language.rms_norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
-        initializer_range=language.width**-0.5,
+        initializer_range=language.hidden_size**-0.5,
     )
     tower = CLIPVisionConfig(
-        hidden_size=vision.width,
-        intermediate_size=vision.mlp or 4 * vision.width,
-        num_hidden_layers=vision.layers,
-        num_attention_heads=vision.heads,
+        hidden_size=vision.hidden_size,
+        intermediate_size=vision.intermediate_size or 4 * vision.hidden_size,
+        num_hidden_layers=vision.num_hidden_layers,
+        num_attention_heads=vision.num_attention_heads,
         image_size=vision.image_size,
         patch_size=vision.patch_size,
     )
@@ -191,7 +191,7 @@ def build_llava(language: LanguageConfig, vision: VisionConfig, image_token_id: 
         vision_config=tower,
         image_token_id=image_token_id,
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=vision.read_layer,
+        vision_feature_layer=vision.feature_layer,
         projector_hidden_act="gelu" if vision.projector_layers == 2 else "linear",
         tie_word_embeddings=False,
     )
@@ -233,25 +233,25 @@ def _read_hub(folder: Path, shapes_only: bool) -> Llava:
     weights = {our_hub_name(name): tensor for name, tensor in read_tensors(folder, shapes_only)}
     weights = {name: tensor for name, tensor in weights.items() if not is_derived(name)}
     language = LanguageConfig(
-        width=text.hidden_size,
-        layers=text.num_hidden_layers,
-        heads=text.num_attention_heads,
-        key_heads=text.num_key_value_heads,
-        mlp=text.intermediate_size,
-        vocabulary=len(get_tensor(weights, EMBEDDING)),
-        positions=text.max_position_embeddings,
-        norm_epsilon=text.rms_norm_eps,
+        hidden_size=text.hidden_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        num_key_value_heads=text.num_key_value_heads,
+        intermediate_size=text.intermediate_size,
+        vocab_size=len(get_tensor(weights, EMBEDDING)),
+        max_position_embeddings=text.max_position_embeddings,
+        rms_norm_eps=text.rms_norm_eps,
         rope_theta=float(text.rope_parameters["rope_theta"]),
     )
     vision = VisionConfig(
         image_size=tower.image_size,
         patch_size=tower.patch_size,
-        width=tower.hidden_size,
-        layers=tower.num_hidden_layers,
-        heads=tower.num_attention_heads,
-        mlp=tower.intermediate_size,
+        hidden_size=tower.hidden_size,
+        num_hidden_layers=tower.num_hidden_layers,
+        num_attention_heads=tower.num_attention_heads,
+        intermediate_size=tower.intermediate_size,
         fit="crop",
-        read_layer=config.vision_feature_layer,
+        feature_layer=config.vision_feature_layer,
         projector_layers=2,
     )
     return Llava(language, vision, load_tokenizer(folder), weights)

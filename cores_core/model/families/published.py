@@ -158,7 +158,7 @@ def _texts() -> Iterator[str]:
     yield from ["system\n", "user\n", "assistant\n", "model\n", "System: ", "User: ", "Assistant: "] * 50
     for question, answer in prompts.EXAMPLES:
         yield from (question, answer)
-    for prompt in (PromptFormat(steps=1, context="none"), PromptFormat(steps=2, context="fixed")):
+    for prompt in (PromptFormat(stages=1, context="none"), PromptFormat(stages=2, context="fixed")):
         for is_sentence in (True, False):
             turn = prompts.render_turn(Query("it", is_sentence), prompt)
             yield from [prompt.system(), turn.question, turn.answer, f" {turn.answer}"] * 50

@@ -98,18 +98,18 @@ class Sam1(Segmenter):
 def build_sam1(config: SamConfig) -> Sam1:
     """Build a SAM of the given sizes with random weights; other sizes have the proportions of the released SAMs."""
     grid = config.image_size // config.patch_size
-    width = config.prompt_width
+    width = config.prompt_embed_dim
     image_encoder = ImageEncoderViT(
         img_size=config.image_size,
         patch_size=config.patch_size,
-        embed_dim=config.width,
+        embed_dim=config.embed_dim,
         depth=config.depth,
-        num_heads=config.heads,
+        num_heads=config.num_heads,
         out_chans=width,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         use_rel_pos=True,
-        window_size=config.window,
-        global_attn_indexes=config.global_blocks,
+        window_size=config.window_size,
+        global_attn_indexes=config.global_attn_indexes,
     )
     _look_nearby(image_encoder)
     attend_by_rows(image_encoder)
@@ -147,12 +147,12 @@ def sam_sizes(weights: Tensors) -> SamConfig:
         return SamConfig(
             image_size=grid * patch,
             patch_size=patch,
-            width=width,
+            embed_dim=width,
             depth=len(blocks),
-            heads=width // reaches[0][1],
-            window=min((span for span in spans if span < grid), default=0),
-            global_blocks=tuple(number for number, span in enumerate(spans) if span == grid),
-            prompt_width=get_tensor(weights, f"{prefix}neck.0.weight").shape[0],
+            num_heads=width // reaches[0][1],
+            window_size=min((span for span in spans if span < grid), default=0),
+            global_attn_indexes=tuple(number for number, span in enumerate(spans) if span == grid),
+            prompt_embed_dim=get_tensor(weights, f"{prefix}neck.0.weight").shape[0],
         )
     except (IndexError, ConfigError) as error:
         raise CheckpointError(f"invalid sizes of SAM: {error}") from error

@@ -26,7 +26,7 @@ def change_chain(parts: Parts, chain: ChainConfig, context: Context) -> Parts:
         replace(parts, config=config), add_tokens(parts.tokenizer, parts.weights, config.prompt.chain)
     )
     has_refiner = any(name.startswith(REFINER) for name in parts.weights)
-    wants_refiner = chain.refiner and chain.steps > 1
+    wants_refiner = chain.refiner and chain.stages > 1
     if wants_refiner and not has_refiner:
         new = TokenRefiner(parts.prompt_width).state_dict()
         parts.weights.update({f"{REFINER}{name}": tensor for name, tensor in new.items()})

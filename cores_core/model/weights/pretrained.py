@@ -147,7 +147,7 @@ def _build_missing(parts: Parts) -> Tensors:
         "segmenter.": lambda: build_segmenter(parts),
         "projection.": lambda: build_projection(parts.mllm_width, parts.prompt_width),
     }
-    if chain.refiner and chain.steps > 1:
+    if chain.refiner and chain.stages > 1:
         builders["refiner."] = lambda: TokenRefiner(parts.prompt_width)
     built: Tensors = {}
     for prefix, build in builders.items():

@@ -50,10 +50,10 @@ def read_released(folder: Path, shapes_only: bool = False) -> Parts:
         if token not in tokenizer:
             raise CheckpointError(f"the tokenizer has no token {token}: {folder}", hint="is this LISA or CoReS?")
     config = Config(
-        language=replace(language, vocabulary=add_image_token(tokenizer, weights)),
+        language=replace(language, vocab_size=add_image_token(tokenizer, weights)),
         vision=vision,
         sam=sam_sizes(weights),
-        chain=ChainConfig(steps=steps, refiner=refiner),
+        chain=ChainConfig(stages=steps, refiner=refiner),
         context="fixed" if steps == 2 else "none",
         wording="released",
     )

@@ -34,14 +34,23 @@ SOURCE = "published sizes"
 _VOCABULARY = 2000
 """Maximum vocabulary of the tokenizer; the built-in texts need fewer tokens."""
 _CLIP_224 = VisionConfig(
-    image_size=224, patch_size=14, width=1024, layers=24, heads=16, mlp=4096, fit="crop", read_layer=-2,
+    image_size=224,
+    patch_size=14,
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    fit="crop",
+    feature_layer=-2,
     projector_layers=1,
-)  # fmt: skip
+)
 _CLIP_336 = replace(_CLIP_224, image_size=336, projector_layers=2)
-_LLAMA_7B = LanguageConfig(width=4096, layers=32, heads=32, mlp=11008, vocabulary=32005)  # with five new tokens
-_LLAMA_13B = replace(_LLAMA_7B, width=5120, layers=40, heads=40, mlp=13824)
+_LLAMA_7B = LanguageConfig(
+    hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32005
+)  # with five new tokens
+_LLAMA_13B = replace(_LLAMA_7B, hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824)
 _VICUNA_7B, _VICUNA_13B = (
-    replace(llama, vocabulary=32064, positions=4096, norm_epsilon=1e-5)  # of LLaVA 1.5, padded
+    replace(llama, vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5)  # of LLaVA 1.5, padded
     for llama in (_LLAMA_7B, _LLAMA_13B)
 )
 LLAVA_SIZES: Mapping[str, tuple[LanguageConfig, VisionConfig]] = MappingProxyType(
@@ -54,14 +63,20 @@ LLAVA_SIZES: Mapping[str, tuple[LanguageConfig, VisionConfig]] = MappingProxyTyp
 )
 """LLaVA 1 by the folder names of LISA's instructions (merged from deltas); LLaVA 1.5 by hub id."""
 _VIT_H = SamConfig(
-    image_size=1024, patch_size=16, width=1280, depth=32, heads=16, window=14, global_blocks=(7, 15, 23, 31),
-    prompt_width=256,
-)  # fmt: skip
+    image_size=1024,
+    patch_size=16,
+    embed_dim=1280,
+    depth=32,
+    num_heads=16,
+    window_size=14,
+    global_attn_indexes=(7, 15, 23, 31),
+    prompt_embed_dim=256,
+)
 SAM_SIZES: Mapping[str, SamConfig] = MappingProxyType(
     {
         "vit_h": _VIT_H,
-        "vit_l": replace(_VIT_H, width=1024, depth=24, global_blocks=(5, 11, 17, 23)),
-        "vit_b": replace(_VIT_H, width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)),
+        "vit_l": replace(_VIT_H, embed_dim=1024, depth=24, global_attn_indexes=(5, 11, 17, 23)),
+        "vit_b": replace(_VIT_H, embed_dim=768, depth=12, num_heads=12, global_attn_indexes=(2, 5, 8, 11)),
     }
 )
 

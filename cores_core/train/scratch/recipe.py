@@ -92,7 +92,7 @@ class ScratchRecipe(Recipe):
         tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
         groups = [
             {"params": [p for p in rest if id(p) not in tables], "lr": train.learning_rate},
-            {"params": [p for p in rest if id(p) in tables], "lr": train.learning_rate * scratch.embedding_rate},
+            {"params": [p for p in rest if id(p) in tables], "lr": train.learning_rate * scratch.embedding_lr_scale},
         ]
         optimizers: list[torch.optim.Optimizer] = [build_adamw([group for group in groups if group["params"]], train)]
         if matrices:
@@ -100,7 +100,7 @@ class ScratchRecipe(Recipe):
         return optimizers
 
     def learning_rate_factor(self, step: int) -> float:
-        """Each phase rises and falls by itself; the third reaches `joint_rate`."""
+        """Each phase rises and falls by itself; the third reaches `joint_lr_scale`."""
         return phase_factor(step, self.config.train, self.config.scratch)
 
 
@@ -108,7 +108,7 @@ def phase_factor(step: int, train: TrainConfig, scratch: ScratchConfig) -> float
     """Factor on the learning rate of a step (from 0)."""
     bounds = (0, scratch.sam_steps, scratch.sam_steps + scratch.align_steps, train.steps)
     phase = max(number for number in range(3) if bounds[number] <= step)
-    peak = scratch.joint_rate if phase == 2 else 1.0
+    peak = scratch.joint_lr_scale if phase == 2 else 1.0
     return warmup_decay(step - bounds[phase], bounds[phase + 1] - bounds[phase], train, peak)
 
 

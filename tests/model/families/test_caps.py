@@ -19,7 +19,7 @@ from cores_core.model.processor import Processor
 from cores_core.prompts import PromptFormat
 from cores_core.sample import Sample, Turn
 
-PROMPT = PromptFormat(steps=2, context="fixed", conversation="template")
+PROMPT = PromptFormat(stages=2, context="fixed", conversation="template")
 PHOTOS = {"640x480": (480, 640), "1920x1080": (1080, 1920), "4032x3024": (3024, 4032), "50x50": (50, 50)}
 UNCAPPED = 10**6
 MODELS = {

@@ -16,7 +16,7 @@ from cores_core.model.segmenter import Frame
 from cores_core.prompts import PromptFormat, render_turn
 from cores_core.sample import Query, Sample, Turn
 
-PROMPT = PromptFormat(steps=2, context="none", conversation="template")
+PROMPT = PromptFormat(stages=2, context="none", conversation="template")
 IMAGE = noise_image(80, 120)
 
 

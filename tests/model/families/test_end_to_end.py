@@ -126,6 +126,20 @@ def test_apart_and_merged_and_saved_again_it_is_one_model(job: TrainJob, merged:
     assert {p.name for p in (tmp_path / "alone").iterdir()} >= {"mllm", "processor", "heads.safetensors"}
 
 
+def test_it_is_trained_further_with_a_preset_that_has_sizes_of_its_own(
+    job: TrainJob, merged: Checkpoint, tiny_config: Config, tmp_path: Path
+) -> None:
+    train = replace(job.config.train, start_from=str(newest(job)), steps=1, save_every=1)
+    sam = merged.config.sam
+    further = replace(job, config=replace(tiny_config, train=train, sam=sam), output=tmp_path / "run")
+    if merged.config.conversation != "template":
+        further = replace(
+            further, config=replace(further.config, language=merged.config.language, vision=merged.config.vision)
+        )
+    assert run_training(further, Listener()) == 1
+    assert load_checkpoint(newest(further)).config.conversation == merged.config.conversation
+
+
 def test_transformers_reads_the_merged_model(merged: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, merged)
     net, found = AutoModelForImageTextToText.from_pretrained(tmp_path / "mllm", output_loading_info=True)
@@ -146,18 +160,20 @@ def test_peft_reads_the_adapter(job: TrainJob, merged: Checkpoint) -> None:
         torch.testing.assert_close(tensor, own[name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("protocol", ["generated", "given"])
+@pytest.mark.parametrize("protocol", ["generate", "teacher_forced"])
 def test_it_answers_and_draws(merged: Checkpoint, protocol: str) -> None:
     found = segment_image(merged, noise_image(60, 90), QUERIES, protocol)
     assert [answer.refined.shape for answer in found] == [(60, 90)] * 2
-    if protocol == "given":
+    if protocol == "teacher_forced":
         assert all(answer.well_formed and np.isfinite(answer.refined).all() for answer in found)
 
 
 def test_it_is_evaluated(job: TrainJob, merged: Checkpoint) -> None:
     assert read_rows(job.output, "validation")[-1]["step"] == 3
     store = Store(job.data_root, "partworld", "val")
-    result = evaluate(merged, EvalJob(benchmark_of("partworld"), store.data_root, (("partworld", "val"),), "given", 2))
+    result = evaluate(
+        merged, EvalJob(benchmark_of("partworld"), store.data_root, (("partworld", "val"),), "teacher_forced", 2)
+    )
     assert result.items
 
 
@@ -167,7 +183,7 @@ def test_it_is_evaluated(job: TrainJob, merged: Checkpoint) -> None:
 )
 def test_two_processes_under_zero_2_take_the_steps_of_one(make_job: Callable[..., TrainJob], family: str) -> None:
     alone = make_job(family, "sam2", "rows", engine=EngineConfig(kind="torch"))
-    shared = make_job(family, "sam2", "rows", engine=EngineConfig(kind="deepspeed", stage=2))
+    shared = make_job(family, "sam2", "rows", engine=EngineConfig(kind="deepspeed", zero_stage=2))
     run_training(alone, Listener())
     assert launch_training(shared, Listener(), resume=False, processes=2) == 3
     for ours, theirs in zip(read_rows(shared.output), read_rows(alone.output), strict=True):
@@ -218,5 +234,5 @@ def _no_tokenizer() -> None:
 
 
 def _masks(checkpoint: Checkpoint) -> np.ndarray:
-    found = segment_image(checkpoint, noise_image(60, 90), QUERIES, "given")
+    found = segment_image(checkpoint, noise_image(60, 90), QUERIES, "teacher_forced")
     return np.stack([mask for answer in found for mask in (answer.coarse, answer.refined)])

@@ -22,7 +22,7 @@ from cores_core.prompts import PromptFormat, render_turn
 from cores_core.sample import Query, Sample
 
 QUESTIONS = ("Which part steers it?", "What would one hold on to when it moves fast?", "the lid")
-PROMPT = PromptFormat(steps=2, context="none", conversation="template")
+PROMPT = PromptFormat(stages=2, context="none", conversation="template")
 ATTENTION = ("sdpa", "eager")
 
 

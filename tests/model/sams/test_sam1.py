@@ -135,7 +135,9 @@ def _noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_positions_of_another_grid_keep_their_place_in_the_image() -> None:
-    config = SamConfig(image_size=64, patch_size=8, width=32, depth=2, heads=2, window=4, global_blocks=(1,))
+    config = SamConfig(
+        image_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, window_size=4, global_attn_indexes=(1,)
+    )
     weights = build_sam1(config).state_dict()
     ramp = torch.linspace(-1, 1, 15)[:, None].expand(15, 16)
     weights["image_encoder.blocks.1.attn.rel_pos_h"] = ramp
@@ -154,7 +156,9 @@ def test_positions_of_another_grid_keep_their_place_in_the_image() -> None:
 def test_attention_begins_as_a_look_at_the_neighbours() -> None:
     """Each of four heads of the first block looks at one of the four cells around; the image shows nothing."""
     torch.manual_seed(0)
-    config = SamConfig(image_size=96, patch_size=8, width=64, depth=2, heads=4, window=0, global_blocks=(0, 1))
+    config = SamConfig(
+        image_size=96, patch_size=8, embed_dim=64, depth=2, num_heads=4, window_size=0, global_attn_indexes=(0, 1)
+    )
     attention = build_sam1(config).image_encoder.blocks[0].attn
     queries, keys, _ = attention.qkv(torch.zeros(1, 12 * 12, 64)).view(144, 3, 4, 16).permute(1, 2, 0, 3)
     logits = add_decomposed_rel_pos(

@@ -52,9 +52,13 @@ def read(config: Config) -> Parts:
 
 def test_sizes_come_from_the_weights(config: Config) -> None:
     found = read(config).config
-    assert (found.language.width, found.language.layers, found.language.positions) == (32, 2, 4096)
-    assert found.language.vocabulary == ROWS  # its spare rows have room for the new tokens
-    assert (found.vision.image_size, found.vision.read_layer, found.vision.projector_layers) == (28, -2, 2)
+    assert (found.language.hidden_size, found.language.num_hidden_layers, found.language.max_position_embeddings) == (
+        32,
+        2,
+        4096,
+    )
+    assert found.language.vocab_size == ROWS  # its spare rows have room for the new tokens
+    assert (found.vision.image_size, found.vision.feature_layer, found.vision.projector_layers) == (28, -2, 2)
     assert found.sam == SAM
 
 
@@ -126,7 +130,7 @@ def test_the_original_format_of_llava_is_a_base_too(shared: Path, tmp_path: Path
     (folder / "added_tokens.json").unlink()
     config = Config(base=BaseConfig(str(folder), str(save_sam(tmp_path / "sam.pth"))), wording="released")
     parts = read(config)
-    assert parts.config.language.vocabulary == 1005  # four new tokens, and the image
+    assert parts.config.language.vocab_size == 1005  # four new tokens, and the image
     assert parts.config.vision.projector_layers == 1
     assert torch.equal(parts.weights[EMBEDDING][:1000], kept["model.embed_tokens.weight"])
     checkpoint = assemble(parts)
@@ -135,10 +139,10 @@ def test_the_original_format_of_llava_is_a_base_too(shared: Path, tmp_path: Path
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_what_no_base_brings_is_new(config: Config, checkpoint: Checkpoint, steps: int) -> None:
-    alone = Config(base=BaseConfig(sam=config.base.sam), chain=ChainConfig(steps=steps))
+    alone = Config(base=BaseConfig(sam=config.base.sam), chain=ChainConfig(stages=steps))
     parts = read_base(alone, lambda: checkpoint.processor.tokenizer)
     model = assemble(parts).model
-    assert model.mllm.width == alone.language.width
+    assert model.mllm.width == alone.language.hidden_size
     assert (model.refiner is None) == (steps == 1)
 
 
@@ -147,8 +151,14 @@ def test_a_released_sam_loads_by_its_own_names(tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "sam_vit_b.pth")
     _, weights = read_sam(tmp_path / "sam_vit_b.pth")
     sizes = sam_sizes(weights)
-    assert (sizes.image_size, sizes.width, sizes.depth, sizes.heads, sizes.prompt_width) == (1024, 768, 12, 12, 256)
-    assert (sizes.window, sizes.global_blocks) == (14, (2, 5, 8, 11))
+    assert (sizes.image_size, sizes.embed_dim, sizes.depth, sizes.num_heads, sizes.prompt_embed_dim) == (
+        1024,
+        768,
+        12,
+        12,
+        256,
+    )
+    assert (sizes.window_size, sizes.global_attn_indexes) == (14, (2, 5, 8, 11))
     expected = {f"segmenter.{n}": t for n, t in theirs.state_dict().items() if not n.startswith("pixel_")}
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)

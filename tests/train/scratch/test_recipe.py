@@ -49,7 +49,7 @@ def test_the_first_phase_reads_batches_of_its_own_and_the_rest_goes_on_behind_it
 
 
 def test_every_phase_rises_and_falls_by_itself() -> None:
-    scratch = ScratchConfig(prototype_loss=1.0, sam_steps=4, align_steps=3, joint_rate=0.5)
+    scratch = ScratchConfig(prototype_loss=1.0, sam_steps=4, align_steps=3, joint_lr_scale=0.5)
     recipe = _recipe(scratch, warmup_steps=2, steps=11)
     assert [recipe.learning_rate_factor(step) for step in range(11)] == [
         *(0.5, 1.0, 1.0, 0.5),
@@ -61,7 +61,7 @@ def test_every_phase_rises_and_falls_by_itself() -> None:
 def test_tables_of_embeddings_have_a_rate_of_their_own() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(1, 1), "norm": nn.LayerNorm(1)})
     before = {name: parameter.item() for name, parameter in model.named_parameters()}
-    recipe = _recipe(ScratchConfig(embedding_rate=3.0), steps=6, warmup_steps=1, learning_rate=0.1)
+    recipe = _recipe(ScratchConfig(embedding_lr_scale=3.0), steps=6, warmup_steps=1, learning_rate=0.1)
     engine = TorchEngine(model, recipe, Group())
     engine.differentiate(lambda: sum(parameter.sum() for parameter in model.parameters()))
     engine.step()
