@@ -3,8 +3,10 @@
     python benchmarks/speed.py --preset medium
 
 `packed` is the default, `kept` adds --cache-embeddings with all features cached. `unshared` has a sample per question,
-which repeats the prefix and both encoders. `plain` is `unshared` with SAM's stock attention, `as released` is `plain`
-with one pass of SAM's encoder per image, as in the released code.
+which repeats the prefix and both encoders. `plain` is `unshared` with segment-anything's own forward of both SAM's
+encoder and its mask decoder. `as released` is `plain` as the released code runs it: one pass of SAM's encoder per
+image, masks decoded image by image and upsampled with their padding, all maps of full size in the graph, and in
+training activation checkpointing of the language model.
 Every row of a table is measured in a new single-threaded process: the median of some repetitions after a warm-up, and
 the peak resident memory beyond that of the loaded model. Ratios are of CPU seconds, which depend less on other load of
 the machine. Training is LoRA on two images per step with a frozen SAM encoder. Generated answers and `cores predict`
@@ -31,9 +33,12 @@ import numpy as np
 import torch
 from PIL import Image
 from segment_anything.modeling.image_encoder import Attention
+from torch import Tensor
+from torch.nn import functional
 
 from cores_core.config import Config, LoraConfig
 from cores_core.data.questions.bank import load_bank
+from cores_core.model import losses
 from cores_core.model.build import Parts, build_model, build_processor, build_tokenizer
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint, load_checkpoint
 from cores_core.model.cores import CoresModel
@@ -42,11 +47,12 @@ from cores_core.model.inference import Protocol, Segmentation, segment_image
 from cores_core.model.lora import add_lora, choose_trainable
 from cores_core.model.processor import Batch
 from cores_core.model.sams.attention import RowAttention
-from cores_core.model.segmenter import Features
+from cores_core.model.sams.sam1 import Sam1
+from cores_core.model.segmenter import Features, Segmenter
 from cores_core.predict import Predictor
 from cores_core.prompts import render_turn
 from cores_core.runtime import Group, seed_everything
-from cores_core.sample import Query, RgbImage, Sample
+from cores_core.sample import ImageSize, Query, RgbImage, Sample
 from cores_core.settings import load_config
 from cores_core.train.engine import TorchEngine
 from cores_core.train.loop import Learner, StepData, train_step
@@ -180,7 +186,7 @@ def measure(cell: Cell) -> Cost:
     """Measure in this process, which must do nothing else."""
     torch.set_num_threads(1)
     if cell.form in (STOCK, PLAIN, RELEASED):
-        attend_as_released()
+        run_stock_sam()
     action, who = TASKS[cell.task](cell), resource.RUSAGE_SELF
     loaded = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     if cell.task == "command":
@@ -213,6 +219,10 @@ def train(cell: Cell) -> Action:
         samples = [alone for sample in samples for alone in split(sample)]
     if cell.form == RELEASED:
         encode_once(model, cell.questions)
+        model.mllm.net.activation_checkpointing_enable({"use_reentrant": False})
+        losses.checkpoint = lambda compute, logits, **_: compute(logits)  # type: ignore[attr-defined, assignment]
+        losses.CPU_PIXELS = 2**40  # type: ignore[misc]
+        losses.Segmenter.upsample = upsample_with_padding  # type: ignore[method-assign]
     if cell.form == KEPT:
         folder = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, folder)
@@ -339,10 +349,38 @@ def encode_once(model: CoresModel, questions: int) -> None:
     model.encode = encode  # type: ignore[method-assign]
 
 
-def attend_as_released() -> None:
-    """Use segment-anything's stock attention in SAM's encoder."""
+def run_stock_sam() -> None:
+    """Use segment-anything's own forward of SAM's encoder and mask decoder."""
     RowAttention.use_rel_pos = True
     RowAttention.forward = Attention.forward
+    Sam1.decode = decode_as_released  # type: ignore[method-assign]
+
+
+def decode_as_released(
+    sam: Sam1, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+) -> Tensor:
+    """`Sam1.decode` by the stock modules, for the queries of one image at a time."""
+    numbers = list(range(len(prompts))) if images is None else images.tolist()
+    masks: list[Tensor] = []
+    for image in sorted(set(numbers)):
+        some = [query for query, number in enumerate(numbers) if number == image]  # in order, image by image
+        _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None if mask_input is None else mask_input[some])
+        masks += sam.mask_decoder(
+            image_embeddings=features[0][image : image + 1],
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=prompts[some, None],
+            dense_prompt_embeddings=dense.expand(len(some), -1, -1, -1),
+            multimask_output=False,
+        )[:1]
+    return torch.cat(masks)
+
+
+def upsample_with_padding(segmenter: Segmenter, logits: Tensor, size: ImageSize) -> Tensor:
+    """`Segmenter.upsample` as `Sam.postprocess_masks`."""
+    side = segmenter.frame.side
+    full = functional.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
+    full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
+    return functional.interpolate(full, size.original_hw, mode="bilinear", align_corners=False)[:, 0]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,16 @@ from cores_core.model.sams.sam1 import Sam1, build_sam1
 
 SIDE, WIDTH, COUNT = 6, 32, 3
 UNREAD = ("output_hypernetworks_mlps.1", "output_hypernetworks_mlps.2", "output_hypernetworks_mlps.3", "iou_prediction")
-CONFIG = SamConfig(image_size=48, patch_size=8, width=16, depth=1, heads=2, prompt_width=WIDTH, global_blocks=(0,))
+CONFIG = SamConfig(
+    image_size=48,
+    patch_size=8,
+    embed_dim=16,
+    depth=1,
+    num_heads=2,
+    window_size=0,
+    global_attn_indexes=(0,),
+    prompt_embed_dim=WIDTH,
+)
 
 
 @pytest.fixture
