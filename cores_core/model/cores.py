@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cores_core.model.embeddings import EmbeddingCache, encode_cached
-from cores_core.model.mllm import Mllm
+from cores_core.model.embeddings import EmbeddingCache, encode_cached, look_cached, vision_parts
+from cores_core.model.mllm import Looks, Mllm
 from cores_core.model.processor import Batch
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Features, Segmenter
@@ -60,7 +60,8 @@ class ChainOutput:
 class CoresModel(nn.Module):
     """Multimodal LLM, projection and SAM, connected by the tokens of the chain.
 
-    `embeddings` is an optional cache of SAM's image features, used for images with a key while the encoder is frozen.
+    `embeddings` is an optional cache of SAM's image features, used for images with a key while the encoder is frozen;
+    `looks` is one of the features of LLaVA's vision tower.
     """
 
     mllm: Mllm
@@ -74,6 +75,7 @@ class CoresModel(nn.Module):
         self.projection = build_projection(mllm.width, segmenter.width)
         self.refiner = TokenRefiner(segmenter.width) if refiner and len(chain_ids) > 1 else None
         self.embeddings: EmbeddingCache | None = None
+        self.looks: EmbeddingCache | None = None
 
     def forward(self, batch: Batch) -> ChainOutput:
         """Run language model and SAM on questions with their (teacher-forced) answers.
@@ -85,9 +87,13 @@ class CoresModel(nn.Module):
         stages = self.segment(features, text.prompts, batch.image_index)
         return ChainOutput(text=text, stages=stages, features=features)
 
-    def reason(self, batch: Batch) -> TextOutput:
-        """Run the language model and project the hidden states of the chain tokens to prompt embeddings."""
-        hidden = self.mllm(batch)
+    def reason(self, batch: Batch, looks: Looks | None = None) -> TextOutput:
+        """Run the language model and project the hidden states of the chain tokens to prompt embeddings.
+
+        Args:
+            looks: output of the vision tower (`Mllm.look`) if already known.
+        """
+        hidden = self.mllm(batch, looks if looks is not None else self._kept_looks(batch))
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
         label_mask = batch.label_mask
         return TextOutput(
@@ -103,9 +109,8 @@ class CoresModel(nn.Module):
         """
         if self._encoder_learns():
             return self.segmenter.encode(batch.sam_pixels)
-        named = bool(batch.keys) and all(batch.keys)
         with torch.no_grad():
-            if self.embeddings is not None and named:
+            if self.embeddings is not None and _have_keys(batch):
                 return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
             at_once = 1 if batch.sam_pixels.device.type == "cpu" else len(batch.sam_pixels)
             encoded = [self.segmenter.encode(pixels) for pixels in torch.split(batch.sam_pixels, at_once)]
@@ -141,14 +146,28 @@ class CoresModel(nn.Module):
         """Device of SAM and the heads, to which batches must be moved."""
         return next(self.projection.parameters()).device
 
+    def _kept_looks(self, batch: Batch) -> Looks | None:
+        """Output of a frozen vision tower, read from the cache or computed and stored; None without a cache."""
+        if self.looks is None or not _have_keys(batch) or _learns(*vision_parts(self.mllm)):
+            return None
+        return look_cached(self.looks, self.mllm, batch)
+
     def _encoder_learns(self) -> bool:
-        return any(parameter.requires_grad for parameter in self.segmenter.image_encoder.parameters())
+        return _learns(self.segmenter.image_encoder)
 
     @staticmethod
     def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:
         """Hidden states that predict a chain token, (N, D), in the order of the queries."""
         predicts_next = input_ids[:, 1:] == token_id  # (B, T-1): the state at t-1 predicts the token at t
         return hidden[:, :-1][predicts_next]
+
+
+def _learns(*parts: nn.Module) -> bool:
+    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def _have_keys(batch: Batch) -> bool:
+    return bool(batch.keys) and all(batch.keys)
 
 
 def build_projection(width: int, prompt_width: int) -> nn.Sequential:
