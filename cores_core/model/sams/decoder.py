@@ -4,8 +4,8 @@ Where the stock decoder projects all cells of the image to keys, queries and val
 are projected to the cells' width: with `q = W_q t` and `k = W_k x + b_k`, the score `q . k` is `(W_k^T q) . x` and a
 constant that softmax cancels, and the values' projection follows the weighted sum. That is exact, takes a third of the
 operations, and leaves two (h*w, C) maps per query in the graph. The upscaling is recomputed in the backward pass. Of
-the four masks only the first is computed, which is the one `multimask_output=False` returns. On a CPU, queries are
-decoded one at a time, so that their maps stay in the processor's cache.
+the four masks only the first is computed, which is the one `multimask_output=False` returns. On a CPU, a few
+queries are decoded at a time, so that their maps stay in the processor's cache.
 
 Parameters that have no influence get no gradient: biases of keys of the cells, and the heads of the other three masks.
 `K` is the number of tokens (IoU, four masks, prompt), `L = h*w` that of cells, `R` = heads * K, head by head.

@@ -23,6 +23,8 @@ from cores_core.model.sams.decoder import decode_masks, embed_cells
 from cores_core.model.segmenter import Features, Frame, Segmenter
 from cores_core.model.weights.tensors import Tensors, get_tensor
 
+CPU_VALUES = 2**20
+"""Values of the image embeddings of the queries that a CPU decodes together; as many as one query has at 1024 pixels."""
 SHARPNESS = 10.0
 """Scale of the initial query biases relative to the tables of relative positions, see `_look_nearby`."""
 
@@ -74,11 +76,11 @@ class Sam1(Segmenter):
         images: Tensor | None,
         with_iou: bool = False,
     ) -> Iterator[tuple[Tensor, Any]]:
-        """Decode the queries, on a CPU one at a time, so that what is computed stays in its cache."""
+        """Decode the queries, on a CPU a few at a time, so that what is computed stays in its cache."""
         if images is None:
             images = torch.arange(len(prompts), device=prompts.device)
         cells = features[0].flatten(2).transpose(1, 2).contiguous()
-        at_once = 1 if prompts.device.type == "cpu" else len(prompts)
+        at_once = max(1, CPU_VALUES // cells[0].numel()) if prompts.device.type == "cpu" else len(prompts)
         with torch.autocast(prompts.device.type, enabled=False):
             for start in range(0, len(prompts), at_once):
                 some = slice(start, start + at_once)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cores_core.config import SamConfig
 from cores_core.model.sams import decoder as ours
+from cores_core.model.sams import sam1
 from cores_core.model.sams.decoder import decode_masks, embed_cells
 from cores_core.model.sams.sam1 import Sam1, build_sam1
 
@@ -54,12 +55,15 @@ def test_it_decodes_the_stock_masks_and_ious(sam: Sam1, inputs: Mapping[str, Ten
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_all_queries_in_one_call_equal_each_alone(sam: Sam1, inputs: Mapping[str, Tensor], with_mask: bool) -> None:
-    """On a GPU they are decoded together, on a CPU one at a time."""
+def test_all_queries_in_one_call_equal_each_alone(
+    sam: Sam1, inputs: Mapping[str, Tensor], with_mask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few are decoded at a time on a CPU, all together on a GPU."""
     mask = inputs["mask"] if with_mask else None
     cells = embed_cells(sam.prompt_encoder, inputs["image"].flatten(2).transpose(1, 2), mask)
     positions = sam.prompt_encoder.get_dense_pe()[0].flatten(1).T
     together, ious = decode_masks(sam.mask_decoder, cells, positions, inputs["prompts"], with_iou=True)
+    monkeypatch.setattr(sam1, "CPU_VALUES", 1)
     alone = sam.decode_scored((inputs["image"],), inputs["prompts"], mask)
     torch.testing.assert_close((together, ious), alone, atol=1e-10, rtol=0)
 
