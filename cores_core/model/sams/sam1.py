@@ -24,7 +24,7 @@ from cores_core.model.segmenter import Features, Frame, Segmenter
 from cores_core.model.weights.tensors import Tensors, get_tensor
 
 CPU_VALUES = 2**20
-"""Values of the image embeddings of the queries that a CPU decodes together; as many as one query has at 1024 pixels."""
+"""Values of the image embeddings of the queries that a CPU decodes together: one query at 1024 pixels."""
 SHARPNESS = 10.0
 """Scale of the initial query biases relative to the tables of relative positions, see `_look_nearby`."""
 
