@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/.installed  ## the main job on an example image
 	$(BIN)/cores predict examples/images/fish.jpg "Which part steers the fish?" --output demo
@@ -16,10 +16,13 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.installed  ## the documentation as a web site, in site/; warnings are errors
+	$(BIN)/mkdocs build --strict
+
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --editable ".[dev]"
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

@@ -13,7 +13,7 @@ Everything else is rejected as ambiguous.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,8 @@ def read_row_mask(given: Any, locate: Callable[[str], Path], size_hw: tuple[int,
     return RowMask(encode_rle(image.target), None if image.ignore is None else encode_rle(image.ignore), image.note)
 
 
-def load_mask_image(path: Path, size_hw: tuple[int, int]) -> MaskImage:
-    """Read a mask image of `size_hw` (height, width) by the rules in the module's docstring.
+def load_mask_image(path: Path | BinaryIO, size_hw: tuple[int, int]) -> MaskImage:
+    """Read a mask image, a file or its content, of `size_hw` (height, width) by the rules in the module's docstring.
 
     Raises:
         DataError: it is missing, damaged, of another size, or ambiguous. The message does not contain the path, so that

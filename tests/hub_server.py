@@ -1,6 +1,7 @@
 """A small server that speaks the parts of the hub's HTTP API that huggingface_hub uses, for tests without a network.
 
-Model info, tree, resolve (redirects, ETag, Range), repository creation, upload of small and of large files, commit.
+Info of models and data sets (named `datasets/owner/name`), tree, resolve (redirects, ETag, Range), repository creation,
+upload of small and of large files, commit.
 Faults are set on a repository: `gate`, `cuts`, `gone`, `moved_to`.
 """
 
@@ -253,14 +254,17 @@ _ROUTES = {
     r"/api/models/([^/]+/[^/]+)": _Handler.info,
     r"/api/models/([^/]+/[^/]+)/revision/(.+)": _Handler.info,
     r"/api/models/([^/]+/[^/]+)/tree/(.+)": _Handler.tree,
+    r"/api/(datasets/[^/]+/[^/]+)": _Handler.info,
+    r"/api/(datasets/[^/]+/[^/]+)/revision/(.+)": _Handler.info,
+    r"/api/(datasets/[^/]+/[^/]+)/tree/(.+)": _Handler.tree,
     r"/api/models/([^/]+/[^/]+)/preupload/main": _Handler.preupload,
     r"/api/models/([^/]+/[^/]+)/commit/main": _Handler.commit,
     r"/api/repos/create": _Handler.create,
     r"/api/validate-yaml": _Handler.validate,
-    r"/cdn/([^/]+/[^/]+)/(\w+)": _Handler.blob,
+    r"/cdn/((?:datasets/)?[^/]+/[^/]+)/(\w+)": _Handler.blob,
     r"/upload/(\w+)": _Handler.upload,
     r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch": _Handler.batch,
-    r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)": _Handler.resolve,
+    r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)": _Handler.resolve,
 }
 
 

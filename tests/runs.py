@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cores_core.evaluate.results import Evaluation
+from cores_core.train.callbacks import Callback
 from cores_core.train.loop import StepReport
 
 
 @dataclass
-class Listener:
+class Listener(Callback):
     """Hears everything; stops, or dies, after a step if told so."""
 
     stop_after: int | None = None

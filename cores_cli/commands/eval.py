@@ -1,5 +1,6 @@
 """`cores eval`: score a model on a benchmark, score external predictions, compare evaluations."""
 
+import json
 import shlex
 import sys
 import tempfile
@@ -7,13 +8,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cores_cli import console
 from cores_cli.commands.eval_contexts import ContextChoice, ContextOption, EndpointOption, LlmOption
 from cores_cli.commands.eval_tables import show_comparison, show_evaluation
+from cores_cli.commands.prepare_hub import HUB
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     EMBEDDED_MODEL,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob
+    from cores_core.evaluate.targets import Target
     from cores_core.model.source import ModelSource
 
 app = typer.Typer(no_args_is_help=True)
@@ -79,13 +82,16 @@ def _add_benchmark(name: str) -> None:
         compiled: Annotated[
             bool, typer.Option("--compile", help="Compile SAM's encoder: a minute at the start, then faster.")
         ] = False,
+        instances: Annotated[
+            bool, typer.Option("--instances", help="Also score the connected regions of masks as objects: AP.")
+        ] = False,
     ) -> None:
         from cores_core.evaluate.run import EvalJob
         from cores_core.model.source import ModelSource
 
         source = ModelSource(model, device, dtype, load_in, conversation, compiled)
-        parts = _choose_data(name, data, split)
-        job = EvalJob(name, data_root, parts, protocol, limit, no_target=no_target, read_ahead=batch_size)
+        parts = _choose_data(name, data, split, data_root)
+        job = EvalJob(name, data_root, parts, protocol, limit, None, no_target, batch_size, instances)
         devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
         _evaluate(source, job, choice, devices, output)
@@ -127,6 +133,10 @@ def score(
     limit: LimitOption = None,
     name: Annotated[str, typer.Option("--name", help="Name of the system in tables.")] = "predictions",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable row.")] = False,
+    layout: Annotated[
+        Literal["rows", "lisa", "sa2va"],
+        typer.Option("--layout", help="rows; lisa: folder of its chat.py; sa2va: results.json of its r2s_eval.py."),
+    ] = "rows",
 ) -> None:
     """Score the predicted masks of any system on a benchmark.
 
@@ -137,12 +147,12 @@ def score(
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import EvalJob, list_all_targets
 
-    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split), "teacher_forced", limit)
+    job = EvalJob(benchmark, data_root, _choose_data(benchmark, data, split, data_root), "teacher_forced", limit)
     targets = list_all_targets(job)
     with _writing_to(output):
-        with console.progress_bar() as progress:
+        with _as_rows(predictions, layout, targets) as rows, console.progress_bar() as progress:
             task = progress.add_task("scoring", total=len(targets))
-            items, report = score_predictions(targets, predictions, partial(progress.advance, task), strict)
+            items, report = score_predictions(targets, rows, partial(progress.advance, task), strict)
         about = describe_predictions(name, job, report.warnings, _command())
         _finish(Evaluation(tuple(items), about), output)
     if report.is_mostly_left_out:
@@ -151,6 +161,21 @@ def score(
         raise DataError(message, hint="the scores above count their queries as empty masks; correct the rows")
     if report.problems:
         console.say(f"left out {len(report.problems)} rows of {predictions}; the reasons are above", style="yellow")
+
+
+@contextmanager
+def _as_rows(predictions: Path, layout: str, targets: "Sequence[Target]") -> "Iterator[Path]":
+    """The file of rows, converted in a temporary folder if the predictions have another layout."""
+    from cores_core.evaluate.adapters import LAYOUTS
+    from cores_core.files import save_text
+
+    if layout == "rows":
+        yield predictions
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = LAYOUTS[layout](predictions, targets)
+        save_text("".join(f"{json.dumps(row)}\n" for row in rows), Path(folder) / "rows.jsonl")
+        yield Path(folder) / "rows.jsonl"
 
 
 @app.command()
@@ -163,8 +188,6 @@ def compare(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap and of the random items.")] = 0,
 ) -> None:
     """Compare evaluations of the same data: differences with 95 % intervals, and pictures side by side."""
-    import json
-
     from PIL import Image
 
     from cores_core.evaluate.compare import compare as compare_evaluations
@@ -189,12 +212,19 @@ def compare(
     console.say(f"wrote {output / 'comparison.json'}" + (f" and {output / 'comparison.png'}" if pictures else ""))
 
 
-def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[tuple[str, str], ...]:
+def _prepared_split(name: str, splits: "Sequence[str]", data_root: Path) -> str:
+    """The first split that is prepared, else the first."""
+    from cores_core.data.store import store_path
+
+    return next((split for split in splits if store_path(data_root, name, split).is_file()), splits[0])
+
+
+def _choose_data(benchmark: str, data: str | None, split: str | None, data_root: Path) -> tuple[tuple[str, str], ...]:
     """Data set and splits of a benchmark from the options."""
     known = BENCHMARKS[benchmark].data
     if not known:
         if data is None:
-            raise typer.BadParameter("name your data set: custom/<name>", param_hint="--data")
+            raise typer.BadParameter("name the data set: custom/<name> or hub/<owner>/<name>", param_hint="--data")
         return ((data, split or "val"),)
     name = data or next(iter(known))
     if name not in known:
@@ -202,6 +232,8 @@ def _choose_data(benchmark: str, data: str | None, split: str | None) -> tuple[t
     splits = known[name]
     if split is not None and split not in splits:
         raise typer.BadParameter(f"{name} has the splits {', '.join(splits)}, not {split}", param_hint="--split")
+    if split is None and name.startswith(HUB):
+        return ((name, _prepared_split(name, splits, data_root)),)
     if split is None:
         return tuple((name, half) for half in (splits if name == benchmark == "reasonpart" else splits[:1]))
     return ((name, split),)

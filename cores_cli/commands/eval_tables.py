@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.scores import Scores
 
-ALWAYS = ("coarse_giou", "coarse_ciou", "well_formed")
+ALWAYS = ("ap_50", "ap", "coarse_giou", "coarse_ciou", "well_formed")
 """Shown with every benchmark."""
 REJECTION = ("n_acc", "t_acc")
 """Shown where some questions are about something that is not in the image."""
@@ -21,7 +21,8 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     from cores_core.evaluate.benchmarks import BENCHMARKS
 
     about, scores = evaluation.about, evaluation.scores
-    names = [*BENCHMARKS[about["benchmark"]].scores, *(REJECTION if about.get("no_target") else ()), *ALWAYS]
+    rejection = REJECTION if about.get("no_target") else ()
+    names = list(dict.fromkeys([*BENCHMARKS[about["benchmark"]].scores, *rejection, *ALWAYS]))
     if scores.categories:
         rows = [
             (name, console.percent(entry.giou), console.percent(entry.ciou), str(entry.count))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cores_cli import console
+from cores_cli.commands.prepare_hub import HUB, HubChoice, check_hub_set, import_hub_set
 from cores_cli.commands.prepare_steps import WriterChoice, fetch_all, generate_questions
 from cores_cli.interrupts import interrupts
 from cores_cli.options import DataRootOption
@@ -53,6 +54,14 @@ LlmOption = Annotated[
     str | None,
     typer.Option("--llm", metavar="NAME", help="questions: the model; without --endpoint a local one."),
 ]
+SplitOption = Annotated[str | None, typer.Option("--split", help="hub: the split. Default: the only one.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="ROLE=COLUMN,...", help="hub: columns of image, question, phrase, text, mask."),
+]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", metavar="FOLDER", help="hub: read the parquet files of a folder instead.")
+]
 PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="questions: number for each part.")]
 
 
@@ -72,13 +81,17 @@ def prepare_data(
     endpoint: EndpointOption = None,
     llm: LlmOption = None,
     per_part: PerPartOption = 10,
+    split: SplitOption = None,
+    columns: ColumnsOption = None,
+    source: FromOption = None,
 ) -> None:
     """Prepare data sets.
 
     Without NAME: show what is under DATA_ROOT, prepare what is not prepared yet, and show how to get the rest; if there
     is nothing, render PartWorld. Each raw data set is read once and checked; damaged items are left out and
     listed. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may also be COCO
-    JSON, a Label Studio export (.json) or a folder of LabelMe files. An interrupted call resumes when it is repeated.
+    JSON, a Label Studio export (.json) or a folder of LabelMe files. hub/OWNER/NAME is a data set of the hub in
+    parquet, whose columns are guessed and shown. An interrupted call resumes when it is repeated.
     The API key of --endpoint is read from OPENAI_API_KEY.
     """
     from cores_core.data.survey import survey
@@ -96,14 +109,14 @@ def prepare_data(
     if download:
         fetch_all(wanted, data_root)
     counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
-    left_out, some = 0, False
+    left_out, some, choice = 0, False, _choose_import(wanted, HubChoice(split, columns, source))
     for name in wanted:
         if check:
-            outcomes = _check(name, data_root)
+            outcomes = _check(name, data_root, choice)
         elif name == RENDERED:
             outcomes = (_prepare_partworld if names else _complete_partworld)(data_root, counts, seed, workers)
         else:
-            outcomes = _prepare(name, data_root, workers)
+            outcomes = _prepare(name, data_root, workers, choice)
         some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
         left_out += sum(len(outcome.left_out) for outcome in outcomes.values() if not isinstance(outcome, DataError))
         if preview is not None:
@@ -111,7 +124,13 @@ def prepare_data(
     if not some:
         _show_list(survey(data_root), data_root)
         raise DataError(f"no data set under {data_root} could be used", hint="put one where the list above says")
-    if not names and not check:
+    _show_end(data_root, left_out, check, is_for_all=not names)
+
+
+def _show_end(data_root: Path, left_out: int, check: bool, is_for_all: bool) -> None:
+    from cores_core.data.survey import survey
+
+    if is_for_all and not check:
         _show_next(survey(data_root), data_root)
     if left_out:
         where = "" if check else f", all items in {data_root}/prepared/NAME/report.json"
@@ -121,7 +140,7 @@ def prepare_data(
 def _choose_names(names: "Sequence[str]", states: "Sequence[DatasetState]", check: bool) -> list[str]:
     """The data sets of a call: those named, all that are downloaded, or without names all that are here."""
     if names == [ALL]:
-        return [state.name for state in states if state.name != RENDERED and not state.name.startswith(CUSTOM)]
+        return [state.name for state in states if state.name != RENDERED and not state.name.startswith((CUSTOM, HUB))]
     if names:
         return list(names)
     found = [state.name for state in states if state.found]
@@ -129,6 +148,12 @@ def _choose_names(names: "Sequence[str]", states: "Sequence[DatasetState]", chec
         console.say(f"no data set is here: rendering {RENDERED}, a few minutes for the default number of images")
         return [RENDERED]
     return found
+
+
+def _choose_import(wanted: "Sequence[str]", choice: HubChoice) -> HubChoice:
+    if choice != HubChoice(None, None, None) and not (wanted and all(name.startswith(HUB) for name in wanted)):
+        raise typer.BadParameter("only for hub/OWNER/NAME", param_hint="--split, --columns, --from")
+    return choice
 
 
 def _prepare_partworld(data_root: Path, counts: Mapping[str, int], seed: int, workers: int) -> "Outcomes":
@@ -154,10 +179,12 @@ def _complete_partworld(data_root: Path, counts: Mapping[str, int], seed: int, w
         return {**outcomes, **dict.fromkeys(missing, error)}
 
 
-def _prepare(name: str, data_root: Path, workers: int) -> "Outcomes":
+def _prepare(name: str, data_root: Path, workers: int, choice: HubChoice | None = None) -> "Outcomes":
     from cores_core.data.prepare import prepare_dataset
     from cores_core.data.registry import find_dataset
 
+    if name.startswith(HUB) and choice is not None:
+        import_hub_set(name, data_root, choice)
     with console.progress_bar() as progress:
         splits = find_dataset(name, data_root).splits
         tasks = {split: progress.add_task(f"{name} {split}", total=count) for split, count in splits.items()}
@@ -206,11 +233,15 @@ def _say_groups(start: str, pairs: "Sequence[tuple[str, str]]") -> None:
         console.say(f"{start} {len(items)}: {text} ({first})")
 
 
-def _check(name: str, data_root: Path) -> "Outcomes":
-    from cores_core.data.prepare import check_split
+def _check(name: str, data_root: Path, choice: HubChoice) -> "Outcomes":
+    from cores_core.data.prepare import SplitReport, check_split
     from cores_core.data.registry import find_dataset
 
     outcomes: dict[str, SplitReport | DataError] = {}
+    if name.startswith(HUB):
+        for split, found in check_hub_set(name, choice).items():
+            outcomes[split] = SplitReport(found.rows, found.targets, None, found.left_out, found.notes, "")
+        return outcomes
     with console.progress_bar() as progress:
         for split, count in find_dataset(name, data_root).splits.items():
             task = progress.add_task(f"{name} {split}", total=count)
@@ -247,6 +278,7 @@ def _show_states(states: "Sequence[DatasetState]", data_root: Path) -> None:
 def _show_list(states: "Sequence[DatasetState]", data_root: Path) -> None:
     _show_states(states, data_root)
     _show_absent(states, data_root)
+    _show_hub_sets()
     console.say(f"To prepare what is under {data_root}, or to render {RENDERED} if there is nothing:")
     console.say(f"    cores prepare-data --data-root {data_root}")
 
@@ -262,13 +294,21 @@ def _show_absent(states: "Sequence[DatasetState]", data_root: Path) -> None:
             console.out.print("\n    ".join(lines))
 
 
+def _show_hub_sets() -> None:
+    from cores_core.data.parquet.known import HUB_SETS
+
+    console.out.print("of the hub, in parquet: cores prepare-data hub/OWNER/NAME; columns are known for")
+    for name, known in HUB_SETS.items():
+        console.out.print(f"    {HUB}{name}: {known.title} ({known.licence})")
+
+
 def _show_next(states: "Sequence[DatasetState]", data_root: Path) -> None:
     """How to get what is not here, and the commands that use what is prepared."""
     from cores_core.evaluate.benchmarks import BENCHMARKS
 
     _show_absent(states, data_root)
     prepared = {state.name: state.prepared for state in states if state.prepared}
-    own = [name for name in prepared if name.startswith(CUSTOM)]
+    own = [name for name in prepared if name.startswith((CUSTOM, HUB))]
     commands = ["cores train"] if RENDERED in prepared else []
     commands += [f'cores train --preset finetune --set "data=[{name}]"' for name in own]
     if set(prepared) - {RENDERED, *own}:
@@ -276,7 +316,10 @@ def _show_next(states: "Sequence[DatasetState]", data_root: Path) -> None:
     for benchmark, spec in BENCHMARKS.items():
         known = [name for name, splits in spec.data.items() if set(splits) & set(prepared.get(name, ()))]
         commands += [f"cores eval {benchmark} --data {name}" for name in known[:1]]
-    commands += [f"cores eval custom --data {name}" for name in own if "val" in prepared[name]]
+    asked = {name: next((split for split in prepared[name] if split != "train"), None) for name in own}
+    commands += [
+        f"cores eval custom --data {name} --split {split}" for name, split in asked.items() if split is not None
+    ]
     console.say(f"prepared under {data_root}: {', '.join(prepared)}. Next, for example:")
     for command in commands:
         console.say(f"    {command} --data-root {data_root}")

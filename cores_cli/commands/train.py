@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress, TaskID
 
 from cores_cli import console
 from cores_cli.interrupts import EXIT_CODES, interrupts
 from cores_cli.options import DataRootOption, DeviceOption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cores_core.config import Config
-    from cores_core.evaluate.results import Evaluation
-    from cores_core.train.loop import StepReport
     from cores_core.train.start import TrainJob
 
 _SMALL, _PAPER = "tiny", "cores-7b"
@@ -157,16 +152,13 @@ def _say_kept_settings(preset: str, variants: tuple[str, ...], run: "Config") ->
 
 def _run(job: "TrainJob", resume: bool, processes: int) -> None:
     """Train, in a group of our own or in one that a launcher has started, and say how it ended."""
+    from cores_cli.commands.train_callback import TerminalCallback
     from cores_core.runtime import group_from_environment
-    from cores_core.train.launch import join_training, launch_training
+    from cores_core.train.launch import train
 
     group, wanted = group_from_environment(), job.config.train.steps
     with console.progress_bar() as progress, interrupts.saving():
-        reporter = _TerminalReporter(progress, job.config.train.log_every)
-        if group is None:
-            steps = launch_training(job, reporter, resume, processes)
-        else:
-            steps = join_training(job, reporter, resume, group)
+        steps = train(job, [TerminalCallback(progress, job.config.train.log_every)], resume, processes)
     if group is None or group.leads:
         how = f"done after {steps} steps: {job.output}"
         if steps < wanted:
@@ -224,45 +216,3 @@ def _without_places(arguments: list[str]) -> list[str]:
             kept.append(argument)
         skip = not skip and is_place and not given
     return kept
-
-
-class _TerminalReporter:
-    """Shows a run: a bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, progress: Progress, log_every: int) -> None:
-        self._progress = progress
-        self._log_every = log_every
-        self._task = TaskID(0)
-        self._steps = 0
-
-    def on_start(self, first_step: int, steps: int) -> None:
-        self._steps = steps
-        self._task = self._progress.add_task("training", total=steps, completed=first_step)
-
-    def on_step(self, report: "StepReport") -> None:
-        line = f"loss {report.loss:.3f}  text {report.text:.3f}  bce {report.bce:.3f}  dice {report.dice:.3f}"
-        self._progress.update(self._task, completed=report.step, description=line)
-        if report.skipped:
-            console.say(f"step {report.step}: {report.skipped} samples skipped, see skipped-*.jsonl", style="yellow")
-        if not console.talk.is_terminal and report.step % self._log_every == 0:
-            console.say(f"step {report.step}/{self._steps}  {line}  {report.seconds:.2f} s")
-
-    def on_validation(self, step: int, result: "Evaluation") -> None:
-        values = result.scores.values
-        scores = f"gIoU {console.percent(values['giou'])}  C1 {console.percent(values['coarse_giou'])}"
-        console.say(f"validation after step {step}: {scores}  ({result.scores.count} queries, protocol teacher_forced)")
-
-    def on_save(self, step: int, folder: str) -> None:
-        console.say(f"saved {folder}")
-
-    def on_changes(self, changes: "Sequence[str]") -> None:
-        console.say("note: the run is resumed with changes, recorded in its config.yaml and metrics.jsonl:", "yellow")
-        for change in changes:
-            console.say(f"    {change}")
-
-    def on_death(self, message: str) -> None:
-        console.say(f"error: {message}", style="bold red")
-
-    def should_stop(self) -> bool:
-        interrupts.check()
-        return interrupts.number is not None

@@ -29,7 +29,7 @@ from cores_core.errors import DataError, MissingDataError
 from cores_core.files import save_text, writing_hint
 from cores_core.locks import locked
 
-READING = 4
+READING = 5
 """Version of the readers; increase it when they return other records for the same files."""
 Progress = Callable[[str, int], None]
 """Called with the name of the current task and the number of newly finished images."""

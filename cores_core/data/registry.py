@@ -11,7 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from cores_core.data.parquet.convert import load_import
+from cores_core.data.parquet.known import HUB, HUB_SETS
 from cores_core.data.sources.custom import find_splits, read_custom
+from cores_core.data.sources.gseval import read_gseval
+from cores_core.data.sources.instructpart import read_instructpart
+from cores_core.data.sources.multi_target import read_multi_target
 from cores_core.data.sources.parts import read_parts
 from cores_core.data.sources.reading import Rejections, Share
 from cores_core.data.sources.reasonpart import HALVES, read_reasonpart
@@ -88,13 +93,17 @@ class DatasetSpec:
 
 
 def find_dataset(name: str, data_root: Path) -> DatasetSpec:
-    """Find a data set by name; `custom/<name>` is a user's own, with a file or folder per split.
+    """Find a data set by name.
+
+    `custom/<name>` is a user's own, with a file or folder per split; `hub/<owner>/<name>` one of the hub.
 
     Raises:
         DataError: there is none.
     """
     if name in DATASETS:
         return DATASETS[name]
+    if name.startswith(HUB):
+        return _find_hub_set(name, data_root)
     places = find_splits(data_root / name) if name.startswith(CUSTOM) else {}
     if not places:
         hint = (
@@ -113,6 +122,32 @@ def find_dataset(name: str, data_root: Path) -> DatasetSpec:
     )
 
 
+def _find_hub_set(name: str, data_root: Path) -> DatasetSpec:
+    places = find_splits(data_root / name)
+    if not places:
+        hint = f"get it with: cores prepare-data {name} --data-root {data_root}"
+        raise DataError(f"not under {data_root}: {name}", hint=hint)
+    known = HUB_SETS.get(name.removeprefix(HUB))
+    return DatasetSpec(
+        group="custom" if known is None else "reasoning",
+        splits=dict.fromkeys(places, None if known is None else known.rows),
+        annotations=(f"{name}/{{split}}",),
+        images=(),
+        licence="see its page" if known is None else known.licence,
+        homepage=f"https://huggingface.co/datasets/{name.removeprefix(HUB)}",
+        read=partial(_read_hub_set, name),
+        on_disk=places,
+    )
+
+
+def _read_hub_set(name: str, root: Path, place: str, rejected: Rejections, share: Share) -> Iterator[Record]:
+    report, once = load_import(root / name, Path(place).stem), share.once(rejected)
+    if report is not None:
+        once.items += report.left_out
+        once.notes += report.notes
+    return read_custom(root / name / place, root, rejected, share)
+
+
 def _read_folder(folder: str, read: Callable[..., Iterator[Record]]) -> Reader:
     return lambda root, split, rejected, share: read(root / folder, root, split, rejected, share)
 
@@ -127,6 +162,21 @@ def _referring(name: str, splits: Mapping[str, int | None], homepage: str) -> Da
         licence="annotations Apache-2.0, images as COCO's or IAPR TC-12's",
         homepage=homepage,
         read=lambda root, split, rejected, share: read_referring(root / folder, root, split, rejected, files, share),
+    )
+
+
+def _multi_target(file: str, on_disk: Mapping[str, str], homepage: str) -> DatasetSpec:
+    return DatasetSpec(
+        group="reasoning",
+        splits=dict.fromkeys(on_disk),
+        annotations=(file,),
+        images=(),
+        licence="see its page, images as COCO's",
+        homepage=homepage,
+        read=lambda root, split, rejected, share: read_multi_target(
+            root / file.format(split=split), root, rejected, share
+        ),
+        on_disk=on_disk,
     )
 
 
@@ -230,6 +280,39 @@ DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
             homepage="built from partimagenet and pascal_part: cores prepare-data reasonpart",
             read=read_reasonpart,
             on_disk=HALVES,
+        ),
+        "instructpart": DatasetSpec(
+            group="reasoning",
+            splits={"train": 1800, "test": 600},
+            annotations=("instructpart_part/InstructPart/{split}",),
+            images=(),
+            licence="MIT, according to its read-me",
+            homepage="https://github.com/zifuwan/InstructPart",
+            read=_read_folder("instructpart_part/InstructPart", read_instructpart),
+            on_disk={"train": "train/train1800"},
+        ),
+        "muse": _multi_target("muse_{split}.json", {"val": "val"}, "https://github.com/MaverickRen/PixelLM"),
+        "mmr": _multi_target(
+            "MMR/MMR_{split}.json",
+            {
+                "train": "train",
+                "val": "val",
+                "test_obj": "test_obj_only",
+                "test_part": "test_part_only",
+                "test_mixed": "test_mixed",
+            },
+            "https://github.com/jdg900/MMR",
+        ),
+        "gseval": DatasetSpec(
+            group="reasoning",
+            splits={"test": None},
+            annotations=("GSEval/GroundingSuite-Eval.jsonl",),
+            images=("coco/unlabeled2017",),
+            licence="Apache-2.0, images as COCO's",
+            homepage="https://huggingface.co/datasets/hustvl/GSEval",
+            read=lambda root, _, rejected, share: read_gseval(
+                root / "GSEval/GroundingSuite-Eval.jsonl", root, rejected, share
+            ),
         ),
         "llava_instruct": DatasetSpec(
             group="text",

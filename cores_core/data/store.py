@@ -27,6 +27,7 @@ _REGION = pa.struct(
         ("ignore", pa.string()),
         ("queries", pa.list_(_QUERY)),
         ("source", pa.string()),
+        ("instances", pa.string()),
     ]
 )
 _SCHEMA = pa.schema(
@@ -50,6 +51,7 @@ class Region:
         mask: its pixels. ignore: pixels excluded from losses and scores, or None.
         queries: at least one; evaluation uses the first unless it asks all.
         source: ids in the raw data set.
+        instances: the objects whose union is the mask, if the data set has them apart; else empty.
     """
 
     category: str
@@ -58,6 +60,7 @@ class Region:
     ignore: Rle | None
     queries: tuple[Query, ...]
     source: str
+    instances: tuple[Rle, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def _row(record: Record) -> dict[str, Any]:
             "ignore": None if region.ignore is None else json.dumps(region.ignore),
             "queries": [asdict(query) for query in region.queries],
             "source": region.source,
+            "instances": json.dumps(region.instances),
         }
         for region in record.regions
     ]
@@ -200,6 +204,7 @@ def _record(row: dict[str, Any]) -> Record:
             ignore=None if entry["ignore"] is None else json.loads(entry["ignore"]),
             queries=tuple(Query(**query) for query in entry["queries"]),
             source=entry["source"],
+            instances=tuple(json.loads(entry["instances"])),
         )
         for entry in row["regions"]
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cores_core.data.archives import ARCHIVES
+from cores_core.data.parquet.known import HUB
 from cores_core.data.registry import CUSTOM, DATASETS, DatasetSpec, find_dataset
 from cores_core.data.sources.custom import find_splits
 from cores_core.data.store import store_path
@@ -36,9 +37,14 @@ class DatasetState:
 
 
 def survey(data_root: Path) -> list[DatasetState]:
-    """All known data sets, and the user's own under `custom/`, in that order."""
-    own = sorted(path for path in (data_root / CUSTOM).glob("[!.]*") if path.is_dir() and find_splits(path))
-    return [find_state(name, data_root) for name in (*DATASETS, *(f"{CUSTOM}{path.name}" for path in own))]
+    """All known data sets, the user's own under `custom/`, and those of the hub that are here, in that order."""
+    own = [f"{CUSTOM}{path.name}" for path in _find_sets(data_root / CUSTOM, "[!.]*")]
+    hub = [f"{HUB}{path.parent.name}/{path.name}" for path in _find_sets(data_root / HUB, "[!.]*/[!.]*")]
+    return [find_state(name, data_root) for name in (*DATASETS, *own, *hub)]
+
+
+def _find_sets(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_dir() and find_splits(path))
 
 
 def find_state(name: str, data_root: Path) -> DatasetState:

@@ -1,7 +1,8 @@
 """The table of benchmarks: data sets, which queries are asked, and which scores are reported.
 
 ReasonSeg asks the first text of each image (as in the releases), ReasonPart the fixed question of each part category,
-part data sets their first phrase, and referring data sets all expressions. Must not import slow libraries: the command
+part data sets their first phrase, and referring data sets all expressions. Where several objects answer a question, the
+mask is their union (StAR, arXiv:2603.14382), and AP counts them apart. Must not import slow libraries: the command
 line reads this file for its help.
 """
 
@@ -39,16 +40,100 @@ class Benchmark:
 
 
 _UNC = ("val", "testA", "testB")
+_ONLY = ("test", "train", "val")
+"""Splits of data sets of the hub that have one, whose name is not published."""
+_REASONSEG = {
+    "reasonseg": ("val", "test"),
+    "hub/Ricky06662/ReasonSeg_val": ("test",),
+    "hub/Ricky06662/ReasonSeg_test": ("test",),
+}
+_REASONSEG_SCORES = ("giou", "ciou", *_SIZES, "giou_short", "ciou_short", "giou_long", "ciou_long")
+_INSTANCES = ("ap_50", "ap")
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
         "reasonseg": Benchmark(
             title="ReasonSeg",
             summary="ReasonSeg: questions that need reasoning, the first text of each image. gIoU and cIoU.",
-            data={"reasonseg": ("val", "test")},
+            data=_REASONSEG,
             kinds=("object",),
             asked="first",
-            scores=("giou", "ciou", *_SIZES, "giou_short", "ciou_short", "giou_long", "ciou_long"),
+            scores=_REASONSEG_SCORES,
+        ),
+        "reasonseg-all": Benchmark(
+            title="ReasonSeg, all texts",
+            summary="ReasonSeg: all texts of each image, not the first alone. gIoU and cIoU, of short and long ones.",
+            data=_REASONSEG,
+            kinds=("object",),
+            asked="all",
+            scores=_REASONSEG_SCORES,
+        ),
+        "reasonseg-r": Benchmark(
+            title="ReasonSeg-R",
+            summary="ReasonSeg-R: ReasonSeg test with corrected annotations. gIoU and cIoU.",
+            data={"hub/sj9909/ReasonSeg_refine": _ONLY},
+            kinds=("object",),
+            asked="all",
+            scores=_REASONSEG_SCORES,
+        ),
+        "reasonseg-x": Benchmark(
+            title="ReasonSeg-X",
+            summary="ReasonSeg-X: questions by type of reasoning, which are the categories. gIoU and cIoU.",
+            data={"hub/sj9909/ReasonSegX_test": _ONLY, "hub/sj9909/ReasonSegX_val": _ONLY},
+            kinds=("object",),
+            asked="all",
+            scores=("giou", "ciou", *_SIZES, "miou"),
+        ),
+        "instructpart": Benchmark(
+            title="InstructPart",
+            summary="InstructPart: an instruction, by people, that needs a part of an object. gIoU, cIoU, Pr@X.",
+            data={"instructpart": ("test",)},
+            kinds=("part",),
+            asked="first",
+            scores=("giou", "ciou", *_PRECISION, *_SIZES, "miou"),
+        ),
+        "instructpart-names": Benchmark(
+            title="InstructPart, names of parts",
+            summary="InstructPart: the part of the object by name, without reasoning. gIoU, cIoU, Pr@X.",
+            data={"instructpart": ("test",)},
+            kinds=("part",),
+            asked="phrase",
+            scores=("giou", "ciou", *_PRECISION, *_SIZES, "miou"),
+        ),
+        "muse": Benchmark(
+            title="MUSE",
+            summary="MUSE: questions about several objects, the union of all targets. gIoU, cIoU, AP of instances.",
+            data={
+                "muse": ("val",),
+                "hub/sj9909/MUSE_val": _ONLY,
+                "hub/sj9909/MUSE_test_few": _ONLY,
+                "hub/sj9909/MUSE_test_many": _ONLY,
+            },
+            kinds=("object",),
+            asked="all",
+            scores=("giou", "ciou", *_SIZES, *_INSTANCES),
+        ),
+        "mmr": Benchmark(
+            title="MMR",
+            summary="MMR: questions about several objects and parts, the union of all targets. gIoU, cIoU, AP.",
+            data={
+                "mmr": ("val", "test_obj", "test_part", "test_mixed"),
+                "hub/sj9909/MMR_val": _ONLY,
+                "hub/sj9909/MMR_test_obj": _ONLY,
+                "hub/sj9909/MMR_test_part": _ONLY,
+                "hub/sj9909/MMR_test_mixed": _ONLY,
+            },
+            kinds=("object",),
+            asked="all",
+            scores=("giou", "ciou", *_SIZES, *_INSTANCES),
+        ),
+        "gseval": Benchmark(
+            title="GSEval",
+            summary="GSEval (GroundingSuite): descriptions of stuff, parts, several or single objects. gIoU by class.",
+            data={"gseval": ("test",)},
+            kinds=("object", "part"),
+            asked="all",
+            scores=("giou", "ciou", *_SIZES, "miou"),
         ),
         "reasonpart": Benchmark(
             title="ReasonPart",

@@ -6,7 +6,8 @@
 
 A row identifies its query by id, or by image and question; an image by its path in the data root, or by its file name
 if that is unique. A mask is a COCO RLE, a list of polygons (`[]` for an empty mask), or the path of a mask image (see
-`mask_images.py` for its values). `answer` and `seconds` are optional.
+`mask_images.py` for its values). `answer`, `seconds` and `instances` are optional; the latter is a list of objects with
+`mask` and `score`, for AP, and its union is the mask of a row without one.
 
 In a COCO JSON, category names are the questions. All annotations of a category in an image form one mask, whatever
 their scores, and one row, with the number of its first annotation.
@@ -17,7 +18,7 @@ A query without a prediction is scored as an empty mask and listed in the report
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -27,13 +28,13 @@ from typing import Any
 import numpy as np
 
 from cores_core.errors import DataError
-from cores_core.evaluate.items import Item
+from cores_core.evaluate.items import Item, ScoredMask
 from cores_core.evaluate.targets import Target
 from cores_core.formats.coco import read_coco
 from cores_core.formats.coco_entries import is_coco
 from cores_core.formats.labelled import Annotation
 from cores_core.mask_images import RowMask, read_row_mask
-from cores_core.masks import Rle, decode_rle, encode_rle
+from cores_core.masks import Rle, decode_rle, encode_rle, merge_rles
 from cores_core.metrics import measure_overlap
 
 _Parse = Callable[[], "Prediction"]
@@ -99,6 +100,7 @@ class Prediction:
         id: of its query; None if it is identified by image and question.
         mask: an argument for `read_row_mask`, or a function that decodes it for an image of (height, width).
         answer: answer text of the system, or "". seconds: its time, 0 if unknown.
+        instances: (mask, score) of each object; None if the row has none.
     """
 
     id: str | None
@@ -107,6 +109,7 @@ class Prediction:
     mask: Any
     answer: str
     seconds: float
+    instances: tuple[tuple[Any, float], ...] | None = None
 
 
 def score_predictions(
@@ -137,10 +140,9 @@ def score_predictions(
             if target.id in lines:
                 raise DataError(f"a second row for {target.id}, after line {lines[target.id]}")
             lines[target.id] = number
-            found = _read_mask(prediction.mask, path.parent, target)
-            items[target.id] = _score(target, found.mask, prediction)
-            if found.note is not None:
-                notes.append(Problem(number, found.note))
+            items[target.id], note = _read_item(target, prediction, path.parent)
+            if note is not None:
+                notes.append(Problem(number, note))
         except DataError as error:
             reason = shorten(error.message, _MOST_CHARACTERS, placeholder=" ...")
             if strict:
@@ -169,12 +171,13 @@ def parse_prediction(line: bytes) -> Prediction:
             raise DataError("malformed row: not a JSON object")
         if "id" not in row and not {"image", "question"} <= row.keys():
             raise DataError("it has neither `id` nor `image` and `question`")
-        if "mask" not in row:
-            raise DataError("it has no `mask`")
+        instances = _parse_instances(row["instances"]) if row.get("instances") is not None else None
+        if "mask" not in row and instances is None:
+            raise DataError("it has no `mask` and no `instances`")
         texts = {name: row[name] for name in ("id", "image", "question", "answer") if name in row}
         if not all(isinstance(text, str) for text in texts.values()):
             raise DataError("`id`, `image`, `question` and `answer` must be texts")
-        for text in (*texts.values(), row["mask"]):
+        for text in (*texts.values(), row.get("mask")):
             if isinstance(text, str):
                 text.encode("utf-8")  # unpaired surrogates could not be written or displayed
         seconds = float(row.get("seconds", 0.0))
@@ -186,10 +189,20 @@ def parse_prediction(line: bytes) -> Prediction:
         id=texts.get("id"),
         image=texts.get("image", ""),
         question=texts.get("question", ""),
-        mask=row["mask"],
+        mask=row.get("mask"),
         answer=texts.get("answer", ""),
         seconds=seconds,
+        instances=instances,
     )
+
+
+def _parse_instances(given: Any) -> tuple[tuple[Any, float], ...]:
+    if not isinstance(given, list) or not all(isinstance(found, dict) and "mask" in found for found in given):
+        raise DataError("`instances` must be a list of objects with `mask` and `score`")
+    found = tuple((instance["mask"], float(instance.get("score", 1.0))) for instance in given)
+    if not all(math.isfinite(score) for _, score in found):
+        raise DataError("the `score` of an instance is not finite")
+    return found
 
 
 class _Queries:
@@ -299,15 +312,34 @@ def _read_mask(given: Any, folder: Path, target: Target) -> RowMask:
     Raises:
         DataError: it cannot be read, has another size, or marks ignored pixels.
     """
-    height, width = target.target["size"]
     try:
-        size_hw = height, width
+        size_hw = _size(target)
         found = given(size_hw) if callable(given) else read_row_mask(given, folder.joinpath, size_hw)
     except DataError as error:
         raise DataError(f"{error.message}: {given}" if isinstance(given, str) else error.message) from error
     if found.ignore is not None:
         raise DataError(f"its mask has ignored pixels, which are not allowed in predictions: {given}")
     return found
+
+
+def _read_item(target: Target, prediction: Prediction, folder: Path) -> tuple[Item, str | None]:
+    """Score a row; the second value is an assumption made in reading its mask, or None."""
+    given = prediction.instances
+    instances = None
+    if given is not None:
+        instances = tuple(ScoredMask(_read_mask(mask, folder, target).mask, score) for mask, score in given)
+    if prediction.mask is None and instances is not None:
+        found = (
+            RowMask(merge_rles([i.mask for i in instances])) if instances else read_row_mask([], Path, _size(target))
+        )
+    else:
+        found = _read_mask(prediction.mask, folder, target)
+    return replace(_score(target, found.mask, prediction), instances=instances), found.note
+
+
+def _size(target: Target) -> tuple[int, int]:
+    height, width = target.target["size"]
+    return height, width
 
 
 def _score(target: Target, mask: Rle, prediction: Prediction) -> Item:
@@ -327,6 +359,7 @@ def _score(target: Target, mask: Rle, prediction: Prediction) -> Item:
         target=target.target,
         ignore=target.ignore,
         seconds=prediction.seconds,
+        target_instances=target.instances,
     )
 
 

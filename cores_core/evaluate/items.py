@@ -5,8 +5,8 @@ rows, without averaging averages.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from cores_core.masks import Rle
 from cores_core.metrics import Overlap
 
 ITEMS_FILE = "items.jsonl"
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """A predicted object with its confidence, 0 to 1."""
+
+    mask: Rle
+    score: float
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,10 @@ class Item:
         answer: answer text. well_formed: whether it contains each chain token once and in order.
         overlap, coarse_overlap: pixel counts of C2 (the final mask) and C1 against the target.
         mask, coarse_mask: C2 and C1. target, ignore: ground truth and ignored pixels.
+        confidence: confidences of the mask by name, 0-1 (see `calibration.py`).
         seconds: time for the image divided by its number of questions.
+        instances: the predicted objects; None if the system gives none.
+        target_instances: the objects of the target, if the data set has them apart; else empty.
         For predictions of other systems, coarse_overlap and coarse_mask are None.
     """
 
@@ -48,6 +59,9 @@ class Item:
     target: Rle
     ignore: Rle | None
     seconds: float
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    instances: tuple[ScoredMask, ...] | None = None
+    target_instances: tuple[Rle, ...] = ()
 
     @property
     def part(self) -> str:
@@ -72,6 +86,9 @@ def parse_item(row: dict[str, Any]) -> Item:
         values["overlap"] = Overlap(**values["overlap"])
         coarse = values["coarse_overlap"]
         values["coarse_overlap"] = None if coarse is None else Overlap(**coarse)
+        if values.get("instances") is not None:
+            values["instances"] = tuple(ScoredMask(**instance) for instance in values["instances"])
+        values["target_instances"] = tuple(values.get("target_instances", ()))
         return Item(**values)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"not a row of an evaluation ({type(error).__name__}: {error})") from error

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from cores_core.errors import DataError
 from cores_core.evaluate.benchmarks import BENCHMARKS
+from cores_core.evaluate.calibration import CONFIDENCE_NAMES
 from cores_core.evaluate.plots import (
     MAX_POINTS,
     Bar,
@@ -22,6 +23,7 @@ from cores_core.evaluate.plots import (
     plot_intervals,
     plot_sizes,
 )
+from cores_core.evaluate.published import find_published
 from cores_core.evaluate.report_pictures import TRUTH_COLOUR, Pictures, choose_groups, embed_picture
 from cores_core.evaluate.report_templates import ENVIRONMENT
 from cores_core.evaluate.results import Evaluation
@@ -39,6 +41,7 @@ _GENERAL = tuple(name for name in SCORE_NAMES if not _OWN_SECTION & set(name.spl
 _CONSTANTS = {
     "MAX_POINTS": MAX_POINTS,
     "SCORE_NAMES": SCORE_NAMES,
+    "CONFIDENCE_NAMES": CONFIDENCE_NAMES,
     "SMALL_BELOW": SMALL_BELOW,
     "LARGE_ABOVE": LARGE_ABOVE,
     "REFINED_COLOUR": REFINED_COLOUR,
@@ -90,12 +93,14 @@ def render_report(evaluation: Evaluation, pictures: Pictures, seed: int = 0) -> 
         "names": names,
         "others": others,
         "shown_names": {"Pr@X" if name.startswith("precision") else SCORE_NAMES[name] for name in [*names, *others]},
+        "calibration": evaluation.calibration,
         "pairs": len(pairs),
         "better": sum(refined > coarse for coarse, refined in pairs),
         "worse": sum(refined < coarse for coarse, refined in pairs),
         "well_formed": sum(item.well_formed for item in items),
         "sentences": sum(item.is_sentence for item in items),
         "empty": sum(item.overlap.share == 0 for item in items),
+        "published": find_published(str(about.get("benchmark", "")), list(about.get("data", {}))),
         "groups": choose_groups(items, seed),
         "embed": partial(embed_picture, pictures),
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from cores_core.choices import RENAMED_PROTOCOLS
 from cores_core.errors import DataError
+from cores_core.evaluate.calibration import Calibration, calibrate
 from cores_core.evaluate.items import Item, load_items, save_items
 from cores_core.evaluate.scores import Scores, score_items
 from cores_core.files import save_text
@@ -39,6 +40,11 @@ class Evaluation:
         return score_items(self.items)
 
     @cached_property
+    def calibration(self) -> tuple[Calibration, ...]:
+        """Each confidence of the items against their IoU."""
+        return calibrate(self.items)
+
+    @cached_property
     def parts(self) -> Mapping[str, Scores]:
         """Scores by part (data set and split); empty if there is only one part."""
         names = list(dict.fromkeys(item.part for item in self.items))
@@ -50,7 +56,8 @@ class Evaluation:
         """Content of `results.json`: scores by name at the top level, null if there are no items to score."""
         tree = self.scores.to_json()
         parts = {name: scores.to_json() for name, scores in self.parts.items()}
-        return {**tree.pop("values"), **tree, "parts": parts, **self.about}
+        calibration = {one.name: {"error": one.error, "rank_correlation": one.correlation} for one in self.calibration}
+        return {**tree.pop("values"), **tree, "parts": parts, "calibration": calibration, **self.about}
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -72,5 +79,5 @@ def load_evaluation(folder: Path) -> Evaluation:
     except (OSError, ValueError) as error:
         raise DataError(f"no results in: {folder} ({error})", hint="finish it with `cores eval`") from error
     about = {**tree, "protocol": RENAMED_PROTOCOLS.get(tree.get("protocol"), tree.get("protocol"))}
-    known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts"}
+    known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts", "calibration"}
     return Evaluation(tuple(items), {key: value for key, value in about.items() if key not in known})

@@ -12,17 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import distributed
 
 from cores_core.choices import Protocol
 from cores_core.data.store import Store
 from cores_core.errors import DataError
 from cores_core.evaluate.benchmarks import BENCHMARKS, Benchmark
-from cores_core.evaluate.items import Item, item_row, parse_item
+from cores_core.evaluate.items import Item, ScoredMask, item_row, parse_item
 from cores_core.evaluate.results import Evaluation
 from cores_core.evaluate.targets import Target, list_targets
 from cores_core.images import load_image
+from cores_core.instances import mask_score, split_instances
 from cores_core.journal import Journal
 from cores_core.masks import binarize, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
@@ -31,7 +34,7 @@ from cores_core.model.inference import Segmentation, segment_image
 from cores_core.model.source import ModelSource
 from cores_core.pool import Progress, share_work
 from cores_core.runtime import Group, read_ahead
-from cores_core.sample import Query, RgbImage
+from cores_core.sample import BoolMask, Query, RgbImage
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class EvalJob:
         examples: in-context example by target id ("" for none); None or a missing id: the model's own.
         no_target: number of further queries of each image about things that are not in it, see `list_targets`.
         read_ahead: number of prefetched images; scores do not depend on it.
+        instances: also keep the connected regions of each mask as its objects, for AP.
     """
 
     benchmark: str
@@ -56,6 +60,7 @@ class EvalJob:
     examples: Mapping[str, str] | None = None
     no_target: int = 0
     read_ahead: int = 4
+    instances: bool = False
 
     @property
     def plan(self) -> Benchmark:
@@ -132,11 +137,8 @@ def run_evaluation(
 def _identify(source: ModelSource, job: EvalJob) -> Mapping[str, Any]:
     """All settings that rows depend on."""
     asked = {"benchmark": job.benchmark, "data": [list(pair) for pair in job.data], "protocol": job.protocol}
-    return (
-        source.identity
-        | asked
-        | {"data_root": str(job.data_root.resolve()), "examples": job.examples, "no_target": job.no_target}
-    )
+    options = {"examples": job.examples, "no_target": job.no_target, "instances": job.instances}
+    return source.identity | asked | options | {"data_root": str(job.data_root.resolve())}
 
 
 def _read_items(journal: Journal) -> dict[str, Item]:
@@ -198,10 +200,11 @@ def _ask(checkpoint: Checkpoint, job: EvalJob, targets: list[Target], image: Rgb
         found = segment_image(checkpoint, image, queries, job.protocol, example)
         answers |= {target.id: answer for target, answer in zip(group, found, strict=True)}
     seconds = (time.perf_counter() - started) / len(targets)
-    return [_score(target, answers.pop(target.id), seconds) for target in targets]  # pop frees full-size logits
+    scored = ((target, answers.pop(target.id)) for target in targets)  # pop frees full-size logits
+    return [_score(target, answer, seconds, job.instances) for target, answer in scored]
 
 
-def _score(target: Target, answer: Segmentation, seconds: float) -> Item:
+def _score(target: Target, answer: Segmentation, seconds: float, has_instances: bool) -> Item:
     truth = decode_rle(target.target)
     if truth.shape != answer.refined.shape:
         found = answer.refined.shape
@@ -223,4 +226,21 @@ def _score(target: Target, answer: Segmentation, seconds: float) -> Item:
         target=target.target,
         ignore=target.ignore,
         seconds=seconds,
+        confidence=_confidence(refined, answer),
+        instances=_split(refined, answer.refined) if has_instances else None,
+        target_instances=target.instances,
     )
+
+
+def _confidence(mask: BoolMask, answer: Segmentation) -> dict[str, float]:
+    """Confidences in a mask; none for an answer without one, whose emptiness they do not describe."""
+    if not answer.stages:
+        return {}
+    return {
+        "score": round(mask_score(mask, answer.refined), 4),
+        "answer_probability": round(answer.answer_probability, 4),
+    }
+
+
+def _split(mask: BoolMask, logits: NDArray[np.float32]) -> tuple[ScoredMask, ...]:
+    return tuple(ScoredMask(encode_rle(found.mask), found.score) for found in split_instances(mask, logits))

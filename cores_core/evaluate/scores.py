@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cores_core.evaluate.instances import score_instances
 from cores_core.evaluate.items import Item
 from cores_core.metrics import PRECISION_AT, category_ratio, overlap_ratios
 from cores_core.statistics import Interval, Ratio, bootstrap, interval_of, mean_of
@@ -20,6 +21,8 @@ SCORE_NAMES: Mapping[str, str] = MappingProxyType(
         "ciou_large": "cIoU large",
         "miou": "mIoU",
         **{f"precision_{bound}": f"Pr@{bound}" for bound in PRECISION_AT},
+        "ap_50": "AP50",
+        "ap": "AP50:95",
         "n_acc": "N-acc",
         "t_acc": "T-acc",
         "giou_short": "gIoU short",
@@ -49,8 +52,8 @@ class Scores:
 
     Attributes:
         count: number of items. images: number of distinct images.
-        values: scores by name (see `score_ratios`), 0-1; None if there are no items to score.
-        intervals: 95 % interval of each score, from the bootstrap over images; empty if it was not computed.
+        values: scores by name (see `score_ratios` and `score_instances`), 0-1; None if there are no items to score.
+        intervals: 95 % interval of each score but AP, from the bootstrap over images; empty if it was not computed.
         categories: scores by category.
     """
 
@@ -76,7 +79,7 @@ def score_items(items: Sequence[Item], draws: int = 2000, seed: int = 0) -> Scor
     return Scores(
         count=len(items),
         images=images,
-        values={name: ratio.value for name, ratio in ratios.items()},
+        values={name: ratio.value for name, ratio in ratios.items()} | dict(score_instances(items)),
         intervals={name: interval_of(values, images) for name, values in samples.items()},
         categories=_score_categories(items),
     )

@@ -23,6 +23,7 @@ class Target:
         category: category of the target, or "".
         question, is_sentence: the query's text; a sentence (long) or a phrase (short).
         target, ignore: ground truth mask, and ignored pixels (None for none).
+        instances: the objects of the target, if the data set has them apart; else empty.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Target:
     is_sentence: bool
     target: Rle
     ignore: Rle | None
+    instances: tuple[Rle, ...] = ()
 
 
 def list_targets(store: Store, index: int, benchmark: Benchmark, no_target: int = 0) -> list[Target]:
@@ -55,6 +57,7 @@ def _list_present(store: Store, index: int, record: Record, benchmark: Benchmark
             is_sentence=query.is_sentence,
             target=region.mask,
             ignore=region.ignore,
+            instances=region.instances,
         )
         for number, region in _regions(record, benchmark.kinds)
         for asked, query in _queries(region, benchmark.asked)

@@ -10,8 +10,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
 from cores_core.errors import CheckpointError
+from cores_core.hub import has_hub_form, hub_error, page_of
 from cores_core.model.card import CardFacts, render_card
-from cores_core.model.weights.hub import has_hub_form, hub_error, is_hub_id, page_of
+from cores_core.model.weights.hub import is_hub_id
 from cores_core.settings import load_config
 
 CARD = "README.md"

@@ -1,4 +1,4 @@
-"""Training in a process group: start or join its ranks, and end all of them together.
+"""`train`: run a training in one process or in a group, whose ranks are started or joined, and end together.
 
 The calling process is rank 0. On a CPU, two processes of one thread each are faster than one of two threads, because
 small operations do not wait for each other. Where a launcher has started the processes (torchrun, DeepSpeed's, one of a
@@ -22,13 +22,12 @@ import torch
 from torch import distributed
 
 from cores_core.errors import ConfigError, LaunchError
-from cores_core.evaluate.results import Evaluation
 from cores_core.locks import locked
-from cores_core.runtime import Group, own_device, share_cores
+from cores_core.runtime import Group, group_from_environment, own_device, share_cores
 from cores_core.signals import ignore_stop_signals, stop_signals_held
-from cores_core.train.loop import Reporter, StepReport
-from cores_core.train.run import run_planned, uses_deepspeed
+from cores_core.train.callbacks import Callback
 from cores_core.train.start import RunPlan, TrainJob, choose_recipe, plan_run
+from cores_core.train.trainer import Trainer, uses_deepspeed
 from cores_core.train.zero import disconnect
 
 EXIT_DIED = 3
@@ -39,47 +38,69 @@ _PATIENCE = timedelta(hours=6)
 """Timeout of collective operations: other ranks wait while one saves or evaluates."""
 
 
-def launch_training(job: TrainJob, reporter: Reporter, resume: bool, processes: int) -> int:
-    """Train in `processes` processes that share the images of each step. Returns the number of finished steps.
+def train(job: TrainJob, callbacks: Sequence[Callback] = (), resume: bool = False, processes: int = 1) -> int:
+    """Train until the last step or until a callback requests a stop.
+
+    Args:
+        resume: continue from the newest checkpoint in `job.output`, or from the start if there is none yet.
+        processes: how many share the images of each step; ignored in a process that a launcher has started, which
+            trains as the rank that its environment says.
+
+    Returns:
+        The number of finished steps.
 
     Raises:
-        CoresError: as `run_training`; there are fewer images a step than processes; or a process died.
+        CoresError: settings, data or weights cannot be used (`plan_run`, `Trainer`); there are fewer images a step than
+            processes; or a process died.
     """
+    group = group_from_environment()
+    if group is not None:
+        return _join(job, callbacks, resume, group)
     images = choose_recipe(job.config).fewest_images
     if images < processes:
         raise ConfigError(
             f"{processes} processes cannot share {images} images",
             hint="raise train.global_batch_size, or use fewer",
         )
-    with locked(job.output), tempfile.TemporaryDirectory() as folder:
-        plan, group = plan_run(job, resume), Group(0, processes)
+    with locked(job.output):
+        return _lead(plan_run(job, resume), callbacks, Group(0, processes))
+
+
+def _lead(plan: RunPlan, callbacks: Sequence[Callback], group: Group) -> int:
+    """Train as rank 0 of a group that this process starts."""
+    with tempfile.TemporaryDirectory() as folder:
         store = f"file://{folder}/store"
-        with _followers(plan, store, processes) as followers, _watched(followers, reporter):
+        with _followers(plan, store, group.size) as followers, _watched(followers, callbacks):
             try:
-                with _joined(job, group, store):
-                    return run_planned(_on_own_device(plan, group), reporter, group)
+                return _train_as(plan, callbacks, group, store)
             except RuntimeError as error:
                 dead = _find_dead(followers)
                 if dead is None:
                     raise
-                hint = f"what it printed is above; continue with: cores train --resume --output {job.output}"
+                hint = f"what it printed is above; continue with: cores train --resume --output {plan.job.output}"
                 raise LaunchError(_describe_death(*dead), hint=hint) from error
 
 
-def join_training(job: TrainJob, reporter: Reporter, resume: bool, group: Group) -> int:
-    """Train as one rank of a group started by a launcher; rank 0 plans, logs and saves."""
+def _join(job: TrainJob, callbacks: Sequence[Callback], resume: bool, group: Group) -> int:
+    """Train as one rank of a group that a launcher has started; rank 0 plans, logs and saves."""
     if not group.leads:
         ignore_stop_signals()
     with locked(job.output) if group.leads else nullcontext(), _joined(job, group, "env://"):
         plans: list[Any] = [plan_run(job, resume) if group.leads else None]
         distributed.broadcast_object_list(plans)
-        return run_planned(_on_own_device(plans[0], group), reporter if group.leads else Silent(), group)
+        return Trainer(_on_own_device(plans[0], group), callbacks, group).run()
 
 
 def hostfile_command(hostfile: Path, nodes: int, gpus: int, arguments: Sequence[str]) -> list[str]:
     """Command of DeepSpeed's launcher that starts `cores` with these arguments on several machines."""
     machines = ["--hostfile", str(hostfile), "--num_nodes", str(nodes), "--num_gpus", str(gpus)]
     return ["deepspeed", *machines, "--module", "cores_cli.app", *arguments]
+
+
+def _train_as(plan: RunPlan, callbacks: Sequence[Callback], group: Group, store: str) -> int:
+    """Train as a rank of a group that meets at `store`, torch's `init_method`."""
+    with _joined(plan.job, group, store):
+        return Trainer(_on_own_device(plan, group), callbacks, group).run()
 
 
 def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
@@ -130,8 +151,7 @@ def _followers(plan: RunPlan, store: str, size: int) -> Iterator[list[BaseProces
 def _follow(plan: RunPlan, store: str, group: Group) -> None:
     ignore_stop_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with _joined(plan.job, group, store):
-        run_planned(_on_own_device(plan, group), Silent(), group)
+    _train_as(plan, (), group, store)
 
 
 def _end_with_parent() -> None:
@@ -143,7 +163,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _watched(followers: Sequence[BaseProcess], reporter: Reporter) -> Iterator[None]:
+def _watched(followers: Sequence[BaseProcess], callbacks: Sequence[Callback]) -> Iterator[None]:
     """End this process when another rank died unnoticed, as on GPUs, where ranks wait in collectives."""
     over = threading.Event()
 
@@ -151,7 +171,8 @@ def _watched(followers: Sequence[BaseProcess], reporter: Reporter) -> Iterator[N
         while not over.wait(1.0):
             dead = _find_dead(followers)
             if dead is not None and not over.wait(GRACE):
-                reporter.on_death(_describe_death(*dead))
+                for callback in callbacks:
+                    callback.on_death(_describe_death(*dead))
                 for follower in followers:
                     follower.kill()
                 os._exit(EXIT_DIED)
@@ -176,29 +197,3 @@ def _find_dead(followers: Sequence[BaseProcess]) -> tuple[int, int] | None:
 def _describe_death(rank: int, code: int) -> str:
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     return f"a training process died: rank {rank}, {how}"
-
-
-class Silent:
-    """No-op reporter of all ranks but 0."""
-
-    def on_start(self, first_step: int, steps: int) -> None:
-        """Reported by rank 0."""
-
-    def on_changes(self, changes: Sequence[str]) -> None:
-        """Reported by rank 0."""
-
-    def on_step(self, report: StepReport) -> None:
-        """Reported by rank 0."""
-
-    def on_validation(self, step: int, result: Evaluation) -> None:
-        """Reported by rank 0."""
-
-    def on_save(self, step: int, folder: str) -> None:
-        """Reported by rank 0."""
-
-    def on_death(self, message: str) -> None:
-        """Reported by rank 0."""
-
-    def should_stop(self) -> bool:
-        """Decided by rank 0."""
-        return False

@@ -1,11 +1,11 @@
-"""The training loop: data loading, training steps and the interface for logging."""
+"""Steps of a training: their data, and forward, backward and update of one."""
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from cores_core.config import Config
 from cores_core.data.mixture import Mixture
 from cores_core.errors import DataError, LossError
-from cores_core.evaluate.results import Evaluation
 from cores_core.model.cores import CoresModel
 from cores_core.model.losses import Counts, count_terms
 from cores_core.model.processor import Batch, Processor, Tokens
@@ -50,31 +49,6 @@ class StepReport:
         """All of it by name, the losses in `extras` under their own names."""
         named = {name: value if name == "extras" else {name: value} for name, value in asdict(self).items()}
         return {name: value for part in named.values() for name, value in part.items()}
-
-
-class Reporter(Protocol):
-    """Callbacks of a run, called from the training process between steps."""
-
-    def on_start(self, first_step: int, steps: int) -> None:
-        """Training begins, or continues, after `first_step` steps."""
-
-    def on_changes(self, changes: Sequence[str]) -> None:
-        """The run was resumed with changed settings or data; `changes` is not empty."""
-
-    def on_step(self, report: StepReport) -> None:
-        """A step is finished."""
-
-    def on_validation(self, step: int, result: Evaluation) -> None:
-        """A validation is finished."""
-
-    def on_save(self, step: int, folder: str) -> None:
-        """A checkpoint was written."""
-
-    def on_death(self, message: str) -> None:
-        """Another rank died; this process ends next."""
-
-    def should_stop(self) -> bool:
-        """Whether to save and stop after this step."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cores_core.config import BaseConfig, Config
+from cores_core.data.parquet.known import HUB
 from cores_core.data.registry import CUSTOM
 from cores_core.data.sources.custom import find_splits
 from cores_core.data.store import store_path
@@ -93,4 +94,6 @@ def _need_data(name: str, data_root: Path) -> Need:
     if name.startswith(CUSTOM) and not find_splits(data_root / name):
         place = f"put your own data at {data_root / name}/train.jsonl (docs/own_data.md)"
         return Need(what, (place, f"cores prepare-data {name} --data-root {data_root}"))
+    if name.startswith(HUB):
+        return Need(what, (f"cores prepare-data {name} --data-root {data_root}",))
     return Need(what, how_to_get(find_state(name, data_root), data_root))

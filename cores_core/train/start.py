@@ -10,6 +10,7 @@ import torch
 
 from cores_core.config import BaseConfig, Config, ScratchConfig
 from cores_core.data.mixture import share_out
+from cores_core.data.parquet.known import HUB
 from cores_core.data.registry import CUSTOM, Group, find_dataset
 from cores_core.data.store import Store
 from cores_core.errors import CheckpointError, ConfigError, DataError
@@ -201,7 +202,7 @@ def describe_run(job: TrainJob, processes: int) -> dict[str, str]:
 
 def _find_group(name: str, data_root: Path) -> Group:
     """Group of a data set; in a plan, custom data may be missing."""
-    return "custom" if name.startswith(CUSTOM) else find_dataset(name, data_root).group
+    return "custom" if name.startswith((CUSTOM, HUB)) else find_dataset(name, data_root).group
 
 
 def open_stores(job: TrainJob) -> tuple[list[Store], Store | None]:

@@ -48,7 +48,7 @@ def losses(run: Path) -> dict[int, float]:
 def test_a_run_killed_again_and_again_is_the_run_that_was_never_touched(preset, partworld_root, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads that wait for each other are slower than one
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["cores_core.train.run"])  # torch is imported once, not 20 times
+    processes.set_forkserver_preload(["cores_core.train.trainer"])  # torch is imported once, not 20 times
     common = ("--preset", str(preset), "--data-root", str(partworld_root), "--device", "cpu")
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     rng, codes = random.Random(0), []

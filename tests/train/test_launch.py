@@ -11,7 +11,7 @@ from runs import Listener, read_rows
 from cores_core.config import ScratchConfig
 from cores_core.errors import ConfigError, LaunchError
 from cores_core.model.checkpoint import load_checkpoint
-from cores_core.train.launch import launch_training
+from cores_core.train.launch import train
 from cores_core.train.loop import StepReport
 from cores_core.train.start import TrainJob, newest_checkpoint
 
@@ -26,9 +26,9 @@ def threads_as_before() -> None:
 def test_two_processes_take_the_steps_of_one(new_job: Callable[..., TrainJob]) -> None:
     scratch = ScratchConfig(prototype_loss=0.5, sam_steps=1, sam_images=2)
     alone, together = new_job("alone", scratch), new_job("together", scratch)
-    assert launch_training(alone, Listener(), resume=False, processes=1) == 4
+    assert train(alone, processes=1) == 4
     listener = Listener()
-    assert launch_training(together, listener, resume=False, processes=2) == 4
+    assert train(together, [listener], processes=2) == 4
     assert listener.steps == [1, 2, 3, 4]
     for ours, theirs in zip(read_rows(together.output), read_rows(alone.output), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
@@ -48,7 +48,7 @@ def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None
             return False
 
     with pytest.raises(LaunchError, match="rank 1, by SIGKILL") as caught:
-        launch_training(new_job(), Killer(), resume=False, processes=2)
+        train(new_job(), [Killer()], processes=2)
     assert "--resume" in str(caught.value.hint)
     assert multiprocessing.active_children() == []
 
@@ -56,5 +56,5 @@ def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None
 def test_processes_without_an_image_each_are_refused(new_job: Callable[..., TrainJob]) -> None:
     job = new_job(global_batch_size=2)
     with pytest.raises(ConfigError, match="3 processes"):
-        launch_training(job, Listener(), resume=False, processes=3)
+        train(job, processes=3)
     assert not job.output.exists()

@@ -16,8 +16,7 @@ from cores_core.errors import ConfigError, MissingDataError
 from cores_core.model.checkpoint import LoadOptions, load_checkpoint
 from cores_core.model.lora import is_adapter
 from cores_core.settings import load_config
-from cores_core.train.launch import launch_training
-from cores_core.train.run import run_training
+from cores_core.train.launch import train
 from cores_core.train.start import TrainJob, newest_checkpoint, plan_memory, plan_run, start_model
 
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.1)
@@ -41,7 +40,7 @@ def test_adapters_learn_and_the_rest_stays(lora_job: Callable[..., TrainJob]) ->
     job = lora_job()
     before = start_model(plan_run(job, resume=False)).model.state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}
-    run_training(job, Listener(), resume=True)
+    train(job, resume=True)
     newest = newest_checkpoint(job.output)
     assert newest is not None
     after = load_checkpoint(newest, LoadOptions(merge=False)).model.state_dict()
@@ -69,9 +68,9 @@ def test_the_runs_config_has_the_sizes_of_its_base(lora_job: Callable[..., Train
 @pytest.mark.parametrize("lora", [LORA, LoraConfig()])
 def test_a_resumed_run_is_the_run_that_never_stopped(lora_job: Callable[..., TrainJob], lora: LoraConfig) -> None:
     calm, rough = lora_job("calm", lora=lora), lora_job("rough", lora=lora)
-    run_training(calm, Listener())
-    run_training(rough, Listener(stop_after=2))
-    run_training(replace(rough, config=load_config(rough.output / "config.yaml")), Listener(), resume=True)
+    train(calm)
+    train(rough, [Listener(stop_after=2)])
+    train(replace(rough, config=load_config(rough.output / "config.yaml")), resume=True)
     assert read_trajectory(rough.output) == read_trajectory(calm.output)
 
 
@@ -79,10 +78,10 @@ def test_two_processes_stop_together_and_are_resumed_with_the_dropout_they_would
     lora_job: Callable[..., TrainJob],
 ) -> None:
     calm, rough = lora_job("calm"), lora_job("rough")
-    launch_training(calm, Listener(), resume=False, processes=2)
-    assert launch_training(rough, Listener(stop_after=2), resume=False, processes=2) == 2
+    train(calm, processes=2)
+    assert train(rough, [Listener(stop_after=2)], processes=2) == 2
     resumed = replace(rough, config=load_config(rough.output / "config.yaml"))
-    assert launch_training(resumed, Listener(), resume=True, processes=2) == 4
+    assert train(resumed, resume=True, processes=2) == 4
     assert read_trajectory(rough.output) == read_trajectory(calm.output)
 
 
@@ -91,14 +90,14 @@ def test_bf16_holds_the_frozen_part_in_half(lora_job: Callable[..., TrainJob]) -
     model = start_model(plan_run(job, resume=False)).model
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert model.segmenter.image_encoder.pos_embed.dtype == torch.bfloat16
-    assert run_training(job, Listener(), resume=True) == 4
+    assert train(job, resume=True) == 4
 
 
 @pytest.mark.usefixtures("compiler")
 def test_a_run_may_compile_its_encoder(lora_job: Callable[..., TrainJob]) -> None:
     plain, compiled = lora_job("plain"), lora_job("compiled", compile=True)
     for job in (plain, compiled):
-        run_training(job, Listener(stop_after=1))
+        train(job, [Listener(stop_after=1)])
     (loss,), (other,) = ([row["loss"] for row in read_rows(job.output)] for job in (plain, compiled))
     assert other == pytest.approx(loss, rel=1e-5)
     assert load_checkpoint(newest_checkpoint(compiled.output))
@@ -107,9 +106,9 @@ def test_a_run_may_compile_its_encoder(lora_job: Callable[..., TrainJob]) -> Non
 def test_a_run_may_put_adapters_on_any_model(lora_job: Callable[..., TrainJob]) -> None:
     """`--from` with a preset whose sizes are its base's: they are the model's now."""
     first = lora_job("first")
-    run_training(first, Listener())
+    train(first)
     second = lora_job("second", start_from=str(newest_checkpoint(first.output)))
-    run_training(second, Listener())
+    train(second)
     newest = newest_checkpoint(second.output)
     assert newest is not None
     apart, merged = (load_checkpoint(newest, LoadOptions(merge=merge)) for merge in (False, True))
@@ -123,7 +122,7 @@ def test_a_release_can_be_trained_further(lora_job: Callable[..., TrainJob], sha
     job = lora_job(
         start_from=str(shared / "golden/cores_mask/model"), global_batch_size=1, steps=1, validation_images=1
     )
-    assert run_training(job, Listener()) == 1
+    assert train(job) == 1
     config = load_config(job.output / "config.yaml")
     assert config.wording == "released"
     assert config.sam.image_size == 1024
@@ -145,16 +144,16 @@ def test_its_memory_is_planned_without_loading(lora_job: Callable[..., TrainJob]
 def test_a_base_that_is_not_there_is_one_error(lora_job: Callable[..., TrainJob]) -> None:
     job = lora_job(base=BaseConfig("nowhere/llava-7b-folder/x", "vit_h"))
     with pytest.raises(MissingDataError, match="multimodal LLM nowhere/llava-7b-folder/x, no such folder"):
-        run_training(job, Listener())
+        train(job)
     assert not job.output.exists()
 
 
 def test_adapters_cannot_come_or_go_in_a_run(lora_job: Callable[..., TrainJob]) -> None:
     job = lora_job()
-    run_training(job, Listener(stop_after=2))
+    train(job, [Listener(stop_after=2)])
     config = replace(load_config(job.output / "config.yaml"), lora=LoraConfig())
     with pytest.raises(ConfigError, match="`lora` cannot change"):
-        run_training(replace(job, config=config), Listener(), resume=True)
+        train(replace(job, config=config), resume=True)
 
 
 @pytest.fixture
@@ -177,9 +176,9 @@ def test_a_run_that_finds_embeddings_is_the_run_that_left_them(
 ) -> None:
     settings = {"precision": precision, "embedding_cache": str(tmp_path / "embeddings")}
     cold, warm = (lora_job(name, **settings) for name in ("cold", "warm"))
-    run_training(cold, Listener())
+    train(cold)
     assert encoded == [1] * 6  # 4 steps of 2 images, and there are 6 in all
-    run_training(warm, Listener())
+    train(warm)
     assert len(encoded) == 6
     assert read_trajectory(warm.output) == read_trajectory(cold.output)
     assert read_rows(warm.output, "validation") == read_rows(cold.output, "validation")
@@ -193,9 +192,9 @@ def test_a_full_folder_changes_nothing_but_the_pace(
     folder = tmp_path / "full"
     roomy = lora_job("roomy", embedding_cache=str(tmp_path / "roomy embeddings"))
     narrow = lora_job("narrow", embedding_cache=str(folder), embedding_cache_gb=5e-6)
-    run_training(roomy, Listener())
+    train(roomy)
     encoded.clear()
-    run_training(narrow, Listener())
+    train(narrow)
     assert read_trajectory(narrow.output) == read_trajectory(roomy.output)
     assert 6 < len(encoded) <= 8
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 5000
@@ -206,7 +205,7 @@ def test_embeddings_are_those_of_a_run_without_a_folder_rounded(
 ) -> None:
     plain, rounded = lora_job("plain"), lora_job("rounded", embedding_cache=str(tmp_path / "embeddings"))
     for job in (plain, rounded):
-        run_training(job, Listener())
+        train(job)
     for exact, near in zip(read_rows(plain.output), read_rows(rounded.output), strict=True):
         assert near["loss"] == pytest.approx(exact["loss"], rel=1e-2)
 
@@ -215,9 +214,9 @@ def test_mirrored_images_have_embeddings_of_their_own(
     lora_job: Callable[..., TrainJob], tmp_path: Path, encoded: list[int]
 ) -> None:
     folder = tmp_path / "embeddings"
-    run_training(lora_job("straight", steps=3, embedding_cache=str(folder)), Listener())
+    train(lora_job("straight", steps=3, embedding_cache=str(folder)))
     assert len(encoded) == len(list(folder.rglob("*.safetensors"))) == 6  # an epoch
-    run_training(lora_job("mirrored", steps=12, random_flip=True, embedding_cache=str(folder)), Listener())
+    train(lora_job("mirrored", steps=12, random_flip=True, embedding_cache=str(folder)))
     assert len(encoded) == len(list(folder.rglob("*.safetensors"))) > 9
 
 
@@ -225,16 +224,16 @@ def test_another_sam_does_not_read_them(lora_job: Callable[..., TrainJob], tmp_p
     folder = tmp_path / "embeddings"
     job = lora_job(steps=3, embedding_cache=str(folder))
     other = save_sam(tmp_path / "other.pth", {"image_encoder.neck.1.bias": torch.ones(16)})
-    run_training(job, Listener())
+    train(job)
     base = replace(job.config.base, sam=str(other))
-    run_training(lora_job("other", base=base, steps=3, embedding_cache=str(folder)), Listener())
+    train(lora_job("other", base=base, steps=3, embedding_cache=str(folder)))
     assert len(encoded) == 12
     assert len(list(folder.iterdir())) == 2
 
 
 def test_embeddings_of_a_sam_that_learns_are_not_kept(lora_job: Callable[..., TrainJob]) -> None:
     job = lora_job(lora=LoraConfig(), embedding_cache="embeddings")
-    for begin in (lambda: plan_memory(job), lambda: run_training(job, Listener())):
+    for begin in (lambda: plan_memory(job), lambda: train(job)):
         with pytest.raises(ConfigError, match="frozen"):
             begin()
     assert not job.output.exists()
@@ -244,4 +243,4 @@ def test_processes_that_divide_the_encoder_cannot_leave_it_out(lora_job: Callabl
     job = lora_job(embedding_cache="embeddings")
     divided = replace(job, config=replace(job.config, engine=EngineConfig(zero_stage=3)))
     with pytest.raises(ConfigError, match="ZeRO 3"):
-        run_training(divided, Listener())
+        train(divided)

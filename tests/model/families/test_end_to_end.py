@@ -34,8 +34,7 @@ from cores_core.model.placement import Placement, place_model
 from cores_core.model.weights.pretrained import read_base
 from cores_core.sample import Query
 from cores_core.settings import load_config
-from cores_core.train.launch import launch_training
-from cores_core.train.run import run_training
+from cores_core.train.launch import train
 from cores_core.train.start import TrainJob, newest_checkpoint
 
 SAMS = ("sam1", "sam2", "sam3")
@@ -86,8 +85,8 @@ def make_job(
 def job(request: pytest.FixtureRequest, make_job: Callable[..., TrainJob]) -> TrainJob:
     """A run that was stopped after its first step and resumed."""
     job = make_job(*request.param)
-    assert run_training(job, Listener(stop_after=1)) == 1
-    assert run_training(replace(job, config=load_config(job.output / "config.yaml")), Listener(), resume=True) == 3
+    assert train(job, [Listener(stop_after=1)]) == 1
+    assert train(replace(job, config=load_config(job.output / "config.yaml")), resume=True) == 3
     return job
 
 
@@ -136,7 +135,7 @@ def test_it_is_trained_further_with_a_preset_that_has_sizes_of_its_own(
         further = replace(
             further, config=replace(further.config, language=merged.config.language, vision=merged.config.vision)
         )
-    assert run_training(further, Listener()) == 1
+    assert train(further) == 1
     assert load_checkpoint(newest(further)).config.conversation == merged.config.conversation
 
 
@@ -184,8 +183,8 @@ def test_it_is_evaluated(job: TrainJob, merged: Checkpoint) -> None:
 def test_two_processes_under_zero_2_take_the_steps_of_one(make_job: Callable[..., TrainJob], family: str) -> None:
     alone = make_job(family, "sam2", "rows", engine=EngineConfig(kind="torch"))
     shared = make_job(family, "sam2", "rows", engine=EngineConfig(kind="deepspeed", zero_stage=2))
-    run_training(alone, Listener())
-    assert launch_training(shared, Listener(), resume=False, processes=2) == 3
+    train(alone)
+    assert train(shared, processes=2) == 3
     for ours, theirs in zip(read_rows(shared.output), read_rows(alone.output), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     states = [load_checkpoint(newest(job)).model.state_dict() for job in (shared, alone)]
@@ -197,7 +196,7 @@ def test_features_of_sam_2_are_kept_on_disk(make_job: Callable[..., TrainJob], t
     cold, warm = (make_job("smolvlm", "sam2", "rows") for _ in range(2))
     folder = {"embedding_cache": str(tmp_path / "features")}
     for job in (cold, warm):
-        run_training(replace(job, config=replace(job.config, train=replace(job.config.train, **folder))), Listener())
+        train(replace(job, config=replace(job.config, train=replace(job.config.train, **folder))))
     assert read_trajectory(warm.output) == read_trajectory(cold.output)
     paths = list((tmp_path / "features").rglob("*.safetensors"))
     assert {len(load_file(path)) for path in paths} == {3}

@@ -23,8 +23,8 @@ from cores_core.runtime import Group
 from cores_core.sample import Annotation, Query, Sample
 from cores_core.settings import load_config
 from cores_core.train.engine import TorchEngine
+from cores_core.train.launch import train
 from cores_core.train.recipe import StepImages
-from cores_core.train.run import run_training
 from cores_core.train.scratch.recipe import DropWords, ScratchRecipe, coverage_maps
 from cores_core.train.start import TrainJob, choose_recipe, newest_checkpoint
 
@@ -127,9 +127,9 @@ def test_only_the_words_of_a_query_are_dropped(partworld_root: Path) -> None:
 def test_all_phases_are_resumed_exactly(new_job: Callable[..., TrainJob], stop_after: int) -> None:
     scratch = ScratchConfig(prototype_loss=0.5, optimizer="muon", sam_steps=1, sam_images=3, align_steps=1)
     whole, halves = (new_job(name, scratch) for name in ("whole", "halves"))
-    run_training(whole, Listener())
-    run_training(halves, Listener(stop_after=stop_after))
-    run_training(halves, Listener(), resume=True)
+    train(whole)
+    train(halves, [Listener(stop_after=stop_after)])
+    train(halves, resume=True)
     assert read_trajectory(halves.output) == read_trajectory(whole.output)
     rows = read_rows(whole.output)
     assert all(row["concept"] > 0 for row in rows)
@@ -158,13 +158,13 @@ def test_phases_without_prototypes_are_refused(phase: str) -> None:
 
 def test_a_run_that_has_begun_keeps_its_prototypes_and_its_optimizer(new_job: Callable[..., TrainJob]) -> None:
     job = new_job()
-    run_training(job, Listener(stop_after=2))
+    train(job, [Listener(stop_after=2)])
     for changes in ({"prototype_loss": 1.0}, {"optimizer": "muon"}):
         changed = replace(job, config=replace(job.config, scratch=ScratchConfig(**changes)))
         with pytest.raises(ConfigError, match=next(iter(changes))):
-            run_training(changed, Listener(), resume=True)
+            train(changed, resume=True)
     longer = replace(job.config, train=replace(job.config.train, steps=3), scratch=ScratchConfig(word_dropout=0.1))
-    assert run_training(replace(job, config=longer), Listener(), resume=True) == 3
+    assert train(replace(job, config=longer), resume=True) == 3
 
 
 @pytest.mark.parametrize("name", [OBJECTIVE, OLD_OBJECTIVE])
@@ -173,11 +173,11 @@ def test_a_run_goes_on_with_the_prototypes_of_the_model_it_starts_from(
 ) -> None:
     scratch = ScratchConfig(prototype_loss=0.5)
     first = new_job("first", scratch, steps=1)
-    run_training(first, Listener())
+    train(first)
     start = Path(shutil.copytree(newest_checkpoint(first.output), tmp_path / "start"))
     (start / OBJECTIVE).rename(start / name)
     second = new_job("second", scratch, steps=1, start_from=str(start), learning_rate=0.0)
-    run_training(second, Listener())
+    train(second)
     ours, theirs = load_objective(newest_checkpoint(second.output)), load_objective(start)
     assert {"prototypes", "backgrounds"} < set(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -186,11 +186,11 @@ def test_a_run_goes_on_with_the_prototypes_of_the_model_it_starts_from(
 def test_missing_prototypes_are_named(new_job: Callable[..., TrainJob], tmp_path: Path) -> None:
     scratch = ScratchConfig(prototype_loss=0.5)
     first = new_job("first", scratch, steps=1)
-    run_training(first, Listener())
+    train(first)
     start = Path(shutil.copytree(newest_checkpoint(first.output), tmp_path / "start"))
     (start / OBJECTIVE).unlink()
     with pytest.raises(CheckpointError, match="prototypes"):
-        run_training(new_job("second", scratch, steps=1, start_from=str(start)), Listener())
+        train(new_job("second", scratch, steps=1, start_from=str(start)))
 
 
 def _recipe(scratch: ScratchConfig, **train: int | float) -> ScratchRecipe:
@@ -199,7 +199,7 @@ def _recipe(scratch: ScratchConfig, **train: int | float) -> ScratchRecipe:
 
 def _changed_weights(job: TrainJob) -> set[str]:
     """Names of the weights that the second of two steps changes."""
-    run_training(job, Listener())
+    train(job)
     first, second = (load_checkpoint(job.output / f"checkpoints/step-{n:06d}").model.state_dict() for n in (1, 2))
     return {name for name in first if not torch.equal(first[name], second[name])}
 

@@ -19,8 +19,8 @@ from cores_core.masks import encode_rle
 from cores_core.metrics import Overlap
 from cores_core.model.checkpoint import load_checkpoint, load_optimizer
 from cores_core.settings import load_config
-from cores_core.train import run as run_module
-from cores_core.train.run import run_training
+from cores_core.train import trainer as trainer_module
+from cores_core.train.launch import train
 from cores_core.train.start import TrainJob, newest_checkpoint
 
 
@@ -28,7 +28,7 @@ from cores_core.train.start import TrainJob, newest_checkpoint
 def finished(tiny_config: Config, partworld_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never interrupted; read it only."""
     output = tmp_path_factory.mktemp("finished") / "run"
-    run_training(TrainJob(tiny_config, partworld_root, output, torch.device("cpu")), Listener())
+    train(TrainJob(tiny_config, partworld_root, output, torch.device("cpu")))
     return output
 
 
@@ -46,7 +46,7 @@ def test_a_run_reports_every_step_and_leaves_its_folder(finished: Path, tiny_con
 
 def test_the_reporter_hears_everything_in_order(new_job: Callable[..., TrainJob]) -> None:
     listener = Listener()
-    assert run_training(new_job(), listener) == 4
+    assert train(new_job(), [listener]) == 4
     assert listener.started == [(0, 4)]
     assert listener.steps == [1, 2, 3, 4]
     assert listener.validations == [2, 4]
@@ -75,22 +75,22 @@ def test_the_last_checkpoint_says_how_it_came_about(finished: Path) -> None:
 
 def test_the_same_run_twice_is_the_same(new_job: Callable[..., TrainJob], finished: Path) -> None:
     job = new_job()
-    run_training(job, Listener())
+    train(job)
     assert read_trajectory(job.output) == read_trajectory(finished)
 
 
 def test_another_seed_is_another_run(new_job: Callable[..., TrainJob], finished: Path) -> None:
     job = new_job(seed=1, steps=1)
-    run_training(job, Listener())
+    train(job)
     assert read_trajectory(job.output)[0]["loss"] != read_trajectory(finished)[0]["loss"]
 
 
 def test_stopped_and_resumed_equals_uninterrupted(new_job: Callable[..., TrainJob], finished: Path) -> None:
     job = new_job()
-    assert run_training(job, Listener(stop_after=2)) == 2
+    assert train(job, [Listener(stop_after=2)]) == 2
     assert [row["step"] for row in read_rows(job.output)] == [1, 2]
     listener = Listener()
-    assert run_training(job, listener, resume=True) == 4
+    assert train(job, [listener], resume=True) == 4
     assert listener.started == [(2, 4)]
     _assert_same_run(job.output, finished)
 
@@ -100,11 +100,11 @@ def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(
 ) -> None:
     job = new_job()
     with pytest.raises(KeyboardInterrupt):
-        run_training(job, Listener(die_after=3))
+        train(job, [Listener(die_after=3)])
     with (job.output / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # and in the middle of a row
     (job.output / "checkpoints/.step-000004.1.tmp").mkdir()  # and in the middle of a checkpoint
-    run_training(job, Listener(), resume=True)
+    train(job, resume=True)
     _assert_same_run(job.output, finished)
     assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
 
@@ -112,9 +112,9 @@ def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(
 def test_killed_before_the_first_checkpoint_starts_anew(new_job: Callable[..., TrainJob], finished: Path) -> None:
     job = new_job()
     with pytest.raises(KeyboardInterrupt):
-        run_training(job, Listener(die_after=1))
+        train(job, [Listener(die_after=1)])
     listener = Listener()
-    run_training(job, listener, resume=True)
+    train(job, [listener], resume=True)
     assert listener.started == [(0, 4)]
     _assert_same_run(job.output, finished)
 
@@ -122,17 +122,17 @@ def test_killed_before_the_first_checkpoint_starts_anew(new_job: Callable[..., T
 def test_a_stop_where_no_checkpoint_is_due_saves_one(new_job: Callable[..., TrainJob], finished: Path) -> None:
     job = new_job()
     listener = Listener(stop_after=3)
-    assert run_training(job, listener) == 3
+    assert train(job, [listener]) == 3
     assert listener.saves == ["step-000002", "step-000003"]
-    run_training(job, Listener(), resume=True)
+    train(job, resume=True)
     assert read_trajectory(job.output) == read_trajectory(finished)
 
 
 def test_resuming_a_finished_run_does_nothing(new_job: Callable[..., TrainJob]) -> None:
     job = new_job(steps=1, validate_every=9)
-    run_training(job, Listener())
+    train(job)
     listener = Listener()
-    assert run_training(job, listener, resume=True) == 1
+    assert train(job, [listener], resume=True) == 1
     assert listener.steps == []
     assert [row["step"] for row in read_rows(job.output)] == [1]
 
@@ -140,7 +140,7 @@ def test_resuming_a_finished_run_does_nothing(new_job: Callable[..., TrainJob]) 
 def test_bf16_trains_much_the_same_in_lower_precision(new_job: Callable[..., TrainJob]) -> None:
     exact, coarse = (new_job(name, precision=name) for name in ("fp32", "bf16"))
     for job in (exact, coarse):
-        run_training(job, Listener())
+        train(job)
     pairs = list(zip(read_rows(exact.output), read_rows(coarse.output), strict=True))
     assert any(a["loss"] != b["loss"] for a, b in pairs)
     assert all(b["loss"] == pytest.approx(a["loss"], rel=0.05) for a, b in pairs)
@@ -150,10 +150,10 @@ def test_bf16_trains_much_the_same_in_lower_precision(new_job: Callable[..., Tra
 
 def test_an_existing_run_is_not_overwritten(new_job: Callable[..., TrainJob]) -> None:
     job = new_job(steps=1)
-    run_training(job, Listener())
+    train(job)
     before = (job.output / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already a run") as caught:
-        run_training(job, Listener())
+        train(job)
     assert "--resume" in str(caught.value.hint)
     assert (job.output / "metrics.jsonl").read_bytes() == before
 
@@ -163,7 +163,7 @@ def test_a_run_can_start_from_weights_for_smaller_images(
 ) -> None:
     job = new_job(steps=1, start_from=str(newest_checkpoint(finished)))
     larger = replace(job, config=replace(job.config, sam=replace(tiny_config.sam, image_size=96)))
-    run_training(larger, Listener())
+    train(larger)
     trained = load_checkpoint(newest_checkpoint(larger.output))
     assert trained.processor.frame.side == 96
     assert trained.model.segmenter.image_encoder.pos_embed.shape[1:3] == (12, 12)
@@ -171,20 +171,20 @@ def test_a_run_can_start_from_weights_for_smaller_images(
 
 def test_a_run_can_start_from_the_weights_of_another(new_job: Callable[..., TrainJob]) -> None:
     first = new_job("first", steps=1)
-    run_training(first, Listener())
+    train(first)
     second = new_job("second", steps=1, start_from=str(newest_checkpoint(first.output)), learning_rate=0.0)
-    run_training(second, Listener())
+    train(second)
     ours, theirs = (load_checkpoint(newest_checkpoint(job.output)).model.state_dict() for job in (second, first))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_run_cannot_start_from_a_model_of_another_size(new_job: Callable[..., TrainJob]) -> None:
     first = new_job("first", steps=1)
-    run_training(first, Listener())
+    train(first)
     second = new_job("second", steps=1, start_from=str(newest_checkpoint(first.output)))
-    language = replace(second.config.language, layers=1)
+    language = replace(second.config.language, num_hidden_layers=1)
     with pytest.raises(ConfigError, match="language"):
-        run_training(replace(second, config=replace(second.config, language=language)), Listener())
+        train(replace(second, config=replace(second.config, language=language)))
 
 
 @pytest.mark.parametrize(
@@ -194,11 +194,11 @@ def test_a_run_may_give_a_model_another_chain_and_is_resumed(
     new_job: Callable[..., TrainJob], chain: ChainConfig
 ) -> None:
     first = new_job("first", steps=1)
-    run_training(first, Listener())
+    train(first)
     second = new_job("second", steps=3, start_from=str(newest_checkpoint(first.output)), save_every=1)
     second = replace(second, config=replace(second.config, chain=chain, context="none"))
-    assert run_training(second, Listener(stop_after=2)) == 2
-    assert run_training(second, Listener(), resume=True) == 3
+    assert train(second, [Listener(stop_after=2)]) == 2
+    assert train(second, resume=True) == 3
     found = load_checkpoint(newest_checkpoint(second.output))
     assert found.config.chain == chain
     assert len(found.model.chain_ids) == chain.stages
@@ -209,26 +209,26 @@ def test_a_run_may_give_a_model_another_chain_and_is_resumed(
 def test_a_logger_that_is_not_installed_is_named_before_anything_starts(new_job: Callable[..., TrainJob]) -> None:
     job = new_job(wandb="project")
     with pytest.raises(ConfigError, match=r"train\.wandb"):
-        run_training(job, Listener())
+        train(job)
     assert not job.output.exists()
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(new_job: Callable[..., TrainJob]) -> None:
     job = new_job()
     with pytest.raises(CheckpointError, match="nothing to resume"):
-        run_training(job, Listener(), resume=True)
+        train(job, resume=True)
     assert not job.output.exists()
 
 
 def test_a_run_that_has_begun_keeps_its_model_and_may_change_the_rest(new_job: Callable[..., TrainJob]) -> None:
     job = new_job()
-    run_training(job, Listener(stop_after=2))
+    train(job, [Listener(stop_after=2)])
     for changes in ({"chain": ChainConfig(stages=1)}, {"context": "none"}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
-            run_training(replace(job, config=replace(job.config, **changes)), Listener(), resume=True)
+            train(replace(job, config=replace(job.config, **changes)), resume=True)
     assert load_config(job.output / "config.yaml") == job.config
     longer = replace(job, config=replace(job.config, train=replace(job.config.train, steps=5)))
-    assert run_training(longer, Listener(), resume=True) == 5
+    assert train(longer, resume=True) == 5
 
 
 def test_data_that_is_not_prepared_is_an_error_before_anything_is_written(
@@ -236,7 +236,7 @@ def test_data_that_is_not_prepared_is_an_error_before_anything_is_written(
 ) -> None:
     job = replace(new_job(), data_root=tmp_path / "nowhere")
     with pytest.raises(DataError, match="cores prepare-data partworld"):
-        run_training(job, Listener())
+        train(job)
     assert not job.output.exists()
 
 
@@ -244,9 +244,9 @@ def test_the_best_and_the_last_checkpoints_are_kept(
     new_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.9, 0.3, 0.4, 0.5])
-    monkeypatch.setattr(run_module, "evaluate", lambda *_, **__: _score(next(scores)))
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *_, **__: _score(next(scores)))
     job = new_job(steps=5, save_every=1, validate_every=1, keep_checkpoints=1)
-    run_training(job, _Silent())
+    train(job, [_Silent()])
     assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000005"]
     newest = newest_checkpoint(job.output)
     assert newest is not None
@@ -255,10 +255,10 @@ def test_the_best_and_the_last_checkpoints_are_kept(
 
 def test_the_best_is_remembered_when_resumed(new_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.9, 0.3, 0.4])
-    monkeypatch.setattr(run_module, "evaluate", lambda *_, **__: _score(next(scores)))
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *_, **__: _score(next(scores)))
     job = new_job(save_every=1, validate_every=1, keep_checkpoints=1)
-    run_training(job, _Silent(stop_after=3))
-    run_training(job, _Silent(), resume=True)
+    train(job, [_Silent(stop_after=3)])
+    train(job, [_Silent()], resume=True)
     assert sorted(path.name for path in (job.output / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
 
 
@@ -267,14 +267,14 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_a_checkpoint(
 ) -> None:
     job = new_job(learning_rate=1e30)
     with pytest.raises(CoresError, match="loss is") as caught:
-        run_training(job, Listener())
+        train(job)
     assert "learning_rate" in str(caught.value.hint)
     assert newest_checkpoint(job.output) is None
 
 
 def test_worker_processes_give_the_same_batches(new_job: Callable[..., TrainJob], finished: Path) -> None:
     job = new_job(steps=2, workers=1, warmup_steps=1)
-    run_training(job, Listener())
+    train(job)
     assert read_trajectory(job.output)[0] == read_trajectory(finished)[0]
 
 
