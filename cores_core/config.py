@@ -272,7 +272,8 @@ class TrainConfig(Section):
     compile: bool = False
     """Compile SAM's image encoder (torch.compile): about a minute at the start, less time a step."""
     embedding_cache: str | None = None
-    """Folder for the image embeddings of a frozen SAM, in bfloat16 (2 MB each at 1024 pixels); runs can share it."""
+    """Folder for the image embeddings of a frozen SAM, in bfloat16 (2 MB each at 1024 pixels), and of a LLaVA's frozen
+    vision tower (2 to 5 MB); runs can share it."""
     embedding_cache_gb: Weight = 100.0
     """Most space of `embedding_cache`, in 10^9 bytes."""
 

@@ -46,7 +46,7 @@ HostfileOption = Annotated[Path | None, typer.Option("--hostfile", help="Hostfil
 ZeroOption = Annotated[int | None, typer.Option("--zero", min=0, max=3, help="ZeRO stage of DeepSpeed.")]
 CacheOption = Annotated[
     str | None,
-    typer.Option("--cache-embeddings", metavar="DIR", help="Cache the image embeddings of a frozen SAM here."),
+    typer.Option("--cache-embeddings", metavar="DIR", help="Cache the image embeddings of frozen encoders here."),
 ]
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Show what would train, the data and the memory; train nothing.")

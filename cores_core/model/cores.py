@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cores_core.model.embeddings import EmbeddingCache, encode_cached
-from cores_core.model.mllm import Mllm
+from cores_core.model.embeddings import EmbeddingCache, encode_cached, look_cached, vision_parts
+from cores_core.model.mllm import Looks, Mllm
 from cores_core.model.processor import Batch
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Features, Segmenter
@@ -60,7 +60,8 @@ class ChainOutput:
 class CoresModel(nn.Module):
     """Multimodal LLM, projection and SAM, connected by the tokens of the chain.
 
-    `embeddings` is an optional cache of SAM's image features, used for images with a key while the encoder is frozen.
+    `embeddings` is an optional cache of SAM's image features, used for images with a key while the encoder is frozen;
+    `looks` is one of the features of LLaVA's vision tower.
     """
 
     mllm: Mllm
@@ -74,6 +75,7 @@ class CoresModel(nn.Module):
         self.projection = build_projection(mllm.width, segmenter.width)
         self.refiner = TokenRefiner(segmenter.width) if refiner and len(chain_ids) > 1 else None
         self.embeddings: EmbeddingCache | None = None
+        self.looks: EmbeddingCache | None = None
 
     def forward(self, batch: Batch) -> ChainOutput:
         """Run language model and SAM on questions with their (teacher-forced) answers.
@@ -82,12 +84,16 @@ class CoresModel(nn.Module):
         """
         text = self.reason(batch)
         features = self.encode(batch)
-        stages = self.segment(tuple(level[batch.image_index] for level in features), text.prompts)
+        stages = self.segment(features, text.prompts, batch.image_index)
         return ChainOutput(text=text, stages=stages, features=features)
 
-    def reason(self, batch: Batch) -> TextOutput:
-        """Run the language model and project the hidden states of the chain tokens to prompt embeddings."""
-        hidden = self.mllm(batch)
+    def reason(self, batch: Batch, looks: Looks | None = None) -> TextOutput:
+        """Run the language model and project the hidden states of the chain tokens to prompt embeddings.
+
+        Args:
+            looks: output of the vision tower (`Mllm.look`) if already known.
+        """
+        hidden = self.mllm(batch, looks if looks is not None else self._kept_looks(batch))
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
         label_mask = batch.label_mask
         return TextOutput(
@@ -97,23 +103,33 @@ class CoresModel(nn.Module):
         )
 
     def encode(self, batch: Batch) -> Features:
-        """SAM's image features of the B images, in float32. Features from the cache are rounded to bfloat16."""
-        named = bool(batch.keys) and all(batch.keys)
-        if self.embeddings is None or not named or self._encoder_learns():
-            return self.segmenter.encode(batch.sam_pixels)
-        return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
+        """SAM's image features of the B images, in float32. Features from the cache are rounded to bfloat16.
 
-    def segment(self, features: Features, prompts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        A frozen encoder runs without gradients, and on a CPU image by image, which needs less memory.
+        """
+        if self._encoder_learns():
+            return self.segmenter.encode(batch.sam_pixels)
+        with torch.no_grad():
+            if self.embeddings is not None and _have_keys(batch):
+                return encode_cached(self.embeddings, self.segmenter, batch.sam_pixels, batch.keys)
+            at_once = 1 if batch.sam_pixels.device.type == "cpu" else len(batch.sam_pixels)
+            encoded = [self.segmenter.encode(pixels) for pixels in torch.split(batch.sam_pixels, at_once)]
+            return tuple(torch.cat(levels) for levels in zip(*encoded, strict=True))
+
+    def segment(
+        self, features: Features, prompts: tuple[Tensor, ...], images: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Decode one mask per stage; each but the first uses the previous mask as mask input and in the refiner.
 
         Args:
-            features: image features per query, every map with N rows.
+            features: image features, every map with B rows.
             prompts: (N, C) prompt embeddings for each stage.
+            images: (N,) row of each query's image; None if B = N and each query has the row of its own number.
 
         Returns:
             The mask logits of each stage, (N, 1, s, s).
         """
-        if not len(features[0]):  # no masks in this batch: a dummy query keeps all weights in the graph on every rank
+        if not len(prompts[0]):  # no masks in this batch: a dummy query keeps all weights in the graph on every rank
             blank = tuple(level.new_zeros(1, *level.shape[1:]) for level in features)
             queries = tuple(prompt.new_zeros(1, prompt.shape[1]) + prompt.sum() for prompt in prompts)
             return tuple(logits[:0] for logits in self.segment(blank, queries))
@@ -121,8 +137,8 @@ class CoresModel(nn.Module):
         for prompt in prompts:
             mask_input = stages[-1] if stages else None
             if mask_input is not None and self.refiner is not None:
-                prompt = self.refiner(prompt, features[-1], mask_input)
-            stages.append(self.segmenter.decode(features, prompt, mask_input))
+                prompt = self.refiner(prompt, features[-1], mask_input, images)
+            stages.append(self.segmenter.decode(features, prompt, mask_input, images))
         return tuple(stages)
 
     @property
@@ -130,14 +146,28 @@ class CoresModel(nn.Module):
         """Device of SAM and the heads, to which batches must be moved."""
         return next(self.projection.parameters()).device
 
+    def _kept_looks(self, batch: Batch) -> Looks | None:
+        """Output of a frozen vision tower, read from the cache or computed and stored; None without a cache."""
+        if self.looks is None or not _have_keys(batch) or _learns(*vision_parts(self.mllm)):
+            return None
+        return look_cached(self.looks, self.mllm, batch)
+
     def _encoder_learns(self) -> bool:
-        return any(parameter.requires_grad for parameter in self.segmenter.image_encoder.parameters())
+        return _learns(self.segmenter.image_encoder)
 
     @staticmethod
     def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:
         """Hidden states that predict a chain token, (N, D), in the order of the queries."""
         predicts_next = input_ids[:, 1:] == token_id  # (B, T-1): the state at t-1 predicts the token at t
         return hidden[:, :-1][predicts_next]
+
+
+def _learns(*parts: nn.Module) -> bool:
+    return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def _have_keys(batch: Batch) -> bool:
+    return bool(batch.keys) and all(batch.keys)
 
 
 def build_projection(width: int, prompt_width: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Disk cache of the image features of a frozen SAM encoder, shared by all ranks of a training run.
+"""Disk cache of the image features of frozen encoders, SAM's and LLaVA's, shared by all ranks of a training run.
 
 <folder>/<identity, 16 letters>/<2 letters>/<sha256 of the key>.safetensors    its bfloat16 feature maps
 
@@ -10,16 +10,20 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cores_core.errors import DataError
 from cores_core.files import replacing
+from cores_core.model.mllm import Looks, Mllm
+from cores_core.model.processor import Batch
 from cores_core.model.segmenter import Features, Segmenter
 
 _FORMAT = "2"
@@ -105,16 +109,48 @@ def encode_cached(cache: EmbeddingCache, segmenter: Segmenter, pixels: Tensor, k
     Args:
         keys: B non-empty keys that identify the pixels.
     """
+
+    def encode(number: int) -> Features:
+        return tuple(level[0] for level in segmenter.encode(pixels[number][None]))
+
+    found = _get_or_compute(cache, keys, encode)
+    return tuple(torch.stack(levels).to(pixels.device).float() for levels in zip(*found, strict=True))
+
+
+def vision_parts(mllm: Mllm) -> list[nn.Module]:
+    """Vision tower and projector."""
+    return [mllm.parts[name] for name in ("vision tower", "projector") if name in mllm.parts]
+
+
+@torch.no_grad()
+def look_cached(cache: EmbeddingCache, mllm: Mllm, batch: Batch) -> Looks:
+    """`Mllm.look`, read from the cache or computed and stored. For models with one image tensor per row (LLaVA).
+
+    Args:
+        batch: B images with a key each, and B rows.
+    """
+
+    def look(number: int) -> Features:
+        vision = {name: tensor[number : number + 1] for name, tensor in batch.vision.items()}
+        return (mllm.look(replace(batch, vision=vision)).pooler_output[0],)
+
+    found = _get_or_compute(cache, batch.keys, look)
+    device, dtype = batch.input_ids.device, mllm.net.dtype
+    return BaseModelOutputWithPooling(pooler_output=[features.to(device, dtype) for (features,) in found])
+
+
+def _get_or_compute(cache: EmbeddingCache, keys: Sequence[str], compute: Callable[[int], Features]) -> list[Features]:
+    """Features of each key in bfloat16; `compute` makes those of the image of this number in the batch."""
     known: dict[str, Features] = {}
-    for image, key in zip(pixels, keys, strict=True):
+    for number, key in enumerate(keys):
         if key in known:
             continue
         features = cache.get(key)
         if features is None:
-            features = tuple(level[0].to(torch.bfloat16) for level in segmenter.encode(image[None]))
+            features = tuple(level.to(torch.bfloat16) for level in compute(number))
             cache.put(key, features)
-        known[key] = tuple(level.to(pixels.device) for level in features)
-    return tuple(torch.stack(levels).float() for levels in zip(*(known[key] for key in keys), strict=True))
+        known[key] = features
+    return [known[key] for key in keys]
 
 
 def _measure(folder: Path) -> int:

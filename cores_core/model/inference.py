@@ -19,6 +19,7 @@ from cores_core.choices import Protocol, read_protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
+from cores_core.model.mllm import Looks
 from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Features, upsample_masks
 from cores_core.runtime import run_beside
@@ -76,13 +77,14 @@ class Segmentation:
 
 
 class ImageSession:
-    """One image to which questions are asked, at once or one after another. SAM's encoder runs once."""
+    """One image to which questions are asked, at once or one after another. Both encoders run once."""
 
     def __init__(self, checkpoint: Checkpoint, image: RgbImage) -> None:
         """Begin with a model in eval mode and an image, (H, W, 3) uint8 RGB; nothing is computed yet."""
         self.image = image
         self._checkpoint = checkpoint
         self._encode: Callable[[], Features] | None = None
+        self._looks: Looks | None = None
 
     @torch.no_grad()
     def ask(self, queries: Sequence[Query], protocol: Protocol, example: str | None = None) -> list[Segmentation]:
@@ -103,7 +105,10 @@ class ImageSession:
             sample = Sample(image=self.image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
             batch = processor.collate([sample]).to(model.device)
             self._encode = self._encode or cache(run_beside(model.device, partial(model.encode, batch)))
-            found += _draw(self._checkpoint, _answer(self._checkpoint, sample, batch, protocol), self._encode)
+            if self._looks is None and processor.mllm.packs:  # else the image tensors are those of all rows
+                self._looks = model.mllm.look(batch)
+            answers = _answer(self._checkpoint, sample, batch, protocol, self._looks)
+            found += _draw(self._checkpoint, answers, self._encode)
         return found
 
 
@@ -134,15 +139,15 @@ class _Answers:
         return sorted((*self.chained, *self.rejected))
 
 
-def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol) -> _Answers:
+def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol, looks: Looks | None) -> _Answers:
     """Obtain the answers to a sample's questions. `batch` contains the template as each answer."""
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
-    text = _reason(model, batch)
+    text = _reason(model, batch, looks)
     differing = _differing_turns(batch, text) if protocol == "generate" else []
     if not differing:
         return _Answers(ids, list(range(len(ids))), [], batch, text)
-    for index, written in zip(differing, _write_answers(checkpoint, sample, differing), strict=True):
+    for index, written in zip(differing, _write_answers(checkpoint, sample, differing, looks), strict=True):
         ids[index] = written
     chained = [index for index, answer in enumerate(ids) if _has_chain(answer, processor)]
     rejected = [index for index, answer in enumerate(ids) if _is_rejection(answer, processor)]
@@ -152,11 +157,11 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
     turns = tuple(replace(sample.turns[i], segments=i in chained) for i in answers.formed)
     batch = processor.collate([replace(sample, turns=turns)], answers=[[ids[i] for i in answers.formed]])
     batch = batch.to(model.device)
-    return replace(answers, batch=batch, text=_reason(model, batch))
+    return replace(answers, batch=batch, text=_reason(model, batch, looks))
 
 
-def _reason(model: CoresModel, batch: Batch) -> TextOutput:
-    text = model.reason(batch)
+def _reason(model: CoresModel, batch: Batch, looks: Looks | None) -> TextOutput:
+    text = model.reason(batch, looks)
     _check_finite("the language model", (text.logits, *text.prompts))
     return text
 
@@ -174,7 +179,9 @@ def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
     return sorted({branch - 1 for branch in differing.tolist()})
 
 
-def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int]) -> list[list[int]]:
+def _write_answers(
+    checkpoint: Checkpoint, sample: Sample, turns: Sequence[int], looks: Looks | None
+) -> list[list[int]]:
     """Greedily decoded answers to some of a sample's questions."""
     model, processor = checkpoint.model, checkpoint.processor
     asked = tuple(sample.turns[i] for i in turns)
@@ -183,7 +190,7 @@ def _write_answers(checkpoint: Checkpoint, sample: Sample, turns: Sequence[int])
     written: list[list[int]] = []
     for group in [asked] if processor.mllm.packs else [(turn,) for turn in asked]:
         batch = processor.collate([replace(sample, turns=group)], answers=[[[] for _ in group]]).to(model.device)
-        written += model.mllm.generate(batch, processor.mllm.end_id, limit)
+        written += model.mllm.generate(batch, processor.mllm.end_id, limit, looks)
     return written
 
 
@@ -191,8 +198,8 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Featur
     """Decode the masks of the answers. `encode` returns SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.chained:
-        features = tuple(level.repeat_interleave(len(answers.chained), dim=0) for level in encode())
-        stages = checkpoint.model.segment(features, answers.text.prompts)
+        images = torch.zeros(len(answers.chained), dtype=torch.long, device=checkpoint.model.device)
+        stages = checkpoint.model.segment(encode(), answers.text.prompts, images)
         _check_finite("the segmenter", stages)
         drawn = dict(
             zip(answers.chained, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True)

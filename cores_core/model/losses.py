@@ -7,20 +7,26 @@ Deviation: ignored pixels are excluded; the release has no ignore handling. C1 h
 ablations of Table S1.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from cores_core.config import LossWeights
 from cores_core.model.cores import ChainOutput, TextOutput
 from cores_core.model.processor import Batch
 from cores_core.model.segmenter import Segmenter
+from cores_core.sample import ImageSize
 
 DICE_SCALE, DICE_EPSILON = 1000.0, 1e-6
+CPU_PIXELS, PIXELS = 2**20, 2**24
+"""Pixels of the masks that are upsampled together, on a CPU and on other devices: 4 and 64 MB a map."""
 GROWTH = 0.2
 """Growth of a pseudo mask's box on each side, as a share of its size."""
 C1Supervision = Literal["none", "gt", "pseudo"]
@@ -108,18 +114,30 @@ def text_loss(text: TextOutput, tokens: int) -> Tensor:
 def mask_losses(masks: Tensor, batch: Batch, segmenter: Segmenter, count: int) -> tuple[Tensor, Tensor]:
     """BCE and DICE of (N, 1, 4h, 4w) logits with the batch's targets, at the original image sizes.
 
-    Each is a scalar: summed over masks and divided by `count`.
+    Each is a scalar: summed over masks and divided by `count`. A few masks are upsampled at a time, and again in the
+    backward pass, so that the memory of full-size maps does not grow with the number of queries.
     """
     bce = dice = masks.sum() * 0.0  # keeps the mask decoder in the graph if the batch has no mask
+    most = CPU_PIXELS if masks.device.type == "cpu" else PIXELS
     for index, (target, logits) in enumerate(zip(batch.masks, torch.split(masks, list(batch.counts)), strict=False)):
-        if not len(target):
-            continue
-        logits = segmenter.upsample(logits, batch.sizes[index]).float()
-        ignore = batch.ignores[index]
-        valid = None if ignore is None else (~ignore).to(logits.dtype)
-        bce = bce + bce_loss(logits, target.to(logits.dtype), valid).sum()
-        dice = dice + dice_loss(logits, target.to(logits.dtype), valid).sum()
+        size, ignore = batch.sizes[index], batch.ignores[index]
+        at_once = max(1, most // max(math.prod(size.original_hw), math.prod(size.resized_hw)))
+        for start in range(0, len(target), at_once):
+            some = slice(start, start + at_once)
+            pixels = partial(_pixel_losses, target[some], None if ignore is None else ignore[some], size, segmenter)
+            sums = checkpoint(pixels, logits[some], use_reentrant=False, preserve_rng_state=False)
+            bce, dice = bce + sums[0], dice + sums[1]
     return bce / max(count, 1), dice / max(count, 1)
+
+
+def _pixel_losses(
+    target: Tensor, ignore: Tensor | None, size: ImageSize, segmenter: Segmenter, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Summed BCE and DICE of (n, 1, 4h, 4w) logits with (n, H, W) targets of one image."""
+    logits = segmenter.upsample(logits, size).float()
+    valid = None if ignore is None else (~ignore).to(logits.dtype)
+    target = target.to(logits.dtype)
+    return bce_loss(logits, target, valid).sum(), dice_loss(logits, target, valid).sum()
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:

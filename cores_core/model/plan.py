@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder
 from torch import nn
 
 from cores_core import prompts
@@ -163,11 +163,12 @@ def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
     per_layer = 10 * text.hidden_size + 4 * text.intermediate_size  # values that a layer keeps per token
     kept = text.num_hidden_layers * (text.hidden_size if train.activation_checkpointing else per_layer)
     tokens = count_tokens(checkpoint, train.queries_per_image)
-    per_image = max(tokens * kept + _kept_by_sam(checkpoint), _sam_attention(checkpoint))
+    per_image = width * max(tokens * kept + _kept_by_sam(checkpoint), _sam_attention(checkpoint))
+    per_image += torch.float32.itemsize * train.queries_per_image * _kept_by_decoder(checkpoint)
     images = min(train.micro_batch_size or train.global_batch_size, -(-train.global_batch_size // processes))
     gradients = learning // processes if stage >= 2 else learning
     moments = 2 * learning // (processes if stage else 1)
-    activations = images * per_image * width + _merged_vocabulary(checkpoint)
+    activations = images * per_image + _merged_vocabulary(checkpoint)
     return MemoryPlan(tuple(parts), gradients, moments, activations)
 
 
@@ -214,6 +215,23 @@ def _kept_by_sam(checkpoint: Checkpoint) -> int:
     grid = (sam.image_size // sam.patch_size) ** 2
     blocks = len(sam.global_attn_indexes) if sam.window_size else sam.depth
     return grid * sam.depth * 26 * sam.embed_dim + blocks * _sam_attention(checkpoint, grid)
+
+
+def _kept_by_decoder(checkpoint: Checkpoint) -> int:
+    """Number of values SAM 1's mask decoder keeps per question for the backward pass (`sams/decoder.py`).
+
+    In each stage, the cells before and after each layer, and the weights of its attention layers. Not counted for SAM 2
+    and 3.
+    """
+    model, sam = checkpoint.model, checkpoint.config.sam
+    decoder = model.segmenter.mask_decoder
+    if not isinstance(decoder, MaskDecoder):
+        return 0
+    layers, cells = decoder.transformer.layers, (sam.image_size // sam.patch_size) ** 2
+    tokens = decoder.num_mask_tokens + 2  # with those of the IoU and the prompt
+    weights = sum(2 * tokens * layer.self_attn.num_heads for layer in layers)
+    per_cell: int = (len(layers) + 1) * sam.prompt_embed_dim + weights
+    return len(model.chain_ids) * cells * per_cell
 
 
 def _count(module: nn.Module) -> int:

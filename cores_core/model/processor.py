@@ -61,8 +61,8 @@ class Batch:
     @property
     def image_index(self) -> Tensor:
         """(N,) image index of each query."""
-        device = self.sam_pixels.device
-        return torch.arange(len(self.counts), device=device).repeat_interleave(torch.tensor(self.counts, device=device))
+        images = [image for image, count in enumerate(self.counts) for _ in range(count)]
+        return torch.tensor(images, dtype=torch.long, device=self.sam_pixels.device)
 
     @property
     def label_mask(self) -> Tensor:

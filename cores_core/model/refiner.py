@@ -22,30 +22,42 @@ class TokenRefiner(nn.Module):
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, prompts: Tensor, image_embeddings: Tensor, coarse: Tensor) -> Tensor:
+    def forward(
+        self, prompts: Tensor, image_embeddings: Tensor, coarse: Tensor, images: Tensor | None = None
+    ) -> Tensor:
         """Refine N prompts.
 
         Args:
             prompts: (N, C).
-            image_embeddings: (N, C, h, w), coarsest feature map per prompt.
+            image_embeddings: (B, C, h, w), coarsest feature map of each image.
             coarse: (N, 1, s, s) unthresholded logits. Their binarisation passes no gradient.
+            images: (N,) row of each prompt's image; None if B = N and each prompt has the row of its own number.
 
         Returns:
             (N, C).
         """
-        pooled = pool_under_mask(image_embeddings, coarse)[:, None]
+        pooled = pool_under_mask(image_embeddings, coarse, images)[:, None]
         query = prompts[:, None]
         attended, _ = self.attention(query, pooled, pooled, need_weights=False)
         refined: Tensor = prompts + self.norm(query + attended)[:, 0]
         return refined
 
 
-def pool_under_mask(image_embeddings: Tensor, coarse: Tensor) -> Tensor:
-    """Average (N, C, h, w) features under coarse logits > 0; a plain average where the mask is empty. Gives (N, C)."""
+def pool_under_mask(image_embeddings: Tensor, coarse: Tensor, images: Tensor | None = None) -> Tensor:
+    """Average features under N coarse masks, logits > 0; a plain average where the mask is empty. Gives (N, C).
+
+    Arguments as for `TokenRefiner.forward`.
+    """
     inside = (coarse > 0).to(image_embeddings.dtype)
     inside = functional.interpolate(inside, image_embeddings.shape[-2:], mode="bilinear", align_corners=False)
     empty = inside.sum(dim=(2, 3), keepdim=True) == 0
     inside = torch.where(empty, torch.ones_like(inside), inside)
     area = inside.sum(dim=(2, 3)) + AREA_FLOOR
-    pooled: Tensor = (image_embeddings * inside).sum(dim=(2, 3)) / area
+    cells = image_embeddings.flatten(2)
+    if images is None:
+        sums = (cells @ inside.flatten(2).transpose(1, 2))[:, :, 0]
+    else:  # of all images and masks, which takes less than a copy of the image for each mask
+        number = torch.arange(len(images), device=images.device)
+        sums = torch.einsum("bcl,nl->nbc", cells, inside.flatten(1))[number, images]
+    pooled: Tensor = sums / area
     return pooled

@@ -3,6 +3,7 @@
 Implementations in `sams/`: segment-anything (SAM 1), and transformers (SAM 2, SAM 3).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -83,13 +84,16 @@ class Segmenter(nn.Module, ABC):
         """Encode (B, 3, S, S) pixels preprocessed by `Frame.pixels` into float32 features."""
 
     @abstractmethod
-    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
+    def decode(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
         """Decode one mask for each of N prompts.
 
         Args:
-            features: image features per prompt, every map with N rows.
+            features: image features, every map with B rows.
             prompts: (N, C) prompt embeddings.
             mask_input: (N, 1, s, s) mask logits of the previous step (SAM's mask input), or None.
+            images: (N,) row of each prompt's image; None if B = N and each prompt has the row of its own number.
 
         Returns:
             (N, 1, s, s) unthresholded logits.
@@ -102,7 +106,10 @@ class Segmenter(nn.Module, ABC):
 
 def upsample_masks(logits: Tensor, size: ImageSize, square: int) -> Tensor:
     """Functional form of `Segmenter.upsample` for a SAM with input size `square`."""
-    full = functional.interpolate(logits, (square, square), mode="bilinear", align_corners=False)
+    scale = square / logits.shape[-1]
+    rows, columns = (math.ceil(side / scale) + 1 for side in size.resized_hw)  # one more, for the interpolation
+    shown = logits[..., :rows, :columns]
+    full = functional.interpolate(shown, scale_factor=scale, mode="bilinear", align_corners=False)
     full = full[..., : size.resized_hw[0], : size.resized_hw[1]]
     if size.resized_hw == size.original_hw:
         return full[:, 0]

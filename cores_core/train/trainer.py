@@ -20,7 +20,8 @@ from cores_core.errors import ConfigError, DataError, LossError
 from cores_core.evaluate.benchmarks import benchmark_of
 from cores_core.evaluate.run import EvalJob, evaluate
 from cores_core.model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
-from cores_core.model.embeddings import EmbeddingCache, encoder_identity
+from cores_core.model.embeddings import EmbeddingCache, encoder_identity, vision_parts
+from cores_core.model.families.llava import MODEL_TYPE
 from cores_core.model.placement import compile_encoder
 from cores_core.model.processor import batch_tensors
 from cores_core.runtime import Group, seed_dropout, seed_everything
@@ -112,7 +113,7 @@ class Trainer:
             model.mllm.net.activation_checkpointing_enable({"use_reentrant": False})
         if self._train.compile:
             compile_encoder(model)
-        model.embeddings = _open_embeddings(checkpoint, self._train, self._group)
+        model.embeddings, model.looks = _open_embeddings(checkpoint, self._train, self._group)
 
     def _mix(self, stores: Sequence[Store]) -> Mixture:
         config = self._job.config
@@ -193,13 +194,23 @@ class Trainer:
         return Checkpoint(start.model, start.processor, start.config, about)
 
 
-def _open_embeddings(checkpoint: Checkpoint, train: TrainConfig, group: Group) -> EmbeddingCache | None:
-    """Open the feature cache of a run, with this rank's share of its size limit."""
+def _open_embeddings(
+    checkpoint: Checkpoint, train: TrainConfig, group: Group
+) -> tuple[EmbeddingCache | None, EmbeddingCache | None]:
+    """Open the feature caches of a run, SAM's and LLaVA's, with this rank's share of their size limit."""
     if train.embedding_cache is None:
-        return None
-    encoder, size = checkpoint.model.segmenter.image_encoder, checkpoint.processor.frame.side
-    identity = encoder_identity(encoder, size, train.precision)
-    return EmbeddingCache(Path(train.embedding_cache), identity, round(train.embedding_cache_gb * 1e9), group.size)
+        return None, None
+    model, side = checkpoint.model, checkpoint.processor.frame.side
+    identities = [encoder_identity(model.segmenter.image_encoder, side, train.precision)]
+    if model.mllm.kind == MODEL_TYPE:
+        vision, settings = checkpoint.config.vision, model.mllm.net.config
+        how = (
+            f"{train.precision} {vision.fit} {settings.vision_feature_layer} {settings.vision_feature_select_strategy}"
+        )
+        identities.append(encoder_identity(torch.nn.ModuleList(vision_parts(model.mllm)), vision.image_size, how))
+    folder, limit = Path(train.embedding_cache), round(train.embedding_cache_gb * 1e9)
+    caches = [EmbeddingCache(folder, identity, limit, group.size * len(identities)) for identity in identities]
+    return caches[0], caches[1] if len(caches) > 1 else None
 
 
 def _build_engine(learning: torch.nn.Module, recipe: Recipe, group: Group) -> Engine:

@@ -17,7 +17,7 @@ from cores_core.data.store import Store
 from cores_core.errors import DataError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel
-from cores_core.model.embeddings import EmbeddingCache, encoder_identity
+from cores_core.model.embeddings import EmbeddingCache, encoder_identity, vision_parts
 from cores_core.model.processor import Batch
 from cores_core.model.segmenter import Features
 from cores_core.prompts import PromptFormat, render_turn
@@ -216,12 +216,35 @@ def test_a_warm_forward_is_the_cold_one(frozen: CoresModel, checkpoint: Checkpoi
     assert torch.equal(*gradients)
 
 
+def test_llavas_vision_tower_is_kept_like_sams_encoder(
+    frozen: CoresModel, checkpoint: Checkpoint, cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    tower, projector = vision_parts(frozen.mllm)
+    tower.requires_grad_(False)
+    projector.requires_grad_(False)
+    readings: list[int] = []
+    tower.register_forward_hook(lambda *_: readings.append(1))
+    exact = frozen.reason(pictures(checkpoint, "a", "b"))
+    frozen.looks = cache
+    readings.clear()
+    cold, warm = (frozen.reason(pictures(checkpoint, "a", "b")) for _ in range(2))
+    swapped = frozen.reason(pictures(checkpoint, "b", "a"))
+    assert len(readings) == len(files(tmp_path)) == 2  # each image alone, once
+    assert torch.equal(cold.logits, warm.logits)
+    assert all(map(torch.equal, cold.prompts, warm.prompts))
+    torch.testing.assert_close(swapped.prompts[0].flip(0), warm.prompts[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(warm.prompts[0], exact.prompts[0], atol=1e-2, rtol=0)  # rounded to bfloat16
+    projector.requires_grad_(True)
+    assert torch.equal(frozen.reason(pictures(checkpoint, "a", "b")).logits, exact.logits)
+
+
 @pytest.mark.parametrize("names", [("", ""), ("a", "")])
 def test_images_without_a_key_are_encoded_exactly_and_not_kept(
     frozen: CoresModel, checkpoint: Checkpoint, cache: EmbeddingCache, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     batch = pictures(checkpoint, *names)
-    exact = frozen.segmenter.encode(batch.sam_pixels)
+    with torch.no_grad():  # on a CPU, images are encoded one at a time
+        exact = (torch.cat([frozen.segmenter.encode(pixels)[0] for pixels in batch.sam_pixels.split(1)]),)
     frozen.embeddings = cache
     assert equal(frozen.encode(batch), exact)
     assert equal(frozen.encode(replace(batch, keys=())), exact)

@@ -14,10 +14,12 @@ from cores_core.model.inference import (
     NO_MASK,
     QUERIES_AT_ONCE,
     REASON_TOKENS,
+    ImageSession,
     Protocol,
     Segmentation,
     segment_image,
 )
+from cores_core.model.mllm import Looks
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.tokenizer import token_id
 from cores_core.prompts import LOC, REJECTION, SEG, render_turn
@@ -58,6 +60,16 @@ def test_sams_encoder_reads_an_image_once_however_many_questions_there_are(check
     assert len(readings) == 1
     (alone,) = _ask(checkpoint, queries[-1])
     assert np.array_equal(last.refined, alone.refined)
+
+
+def test_the_vision_tower_reads_an_image_once_even_if_answers_are_written(checkpoint: Checkpoint) -> None:
+    seen: list[int] = []
+    tower = checkpoint.model.mllm.parts["vision tower"]
+    session = ImageSession(checkpoint, IMAGE)
+    with tower.register_forward_hook(lambda *_: seen.append(1)):
+        session.ask(QUERIES, "generate")  # this model writes something else than the template
+        session.ask(QUERIES[:1], "teacher_forced")
+    assert len(seen) == 1
 
 
 def test_no_question_is_no_answer(checkpoint: Checkpoint) -> None:
@@ -134,8 +146,8 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     lengths: list[int] = []
     write = checkpoint.model.mllm.generate
 
-    def listen(batch: Batch, end_id: int, limit: int) -> list[list[int]]:
-        answers = write(batch, end_id=-1, limit=limit)  # which nothing ends
+    def listen(batch: Batch, end_id: int, limit: int, looks: Looks | None) -> list[list[int]]:
+        answers = write(batch, end_id=-1, limit=limit, looks=looks)  # which nothing ends
         lengths.extend(map(len, answers))
         return answers
 

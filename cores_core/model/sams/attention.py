@@ -1,26 +1,24 @@
-"""Faster drop-in replacements for SAM's attention layers, with the same weights and values and less memory.
+"""A faster drop-in replacement for the attention of SAM's image encoder, with the same values and less memory.
 
-`RowAttention` (image encoder) processes a few rows of queries at a time. The stock layer holds several copies of all
-scores, (heads, h*w, h*w): 1 GB each in float32 for ViT-H at 1024 pixels; those of a few rows fit the CPU's cache. The
-output is bit-identical. `scaled_dot_product_attention` is hardly faster on a CPU and rounds differently, which
-occasionally changes a mask pixel.
-
-`CellAttention` (mask decoder) attends from each cell to the six tokens. On a CPU, softmax over such a short last axis
-is twenty times slower than over another axis. The output differs only by the rounding of the exponential.
+`RowAttention` processes a few rows of queries at a time; without gradients on a CPU, a few rows of one
+head, or a few windows, and changes their scores in place. The stock layer holds several copies of all scores,
+(heads, h*w, h*w): 1 GB each in float32 for ViT-H at 1024 pixels; those of a few rows fit the CPU's cache. The output is
+bit-identical. `scaled_dot_product_attention` is hardly faster on a CPU and rounds differently, which occasionally
+changes a mask pixel.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
-from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor, nn
 
 CPU_QUERIES: Final = 128
 """Query cells per block on a CPU; the scores fit its cache (measured: 1024 take twice as long)."""
+CPU_SCORES: Final = 2**19
+"""Scores per block on a CPU without gradients: 2 MB, some rows of a head, or some windows."""
 QUERIES: Final = 1024
 """Query cells per block on other devices: enough to use a GPU fully, a quarter of all scores at 1024 pixels."""
 
@@ -39,10 +37,34 @@ class RowAttention(nn.Module):
         count, height, width, _ = cells.shape
         split = self.qkv(cells).reshape(count, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = split.reshape(3, count * self.num_heads, height * width, -1).unbind(0)
-        seen = [scores.softmax(dim=-1) @ values for scores in self._scores(queries, keys, height, width)]
-        by_head = torch.cat(seen, dim=1).view(count, self.num_heads, height, width, -1)
+        if cells.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            seen = self._attend_in_cache(queries, keys, values, height, width)
+        else:
+            blocks = [scores.softmax(dim=-1) @ values for scores in self._scores(queries, keys, height, width)]
+            seen = torch.cat(blocks, dim=1)
+        by_head = seen.view(count, self.num_heads, height, width, -1)
         mixed: Tensor = self.proj(by_head.permute(0, 2, 3, 1, 4).reshape(count, height, width, -1))
         return mixed
+
+    def _attend_in_cache(self, queries: Tensor, keys: Tensor, values: Tensor, height: int, width: int) -> Tensor:
+        """Attention without gradients by blocks of `CPU_SCORES` scores, which are changed in place."""
+        grid, scaled = queries.view(-1, height, width, queries.shape[2]), queries * self.scale
+        by_row = torch.einsum("nhwd,hkd->nhwk", grid, get_rel_pos(height, height, self.rel_pos_h)).flatten(1, 2)
+        by_column = torch.einsum("nhwd,wkd->nhwk", grid, get_rel_pos(width, width, self.rel_pos_w)).flatten(1, 2)
+        cells = height * width
+        at_once = max(1, min(cells, CPU_SCORES // cells))
+        heads = max(1, CPU_SCORES // (at_once * cells))
+        seen = torch.empty_like(queries)
+        for first in range(0, len(queries), heads):
+            some = slice(first, first + heads)
+            for start in range(0, cells, at_once):
+                block = some, slice(start, start + at_once)
+                scores = scaled[block] @ keys[some].transpose(1, 2)
+                by_cell = scores.view(*scores.shape[:2], height, width)
+                by_cell += by_row[block][..., :, None]
+                by_cell += by_column[block][..., None, :]
+                seen[block] = scores.softmax(dim=-1) @ values[some]
+        return seen
 
     def _scores(self, queries: Tensor, keys: Tensor, height: int, width: int) -> Iterator[Tensor]:
         """Yield attention scores of a few rows of queries at a time, (B*heads, rows*w, h*w)."""
@@ -57,33 +79,6 @@ class RowAttention(nn.Module):
             scores = scores.view(len(keys), -1, height, width)
             scores = scores + by_row.flatten(1, 2)[..., :, None] + by_column.flatten(1, 2)[..., None, :]
             yield scores.flatten(2)
-
-
-class CellAttention(nn.Module):
-    """The mask decoder's attention from image to tokens. Takes over a stock layer's weights, with the same names."""
-
-    def __init__(self, stock: DecoderAttention) -> None:
-        super().__init__()
-        self.num_heads = stock.num_heads
-        self.q_proj, self.k_proj = stock.q_proj, stock.k_proj
-        self.v_proj, self.out_proj = stock.v_proj, stock.out_proj
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from (N, h*w, C) cells to (N, K, C) tokens; returns (N, h*w, C)."""
-        queries, keys, values = (
-            projected.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, cells or tokens, d)
-            for projected in (self.q_proj(q), self.k_proj(k), self.v_proj(v))
-        )
-        scores = keys @ queries.transpose(2, 3) / math.sqrt(queries.shape[3])
-        seen = scores.softmax(dim=2).transpose(2, 3) @ values
-        mixed: Tensor = self.out_proj(seen.transpose(1, 2).flatten(2))
-        return mixed
-
-
-def attend_from_cells(transformer: TwoWayTransformer) -> None:
-    """Replace the image-to-token attention layers of a mask decoder's transformer by `CellAttention`, in place."""
-    for block in transformer.layers:
-        block.cross_attn_image_to_token = CellAttention(block.cross_attn_image_to_token)
 
 
 def attend_by_rows(image_encoder: ImageEncoderViT) -> None:

@@ -80,12 +80,16 @@ class HubSam(Segmenter):
         half = pixels.to(self.image_encoder.no_memory_embedding.dtype)
         return tuple(level.float() for level in self.image_encoder(half))
 
-    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
+    def decode(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
         """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
+        if images is not None:
+            features = tuple(level[images] for level in features)
         return self.decode_tokens(features, prompts[:, None], mask_input)
 
     def decode_tokens(self, features: Features, tokens: Tensor, mask_input: Tensor | None) -> Tensor:
-        """Decode one mask for each of N prompts of K embeddings, (N, K, C), see `Segmenter.decode`."""
+        """Decode one mask for each of N prompts of K embeddings, (N, K, C), with the features of each in a row."""
         *finer, coarsest = features
         count = len(tokens)
         with torch.autocast(tokens.device.type, enabled=False):

@@ -1,14 +1,15 @@
 """Stock segment-anything prompted by embeddings: encode an image, decode a mask from a prompt and a mask input.
 
 The prompt is a sparse embedding, (N, 1, C); the dense embedding is SAM's no-mask embedding or that of the mask input.
-SAM is unchanged (masks equal those of the research fork to 1e-6) except for faster attention layers (`attention.py`).
-Deviation: queries of several images are decoded in one call. The stock decoder repeats one image embedding for all
-prompts, so each query's image embedding is added to its dense embedding, and the repeated one is zero.
+Weights, their names and the values are SAM's (masks equal those of the research fork to 1e-6), with faster attention in
+the image encoder (`attention.py`) and a faster forward of the mask decoder (`decoder.py`).
+Deviation: queries of several images are decoded in one call.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
@@ -17,10 +18,13 @@ from torch.nn import functional
 
 from cores_core.config import SamConfig
 from cores_core.errors import CheckpointError, ConfigError
-from cores_core.model.sams.attention import attend_by_rows, attend_from_cells
+from cores_core.model.sams.attention import attend_by_rows
+from cores_core.model.sams.decoder import decode_masks, embed_cells
 from cores_core.model.segmenter import Features, Frame, Segmenter
 from cores_core.model.weights.tensors import Tensors, get_tensor
 
+CPU_VALUES = 2**20
+"""Values of the image embeddings of the queries that a CPU decodes together: one query at 1024 pixels."""
 SHARPNESS = 10.0
 """Scale of the initial query biases relative to the tables of relative positions, see `_look_nearby`."""
 
@@ -40,6 +44,7 @@ class Sam1(Segmenter):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.frame = Frame(image_encoder.img_size, grid=prompt_encoder.image_embedding_size[0])
+        self._positions: tuple[Any, Tensor] | None = None
 
     @property
     def width(self) -> int:
@@ -50,20 +55,46 @@ class Sam1(Segmenter):
         """Encode (B, 3, S, S) pixels into one map, (B, C, h, w) float32."""
         return (self.image_encoder(pixels.to(self.image_encoder.pos_embed.dtype)).float(),)
 
-    def decode(self, features: Features, prompts: Tensor, mask_input: Tensor | None) -> Tensor:
+    def decode(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
         """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
-        (image_embeddings,) = features
-        with torch.autocast(prompts.device.type, enabled=False):  # SAM's positional encoding mixes dtypes otherwise
-            _, dense = self.prompt_encoder(points=None, boxes=None, masks=mask_input)
-            logits, _ = self.mask_decoder(
-                image_embeddings=torch.zeros_like(image_embeddings[:1]),
-                image_pe=self.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=prompts[:, None],
-                dense_prompt_embeddings=image_embeddings + dense,
-                multimask_output=False,
-            )
-        masks: Tensor = logits
-        return masks
+        return torch.cat([masks for masks, _ in self._decode(features, prompts, mask_input, images)])
+
+    def decode_scored(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`decode`, with SAM's prediction of each mask's IoU with the object, (N,)."""
+        masks, ious = zip(*self._decode(features, prompts, mask_input, images, with_iou=True), strict=True)
+        return torch.cat(masks), torch.cat(ious)
+
+    def _decode(
+        self,
+        features: Features,
+        prompts: Tensor,
+        mask_input: Tensor | None,
+        images: Tensor | None,
+        with_iou: bool = False,
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Decode the queries, on a CPU a few at a time, so that what is computed stays in its cache."""
+        if images is None:
+            images = torch.arange(len(prompts), device=prompts.device)
+        cells = features[0].flatten(2).transpose(1, 2).contiguous()
+        at_once = max(1, CPU_VALUES // cells[0].numel()) if prompts.device.type == "cpu" else len(prompts)
+        with torch.autocast(prompts.device.type, enabled=False):
+            for start in range(0, len(prompts), at_once):
+                some = slice(start, start + at_once)
+                mine = cells[images[some]] if at_once > 1 else cells[int(images[start])][None]
+                mine = embed_cells(self.prompt_encoder, mine, None if mask_input is None else mask_input[some])
+                yield decode_masks(self.mask_decoder, mine, self._place_cells(), prompts[some], with_iou)
+
+    def _place_cells(self) -> Tensor:
+        """The positional encoding of the cells, (h*w, C), computed again only if its frequencies have changed."""
+        frequencies = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        state = frequencies.data_ptr(), frequencies._version, frequencies.device, frequencies.dtype
+        if self._positions is None or self._positions[0] != state:
+            self._positions = state, self.prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
+        return self._positions[1]
 
 
 def build_sam1(config: SamConfig) -> Sam1:
@@ -95,7 +126,6 @@ def build_sam1(config: SamConfig) -> Sam1:
         transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=8 * width, num_heads=8),
         iou_head_hidden_dim=width,
     )
-    attend_from_cells(mask_decoder.transformer)
     return Sam1(image_encoder, prompt_encoder, mask_decoder)
 
 

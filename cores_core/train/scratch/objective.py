@@ -86,7 +86,7 @@ class ScratchObjective(Objective):
         weights = self.config.loss
         features = model.segmenter.encode(batch.sam_pixels)
         prompts = (self.prompts(batch),) * len(model.chain_ids)
-        masks = model.segment(tuple(level[batch.image_index] for level in features), prompts)[-1]
+        masks = model.segment(features, prompts, batch.image_index)[-1]
         bce, dice = mask_losses(masks, batch, model.segmenter, counts.masks)
         total = weights.mask * (weights.bce * bce + weights.dice * dice)
         losses = Losses(total, torch.zeros_like(total), bce, dice)

@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention
-from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
 
 from cores_core.model.sams import attention
-from cores_core.model.sams.attention import CellAttention, RowAttention
+from cores_core.model.sams.attention import RowAttention
 
 WIDTH, HEADS = 24, 3
 
@@ -17,6 +16,16 @@ WIDTH, HEADS = 24, 3
 @pytest.mark.parametrize(("side", "at_once"), [(14, 64), (16, 16), (7, 1), (9, 1024), (64, 64)])
 def test_it_equals_the_stock_attention(side: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "CPU_QUERIES", at_once)
+    stock = _stock(side)
+    cells = _cells(side)
+    torch.testing.assert_close(RowAttention(stock)(cells), stock(cells), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "scores"), [(14, 2**19), (14, 196**2 * 4), (16, 1000), (7, 1), (64, 2**19)])
+def test_without_gradients_it_equals_the_stock_attention(
+    side: int, scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CPU_SCORES", scores)
     stock = _stock(side)
     cells = _cells(side)
     with torch.no_grad():
@@ -36,14 +45,6 @@ def test_its_gradients_are_the_stock_ones() -> None:
 def test_it_keeps_the_weights_and_their_names() -> None:
     stock = _stock(8)
     assert dict(RowAttention(stock).named_parameters()).items() == dict(stock.named_parameters()).items()
-
-
-def test_cells_attend_as_in_the_stock_decoder() -> None:
-    stock = DecoderAttention(WIDTH, HEADS, downsample_rate=2).double()
-    cells, tokens, values = (_cells(16).flatten(1, 2)[:, :count] for count in (256, 6, 6))
-    arguments = {"q": cells, "k": tokens, "v": values + 1}
-    torch.testing.assert_close(CellAttention(stock)(**arguments), stock(**arguments), atol=1e-12, rtol=0)
-    assert dict(CellAttention(stock).named_parameters()).items() == dict(stock.named_parameters()).items()
 
 
 def _stock(side: int) -> Attention:

@@ -7,11 +7,12 @@ import torch
 from helpers import mask
 from segment_anything.modeling.image_encoder import add_decomposed_rel_pos
 from torch import Tensor
+from torch.nn import functional
 
 from cores_core.config import SamConfig
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.sams.sam1 import build_sam1, resize_positions
-from cores_core.model.segmenter import Segmenter
+from cores_core.model.segmenter import Segmenter, upsample_masks
 from cores_core.sample import ImageSize
 
 WIDTH, GRID, LOW = 16, 8, 32
@@ -102,6 +103,18 @@ def test_a_tall_image_loses_the_padding_to_the_right(segmenter: Segmenter) -> No
     logits[..., LOW // 2 :, : LOW // 2] = -5.0
     full = segmenter.upsample(logits, ImageSize(original_hw=(8, 4), resized_hw=(64, 32)))
     assert ((full[0] > 0).numpy() == mask(*["####"] * 4, *["...."] * 4)).all()
+
+
+@pytest.mark.parametrize("resized_hw", [(48, 64), (64, 33), (64, 1), (61, 64), (64, 64)])
+@pytest.mark.parametrize("scale", [1, 2, 0.3])
+def test_upsampling_leaves_out_nothing_but_the_padding(resized_hw: tuple[int, int], scale: float) -> None:
+    """Bit for bit what SAM does: upsample to its input size, cut the padding, resize."""
+    logits = _noise(2, 1, 16, 16)
+    original_hw = (max(1, round(scale * resized_hw[0])), max(1, round(scale * resized_hw[1])))
+    whole = functional.interpolate(logits, (64, 64), mode="bilinear", align_corners=False)
+    cut = whole[..., : resized_hw[0], : resized_hw[1]]
+    expected = functional.interpolate(cut, original_hw, mode="bilinear", align_corners=False)[:, 0]
+    assert torch.equal(upsample_masks(logits, ImageSize(original_hw, resized_hw), square=64), expected)
 
 
 def test_a_square_image_keeps_every_place(segmenter: Segmenter) -> None:
