@@ -242,7 +242,9 @@ def train(cell: Cell) -> Action:
     if cell.form == KEPT:
         folder = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, folder)
-        model.embeddings, model.looks = (EmbeddingCache(Path(folder), name * 16, limit_bytes=10**9) for name in "01")
+        model.embeddings, model.vision_cache = (
+            EmbeddingCache(Path(folder), name * 16, limit_bytes=10**9) for name in "01"
+        )
     return lambda: train_step(learner, StepData([checkpoint.processor.collate(samples)], []), config)
 
 

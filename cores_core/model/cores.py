@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cores_core.model.embeddings import EmbeddingCache, encode_cached, look_cached, vision_parts
-from cores_core.model.mllm import Looks, Mllm
+from cores_core.model.embeddings import EmbeddingCache, encode_cached, encode_vision_cached, vision_parts
+from cores_core.model.mllm import Mllm, VisionOutput
 from cores_core.model.processor import Batch
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Features, Segmenter
@@ -61,7 +61,7 @@ class CoresModel(nn.Module):
     """Multimodal LLM, projection and SAM, connected by the tokens of the chain.
 
     `embeddings` is an optional cache of SAM's image features, used for images with a key while the encoder is frozen;
-    `looks` is one of the features of LLaVA's vision tower.
+    `vision_cache` is one of the output of LLaVA's vision tower.
     """
 
     mllm: Mllm
@@ -75,7 +75,7 @@ class CoresModel(nn.Module):
         self.projection = build_projection(mllm.width, segmenter.width)
         self.refiner = TokenRefiner(segmenter.width) if refiner and len(chain_ids) > 1 else None
         self.embeddings: EmbeddingCache | None = None
-        self.looks: EmbeddingCache | None = None
+        self.vision_cache: EmbeddingCache | None = None
 
     def forward(self, batch: Batch) -> ChainOutput:
         """Run language model and SAM on questions with their (teacher-forced) answers.
@@ -87,13 +87,13 @@ class CoresModel(nn.Module):
         stages = self.segment(features, text.prompts, batch.image_index)
         return ChainOutput(text=text, stages=stages, features=features)
 
-    def reason(self, batch: Batch, looks: Looks | None = None) -> TextOutput:
+    def reason(self, batch: Batch, vision_output: VisionOutput | None = None) -> TextOutput:
         """Run the language model and project the hidden states of the chain tokens to prompt embeddings.
 
         Args:
-            looks: output of the vision tower (`Mllm.look`) if already known.
+            vision_output: output of the vision tower (`Mllm.encode_vision`) if already known.
         """
-        hidden = self.mllm(batch, looks if looks is not None else self._kept_looks(batch))
+        hidden = self.mllm(batch, vision_output if vision_output is not None else self._cached_vision(batch))
         states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
         label_mask = batch.label_mask
         return TextOutput(
@@ -146,11 +146,11 @@ class CoresModel(nn.Module):
         """Device of SAM and the heads, to which batches must be moved."""
         return next(self.projection.parameters()).device
 
-    def _kept_looks(self, batch: Batch) -> Looks | None:
+    def _cached_vision(self, batch: Batch) -> VisionOutput | None:
         """Output of a frozen vision tower, read from the cache or computed and stored; None without a cache."""
-        if self.looks is None or not _have_keys(batch) or _learns(*vision_parts(self.mllm)):
+        if self.vision_cache is None or not _have_keys(batch) or _learns(*vision_parts(self.mllm)):
             return None
-        return look_cached(self.looks, self.mllm, batch)
+        return encode_vision_cached(self.vision_cache, self.mllm, batch)
 
     def _encoder_learns(self) -> bool:
         return _learns(self.segmenter.image_encoder)

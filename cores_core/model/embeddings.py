@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cores_core.errors import DataError
 from cores_core.files import replacing
-from cores_core.model.mllm import Looks, Mllm
+from cores_core.model.mllm import Mllm, VisionOutput
 from cores_core.model.processor import Batch
 from cores_core.model.segmenter import Features, Segmenter
 
@@ -123,18 +123,18 @@ def vision_parts(mllm: Mllm) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def look_cached(cache: EmbeddingCache, mllm: Mllm, batch: Batch) -> Looks:
-    """`Mllm.look`, read from the cache or computed and stored. For models with one image tensor per row (LLaVA).
+def encode_vision_cached(cache: EmbeddingCache, mllm: Mllm, batch: Batch) -> VisionOutput:
+    """`Mllm.encode_vision`, from the cache or computed and stored. For models with one image tensor per row (LLaVA).
 
     Args:
         batch: B images with a key each, and B rows.
     """
 
-    def look(number: int) -> Features:
+    def encode(number: int) -> Features:
         vision = {name: tensor[number : number + 1] for name, tensor in batch.vision.items()}
-        return (mllm.look(replace(batch, vision=vision)).pooler_output[0],)
+        return (mllm.encode_vision(replace(batch, vision=vision)).pooler_output[0],)
 
-    found = _get_or_compute(cache, batch.keys, look)
+    found = _get_or_compute(cache, batch.keys, encode)
     device, dtype = batch.input_ids.device, mllm.net.dtype
     return BaseModelOutputWithPooling(pooler_output=[features.to(device, dtype) for (features,) in found])
 

@@ -19,7 +19,7 @@ from cores_core.choices import Protocol, read_protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.cores import CoresModel, TextOutput
-from cores_core.model.mllm import Looks
+from cores_core.model.mllm import VisionOutput
 from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Features, upsample_masks
 from cores_core.runtime import run_beside
@@ -84,7 +84,7 @@ class ImageSession:
         self.image = image
         self._checkpoint = checkpoint
         self._encode: Callable[[], Features] | None = None
-        self._looks: Looks | None = None
+        self._vision: VisionOutput | None = None
 
     @torch.no_grad()
     def ask(self, queries: Sequence[Query], protocol: Protocol, example: str | None = None) -> list[Segmentation]:
@@ -105,9 +105,9 @@ class ImageSession:
             sample = Sample(image=self.image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
             batch = processor.collate([sample]).to(model.device)
             self._encode = self._encode or cache(run_beside(model.device, partial(model.encode, batch)))
-            if self._looks is None and processor.mllm.packs:  # else the image tensors are those of all rows
-                self._looks = model.mllm.look(batch)
-            answers = _answer(self._checkpoint, sample, batch, protocol, self._looks)
+            if self._vision is None and processor.mllm.packs:  # else the image tensors are those of all rows
+                self._vision = model.mllm.encode_vision(batch)
+            answers = _answer(self._checkpoint, sample, batch, protocol, self._vision)
             found += _draw(self._checkpoint, answers, self._encode)
         return found
 
@@ -139,15 +139,17 @@ class _Answers:
         return sorted((*self.chained, *self.rejected))
 
 
-def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol, looks: Looks | None) -> _Answers:
+def _answer(
+    checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol, vision_output: VisionOutput | None
+) -> _Answers:
     """Obtain the answers to a sample's questions. `batch` contains the template as each answer."""
     model, processor = checkpoint.model, checkpoint.processor
     ids = [processor.answer_ids(turn) for turn in sample.turns]
-    text = _reason(model, batch, looks)
+    text = _reason(model, batch, vision_output)
     differing = _differing_turns(batch, text) if protocol == "generate" else []
     if not differing:
         return _Answers(ids, list(range(len(ids))), [], batch, text)
-    for index, written in zip(differing, _write_answers(checkpoint, sample, differing, looks), strict=True):
+    for index, written in zip(differing, _write_answers(checkpoint, sample, differing, vision_output), strict=True):
         ids[index] = written
     chained = [index for index, answer in enumerate(ids) if _has_chain(answer, processor)]
     rejected = [index for index, answer in enumerate(ids) if _is_rejection(answer, processor)]
@@ -157,11 +159,11 @@ def _answer(checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Prot
     turns = tuple(replace(sample.turns[i], segments=i in chained) for i in answers.formed)
     batch = processor.collate([replace(sample, turns=turns)], answers=[[ids[i] for i in answers.formed]])
     batch = batch.to(model.device)
-    return replace(answers, batch=batch, text=_reason(model, batch, looks))
+    return replace(answers, batch=batch, text=_reason(model, batch, vision_output))
 
 
-def _reason(model: CoresModel, batch: Batch, looks: Looks | None) -> TextOutput:
-    text = model.reason(batch, looks)
+def _reason(model: CoresModel, batch: Batch, vision_output: VisionOutput | None) -> TextOutput:
+    text = model.reason(batch, vision_output)
     _check_finite("the language model", (text.logits, *text.prompts))
     return text
 
@@ -180,7 +182,7 @@ def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
 
 
 def _write_answers(
-    checkpoint: Checkpoint, sample: Sample, turns: Sequence[int], looks: Looks | None
+    checkpoint: Checkpoint, sample: Sample, turns: Sequence[int], vision_output: VisionOutput | None
 ) -> list[list[int]]:
     """Greedily decoded answers to some of a sample's questions."""
     model, processor = checkpoint.model, checkpoint.processor
@@ -190,7 +192,7 @@ def _write_answers(
     written: list[list[int]] = []
     for group in [asked] if processor.mllm.packs else [(turn,) for turn in asked]:
         batch = processor.collate([replace(sample, turns=group)], answers=[[[] for _ in group]]).to(model.device)
-        written += model.mllm.generate(batch, processor.mllm.end_id, limit, looks)
+        written += model.mllm.generate(batch, processor.mllm.end_id, limit, vision_output)
     return written
 
 

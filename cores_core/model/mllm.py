@@ -16,7 +16,7 @@ from cores_core.model.processor import PADDING, PREFIX, Batch
 from cores_core.model.visibility import Places, additive_mask
 from cores_core.model.weights.transformers_io import tied_names
 
-Looks = Any
+VisionOutput = Any
 """Outputs of a vision tower in transformers' terms; its `pooler_output` are the projected features of each image."""
 
 
@@ -61,14 +61,17 @@ class Mllm(nn.Module):
         return bool(tied_names(self.net))
 
     @torch.no_grad()
-    def look(self, batch: Batch) -> Looks:
+    def encode_vision(self, batch: Batch) -> VisionOutput:
         """Outputs of the vision tower and the projector for the images of a batch, without gradients."""
         return self.net.model.get_image_features(**self._vision(batch), return_dict=True)
 
-    def forward(self, batch: Batch, looks: Looks | None = None) -> Tensor:
-        """Hidden states of the last layer, after the final norm, (R, T, D). `looks`: of `look` if already known."""
+    def forward(self, batch: Batch, vision_output: VisionOutput | None = None) -> Tensor:
+        """Hidden states of the last layer, after the final norm, (R, T, D).
+
+        `vision_output` is that of `encode_vision` if already known.
+        """
         places = Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
-        hidden = self._read(batch, self._attention(places, places), self._positions(batch), looks=looks)
+        hidden = self._read(batch, self._attention(places, places), self._positions(batch), vision_output=vision_output)
         return hidden.to(batch.input_ids.device)  # the last layer may be on another device (device_map="auto")
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -78,14 +81,16 @@ class Mllm(nn.Module):
         return scores.masked_fill(images, torch.finfo(scores.dtype).min)
 
     @torch.no_grad()
-    def generate(self, batch: Batch, end_id: int, limit: int, looks: Looks | None = None) -> list[list[int]]:
+    def generate(
+        self, batch: Batch, end_id: int, limit: int, vision_output: VisionOutput | None = None
+    ) -> list[list[int]]:
         """Greedily decode the answers of all open turns of one row in parallel, sharing the prefix.
 
         Args:
             batch: one image in one row, whose turns have no answer yet.
             end_id: id of the token that ends an answer.
             limit: maximum number of tokens per answer.
-            looks: of `look` if already known.
+            vision_output: of `encode_vision` if already known.
 
         Returns:
             The ids of each turn, including the end token if it was generated.
@@ -93,7 +98,7 @@ class Mllm(nn.Module):
         cache = DynamicCache() if self.family.packs else DynamicCache(config=self.text_config)
         seen = Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
         position_ids = self._positions(batch)
-        hidden = self._read(batch, self._attention(seen, seen), position_ids, cache, looks)
+        hidden = self._read(batch, self._attention(seen, seen), position_ids, cache, vision_output)
         sequence_ids = torch.unique(seen.sequence_ids[0])  # in ascending order
         numbers = sequence_ids[sequence_ids > PREFIX][None]  # (1, N) branch of each new token
         last = torch.stack([(seen.sequence_ids[0] == number).nonzero().max() for number in numbers[0]])
@@ -127,9 +132,9 @@ class Mllm(nn.Module):
         mask: Any,
         position_ids: Tensor,
         cache: DynamicCache | None = None,
-        looks: Looks | None = None,
+        vision_output: VisionOutput | None = None,
     ) -> Tensor:
-        vision = self._vision(batch) if looks is None else {"mm_encoder_outputs": {"image": looks}}
+        vision = self._vision(batch) if vision_output is None else {"mm_encoder_outputs": {"image": vision_output}}
         output = self.net.model(
             input_ids=batch.input_ids,
             attention_mask=mask,

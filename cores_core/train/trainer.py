@@ -113,7 +113,7 @@ class Trainer:
             model.mllm.net.activation_checkpointing_enable({"use_reentrant": False})
         if self._train.compile:
             compile_encoder(model)
-        model.embeddings, model.looks = _open_embeddings(checkpoint, self._train, self._group)
+        model.embeddings, model.vision_cache = _open_embeddings(checkpoint, self._train, self._group)
 
     def _mix(self, stores: Sequence[Store]) -> Mixture:
         config = self._job.config

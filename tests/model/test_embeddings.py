@@ -225,7 +225,7 @@ def test_llavas_vision_tower_is_kept_like_sams_encoder(
     readings: list[int] = []
     tower.register_forward_hook(lambda *_: readings.append(1))
     exact = frozen.reason(pictures(checkpoint, "a", "b"))
-    frozen.looks = cache
+    frozen.vision_cache = cache
     readings.clear()
     cold, warm = (frozen.reason(pictures(checkpoint, "a", "b")) for _ in range(2))
     swapped = frozen.reason(pictures(checkpoint, "b", "a"))

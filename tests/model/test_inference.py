@@ -19,7 +19,7 @@ from cores_core.model.inference import (
     Segmentation,
     segment_image,
 )
-from cores_core.model.mllm import Looks
+from cores_core.model.mllm import VisionOutput
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.tokenizer import token_id
 from cores_core.prompts import LOC, REJECTION, SEG, render_turn
@@ -146,8 +146,8 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     lengths: list[int] = []
     write = checkpoint.model.mllm.generate
 
-    def listen(batch: Batch, end_id: int, limit: int, looks: Looks | None) -> list[list[int]]:
-        answers = write(batch, end_id=-1, limit=limit, looks=looks)  # which nothing ends
+    def listen(batch: Batch, end_id: int, limit: int, vision_output: VisionOutput | None) -> list[list[int]]:
+        answers = write(batch, end_id=-1, limit=limit, vision_output=vision_output)  # which nothing ends
         lengths.extend(map(len, answers))
         return answers
 

@@ -69,7 +69,7 @@ def decode_masks(
     read = slice(IOU if with_iou else MASK, MASK + 1)
     queries, tokens = queries[:, read], tokens[:, read]
     final = decoder.transformer.final_attn_token_to_image
-    queries = decoder.transformer.norm_final_attn(queries + _look(final, queries + tokens, cells, positions))
+    queries = decoder.transformer.norm_final_attn(queries + _attend_to_cells(final, queries + tokens, cells, positions))
     weights = decoder.output_hypernetworks_mlps[0](queries[:, -1])
     pixels = _Upscale.apply(cells, weights, *_upscaling_weights(decoder))
     logits = pixels.view(count, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
@@ -87,15 +87,15 @@ def _run_layer(
         placed = queries + tokens
         queries = queries + layer.self_attn(q=placed, k=placed, v=queries)
     queries = layer.norm1(queries)
-    looked = _look(layer.cross_attn_token_to_image, queries + tokens, cells, positions)
-    queries = layer.norm2(queries + looked)
+    attended = _attend_to_cells(layer.cross_attn_token_to_image, queries + tokens, cells, positions)
+    queries = layer.norm2(queries + attended)
     queries = layer.norm3(queries + layer.mlp(queries))
-    keys, bias, values = _tell(layer.cross_attn_image_to_token, queries + tokens, queries)
+    keys, bias, values = _keys_for_cells(layer.cross_attn_image_to_token, queries + tokens, queries)
     norm, heads = layer.norm4, layer.cross_attn_image_to_token.num_heads
     return queries, _Spread.apply(cells, positions, keys, bias, values, norm.weight, norm.bias, norm.eps, heads)
 
 
-def _look(attention: Attention, tokens: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
+def _attend_to_cells(attention: Attention, tokens: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
     """Attention from n * K tokens to cells, (n, K, C)."""
     heads = attention.num_heads
     asked = _split_heads(attention.q_proj(tokens), heads)
@@ -106,7 +106,7 @@ def _look(attention: Attention, tokens: Tensor, cells: Tensor, positions: Tensor
     return found
 
 
-def _tell(attention: Attention, placed: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _keys_for_cells(attention: Attention, placed: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What cells need for attending to tokens: keys (n, R, C), their biases (n, R, 1), and values (n, R, C).
 
     The output's bias is part of the values of the first head, whose weights add up to 1.
