@@ -30,7 +30,7 @@ from PIL import Image
 
 from cores_cli.app import main as cores
 
-PRELOADED = ["cores_core.train.run", "cores_core.predict_job", "cores_core.evaluate.run", "cores_core.data.prepare"]
+PRELOADED = ["cores_core.train.trainer", "cores_core.predict_job", "cores_core.evaluate.run", "cores_core.data.prepare"]
 IMAGES, LABEL_MAPS, STEPS = 60, 480, 120
 PATIENCE = 600
 """Seconds until a run that is not killed counts as hanging."""

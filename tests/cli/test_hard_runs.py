@@ -66,7 +66,7 @@ def enter(arguments: list[str], errors: Path, prepare: Enter | None) -> None:
 def start(tmp_path: Path) -> Callable[..., tuple[int | None, str]]:
     """Run `cores` in a process of its own; returns exit code and stderr."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cores_core.train.run"])
+    context.set_forkserver_preload(["cores_core.train.trainer"])
 
     def run(*arguments: object, prepare: Enter | None = None) -> tuple[int | None, str]:
         errors = tmp_path / "stderr"

@@ -32,9 +32,20 @@ from cores_core.model.lora import add_lora
 from cores_core.model.weights.pretrained import read_base
 
 SMALLEST = Config(
-    language=LanguageConfig(width=8, layers=1, heads=1, mlp=8, vocabulary=600),
-    vision=VisionConfig(image_size=16, patch_size=16, width=8, layers=1, heads=1),
-    sam=SamConfig(image_size=64, patch_size=16, width=8, depth=1, heads=1, window=4, global_blocks=(), prompt_width=16),
+    language=LanguageConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=600
+    ),
+    vision=VisionConfig(image_size=16, patch_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1),
+    sam=SamConfig(
+        image_size=64,
+        patch_size=16,
+        embed_dim=8,
+        depth=1,
+        num_heads=1,
+        window_size=4,
+        global_attn_indexes=(),
+        prompt_embed_dim=16,
+    ),
 )
 
 
