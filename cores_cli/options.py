@@ -1,7 +1,7 @@
 """Options that several commands share, worded once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -25,8 +25,8 @@ MODEL_HELP = "A checkpoint folder, released weights, a hub id, or a name that `c
 def _parse_protocol(name: str) -> Protocol:
     try:
         return read_protocol(name)
-    except ConfigError as error:
-        raise typer.BadParameter(f"{error.message}; {error.hint}") from None
+    except ConfigError:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, get_args(Protocol)))}.") from None
 
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
