@@ -1,11 +1,14 @@
 """Read mask images: which pixels are inside, outside or ignored.
 
-- Only values 0, 1 and 255, including 1: 1 is inside, 255 is ignored, 0 is outside.
-- Two values, one of them 0 (black): 0 is outside, the other value or colour is inside. Palettes count by their colours.
-- One value: black is an empty mask, anything else covers the whole image.
-- An alpha channel with several values is the mask, by the rules for grey values, if the inside has a single colour.
-- Greyscale with blended edges or JPEG noise, at most 5 % of the pixels between near black and near white: values above
-  half are inside, and the result has a note.
+Values are 8-, 16- or 32-bit integers. The first rule that applies:
+
+- Alpha is not constant, and the pixels inside have a single colour: alpha is the mask, by the rules for grey values.
+- 1 occurs, and no values but 0, 1 and 255: 0 is outside, 1 inside, 255 ignored.
+- Two values, one of them 0 (black): 0 is outside, the other value or colour is inside. Palette images are read by
+  their colours.
+- A single value: 0 (black) is an empty mask, any other covers the whole image.
+- Greyscale with blended edges or JPEG noise: near black and near white values, and at most 5 % of the pixels between:
+  values above half are inside, and the result has a note.
 
 Everything else is rejected as ambiguous.
 """
@@ -24,16 +27,18 @@ from cores_core.images import DECODE_ERRORS, check_size, turn_upright
 from cores_core.masks import IGNORE_VALUE, Rle, encode_rle, segmentation_rle
 from cores_core.sample import BoolMask
 
-_DEEP_WHITE = 65535
+_WHITE_16_BIT = 65535
 _NEAR = 32
-"""Maximum difference from black or white, on a scale of 255, of near black and near white values."""
+"""Values within this distance of black or white, on a scale of 255, are near black or near white."""
 _BLENDED_SHARE = 0.05
+"""Maximum share of pixels between near black and near white."""
 _GREY_SPREAD = 16
-"""Maximum difference, on a scale of 255, between the channels of a JPEG that is treated as greyscale."""
+"""Maximum difference, on a scale of 255, between the channels of a colour image that is read as greyscale."""
 _ROWS_AT_ONCE = 256
+"""Rows that are processed together, to bound memory."""
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _BLENDED = "its mask has blended edges: values above half are inside"
-_AMBIGUOUS = "its mask is ambiguous: it has more than two values"
+_AMBIGUOUS = "its mask is ambiguous: its values are neither black and one other, nor 0, 1 and 255"
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,11 @@ def read_row_mask(given: Any, locate: Callable[[str], Path], size_hw: tuple[int,
 
 
 def load_mask_image(path: Path | BinaryIO, size_hw: tuple[int, int]) -> MaskImage:
-    """Read a mask image, a file or its content, of `size_hw` (height, width) by the rules in the module's docstring,
-    rotated by its EXIF.
+    """Read a mask image by the rules in the module's docstring, after its EXIF rotation.
+
+    Args:
+        path: path, or an open binary file.
+        size_hw: (height, width) that it must have after rotation.
 
     Raises:
         DataError: it is missing, damaged, of another size, or ambiguous. The message does not contain the path, so that
@@ -95,7 +103,7 @@ def load_mask_image(path: Path | BinaryIO, size_hw: tuple[int, int]) -> MaskImag
             check_size(*image.size)
             upright = turn_upright(image)
             if upright.size != size_hw[::-1]:
-                advice = ": it belongs to the image before its EXIF rotation" if is_turned else ""
+                advice = ": it has the size of the image before its EXIF rotation" if is_turned else ""
                 raise DataError(f"its mask is of another size than its image{advice}")
             return _interpret(upright, is_lossy=image.format in _LOSSY)
     except FileNotFoundError as error:
@@ -109,10 +117,10 @@ def _interpret(image: Image.Image, is_lossy: bool) -> MaskImage:
         rgba = np.asarray(image.convert("RGBA"))
         alpha = rgba[..., 3]
         if alpha.min() < alpha.max():
-            shape = _split(alpha, is_lossy)
-            if not _has_one_colour(rgba[..., :3], shape.target):
+            mask = _split(alpha, is_lossy)
+            if not _has_one_colour(rgba[..., :3], mask.target):
                 raise DataError("its mask is ambiguous: partly transparent, with several colours inside")
-            return shape
+            return mask
         del rgba, alpha
     if image.mode in ("1", "L") or image.mode.startswith("I") or image.mode == "F":
         return _split(_values(image), is_lossy)
@@ -127,7 +135,7 @@ def _interpret(image: Image.Image, is_lossy: bool) -> MaskImage:
 
 
 def _split_colours(colours: NDArray[np.uint8]) -> MaskImage | None:
-    """Threshold (H, W, 3) colours: one colour covers the image; with black, the other is inside. None for others."""
+    """Pixels of (H, W, 3) uint8 colours that are not black, if they all have one colour; else None."""
     is_inside = (colours[..., 0] | colours[..., 1] | colours[..., 2]) > 0
     return MaskImage(is_inside) if _has_one_colour(colours, is_inside) else None
 
@@ -147,11 +155,11 @@ def _find_spread(colours: NDArray[np.uint8]) -> int:
 
 
 def _split(values: NDArray[Any], is_lossy: bool) -> MaskImage:
-    """Threshold (H, W) integers: labels 0, 1 and 255, two values, or blended ones.
+    """Apply the rules for grey values to (H, W) integers.
 
     Args:
-        is_lossy: whether compression may have changed the values; otherwise values near black or white are class ids,
-            unless there are values between.
+        is_lossy: whether compression may have changed the values. If not, near black and near white values are noise
+            only where values between occur, too; else they are class ids, which are ambiguous.
     """
     shown, counts = _count(values)
     if 1 in shown and set(shown.tolist()) <= {0, 1, IGNORE_VALUE}:
@@ -159,7 +167,7 @@ def _split(values: NDArray[Any], is_lossy: bool) -> MaskImage:
         return MaskImage(values == 1, ignored if ignored.any() else None)
     if len(shown) == 1 or (len(shown) == 2 and shown[0] == 0):
         return MaskImage(values != 0)
-    top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _DEEP_WHITE
+    top = IGNORE_VALUE if shown[-1] <= IGNORE_VALUE else _WHITE_16_BIT
     is_grey = shown[0] >= 0 and shown[-1] <= top
     dark, bright = shown * IGNORE_VALUE <= _NEAR * top, shown * IGNORE_VALUE >= (IGNORE_VALUE - _NEAR) * top
     between = counts[~(dark | bright)].sum() / values.size
@@ -171,7 +179,7 @@ def _split(values: NDArray[Any], is_lossy: bool) -> MaskImage:
 def _count(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The values that occur, ascending, and their numbers of pixels; block by block, to bound memory."""
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        counts = sum(np.bincount(block.ravel(), minlength=_DEEP_WHITE + 1) for block in _blocks(values))
+        counts = sum(np.bincount(block.ravel(), minlength=_WHITE_16_BIT + 1) for block in _blocks(values))
         shown = np.flatnonzero(counts)
         return shown, np.asarray(counts)[shown]
     shown, counts = np.unique(values, return_counts=True)

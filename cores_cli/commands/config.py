@@ -14,15 +14,20 @@ app = typer.Typer(help="Show the settings of a preset or a file, and describe al
 def show(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[PRESET|FILE]", help="A preset by name, or a YAML file; else the defaults."),
+        typer.Argument(
+            metavar="[PRESET|FILE]", help="Name of a preset, or a YAML file. Default: the built-in defaults."
+        ),
     ] = None,
     variants: Annotated[
         list[str] | None, typer.Option("--variant", metavar="NAME", help="As for `cores train`: lisa, c1-gt, ...")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: train.steps=2000.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a setting, such as train.steps=2000; may be repeated."
+        ),
     ] = None,
-    docs: Annotated[bool, typer.Option("--docs", help="Describe each setting in a comment.")] = False,
+    docs: Annotated[bool, typer.Option("--docs", help="Add the description of each setting as a comment.")] = False,
 ) -> None:
     """Print all settings as YAML, defaults included; `cores train --preset FILE` reads it.
 

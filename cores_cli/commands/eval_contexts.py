@@ -1,4 +1,4 @@
-"""`cores eval --context`: the in-context example of each question, chosen or generated."""
+"""`cores eval --context`: choose, load or generate the in-context example (a solved example before the question)."""
 
 import os
 from dataclasses import dataclass
@@ -20,12 +20,19 @@ ContextOption = Annotated[
     typer.Option("--context", help="In-context example: fixed, random, none, generate, or a JSONL file."),
 ]
 EndpointOption = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="generate: URL of an OpenAI-compatible server.")
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="With --context generate: URL of an OpenAI-compatible server (key: OPENAI_API_KEY).",
+    ),
 ]
 LlmOption = Annotated[
     str | None,
     typer.Option(
-        "--llm", metavar="NAME", help="generate: model name on the server, or a local model without --endpoint."
+        "--llm",
+        metavar="NAME",
+        help="With --context generate: the model on the server; without --endpoint, a local one.",
     ),
 ]
 

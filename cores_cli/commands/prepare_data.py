@@ -23,46 +23,65 @@ if TYPE_CHECKING:
     Outcomes = Mapping[str, SplitReport | DataError]
 
 ALL, RENDERED, CUSTOM = "all", "partworld", "custom/"
-NAMED = 3
-"""How many items are named for each reason; `report.json` has all."""
+EXAMPLES_PER_REASON = 3
+"""Number of items printed for each reason; `report.json` lists all."""
 
 
 NamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME...", help="Data sets, or all. Default: what is here, else partworld."),
+    typer.Argument(
+        metavar="NAME...",
+        help="Data sets, or all that are published. Default: those found under --data-root, else partworld.",
+    ),
 ]
-ListOption = Annotated[bool, typer.Option("--list", help="Show which data sets are here, and how to get the others.")]
-CheckOption = Annotated[bool, typer.Option("--check", help="Read and report, write nothing.")]
+ListOption = Annotated[bool, typer.Option("--list", help="List the data sets found, and how to get the others.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Only read and report; writes nothing.")]
 PreviewOption = Annotated[
-    int | None, typer.Option("--preview", min=1, help="Write a picture of this many random samples.")
+    int | None, typer.Option("--preview", min=1, help="For each split, write a PNG of this many random samples.")
 ]
 DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Download what needs no login; show where to get the rest.")
+    bool, typer.Option("--download", help="Download data sets that need no login; show how to get the others.")
 ]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; do not change the result.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="Number of processes; the result does not depend on it.")
+]
 ImagesOption = Annotated[int, typer.Option("--images", min=0, help="partworld: number of training images.")]
 ValImagesOption = Annotated[int, typer.Option("--val-images", min=0, help="partworld: number of validation images.")]
 TestImagesOption = Annotated[int, typer.Option("--test-images", min=0, help="partworld: number of test images.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed of partworld, previews and questions.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Random seed of partworld, of previews and of generated questions.")
+]
 QuestionsOption = Annotated[
-    Literal["generate"] | None, typer.Option("--questions", help="generate: by a language model, for part data sets.")
+    Literal["generate"] | None,
+    typer.Option("--questions", help="generate: a language model writes questions for part data sets."),
 ]
 EndpointOption = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="questions: URL of an OpenAI-compatible server.")
+    str | None, typer.Option("--endpoint", metavar="URL", help="With --questions: URL of an OpenAI-compatible server.")
 ]
 LlmOption = Annotated[
     str | None,
-    typer.Option("--llm", metavar="NAME", help="questions: the model; without --endpoint a local one."),
+    typer.Option(
+        "--llm", metavar="NAME", help="With --questions: name of the model; without --endpoint, of a local one."
+    ),
 ]
-SplitOption = Annotated[str | None, typer.Option("--split", help="hub: the split. Default: the only one.")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="For hub/OWNER/NAME: the split. Default: its only one.")
+]
 ColumnsOption = Annotated[
     str | None,
-    typer.Option("--columns", metavar="ROLE=COLUMN,...", help="hub: columns of image, question, phrase, text, mask."),
+    typer.Option(
+        "--columns",
+        metavar="ROLE=COLUMN,...",
+        help="For hub/OWNER/NAME: columns by role (image, question, phrase, text, mask). Default: guessed.",
+    ),
 ]
 FromOption = Annotated[
-    Path | None, typer.Option("--from", metavar="FOLDER", help="hub: read the parquet files of a folder instead.")
+    Path | None,
+    typer.Option(
+        "--from", metavar="FOLDER", help="For hub/OWNER/NAME: read the parquet files in this folder, without the hub."
+    ),
 ]
-PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="questions: number for each part.")]
+PerPartOption = Annotated[int, typer.Option("--per-part", min=1, help="With --questions: number for each part.")]
 
 
 def prepare_data(
@@ -87,11 +106,11 @@ def prepare_data(
 ) -> None:
     """Prepare data sets.
 
-    Without NAME: show what is under DATA_ROOT, prepare what is not prepared yet, and show how to get the rest; if there
-    is nothing, render PartWorld. Each raw data set is read once and checked; damaged items are left out and
-    listed. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may also be COCO
-    JSON, a Label Studio export (.json) or a folder of LabelMe files. hub/OWNER/NAME is a data set of the hub in
-    parquet, whose columns are guessed and shown. An interrupted call resumes when it is repeated.
+    Without NAME: list the data sets under DATA_ROOT, prepare those that are not prepared yet, and show how to get the
+    others; if there are none, render PartWorld. Each raw data set is read once and checked; damaged items are
+    left out and listed. Your own data goes to DATA_ROOT/custom/<name>/<split>.jsonl and is called custom/<name>; it may
+    also be COCO JSON, a Label Studio export (.json) or a folder of LabelMe files. hub/OWNER/NAME is a data set of the
+    hub in parquet, whose columns are guessed and shown. An interrupted call resumes when it is repeated.
     The API key of --endpoint is read from OPENAI_API_KEY.
     """
     from cores_core.data.survey import survey
@@ -99,6 +118,10 @@ def prepare_data(
     states = survey(data_root)
     if show_list:
         return _show_list(states, data_root)
+    if check and (download or questions is not None or preview is not None):
+        raise typer.BadParameter(
+            "writes nothing, so not with --download, --questions or --preview", param_hint="--check"
+        )
     if not names and (download or questions is not None):
         raise typer.BadParameter("name the data sets", param_hint="NAME")
     if not names:
@@ -109,7 +132,9 @@ def prepare_data(
     if download:
         fetch_all(wanted, data_root)
     counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
-    left_out, some, choice = 0, False, _choose_import(wanted, HubChoice(split, columns, source))
+    if "partworld" in wanted and not counts:
+        raise typer.BadParameter("all are 0: nothing to render", param_hint="--images, --val-images, --test-images")
+    left_out, has_usable, choice = 0, False, _choose_import(wanted, HubChoice(split, columns, source))
     for name in wanted:
         if check:
             outcomes = _check(name, data_root, choice)
@@ -117,11 +142,11 @@ def prepare_data(
             outcomes = (_prepare_partworld if names else _complete_partworld)(data_root, counts, seed, workers)
         else:
             outcomes = _prepare(name, data_root, workers, choice)
-        some |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
+        has_usable |= _show_outcomes(name, data_root, outcomes, is_optional=not names or names == [ALL])
         left_out += sum(len(outcome.left_out) for outcome in outcomes.values() if not isinstance(outcome, DataError))
         if preview is not None:
             _preview(name, data_root, preview, seed)
-    if not some:
+    if not has_usable:
         _show_list(survey(data_root), data_root)
         raise DataError(f"no data set under {data_root} could be used", hint="put one where the list above says")
     _show_end(data_root, left_out, check, is_for_all=not names)
@@ -192,7 +217,11 @@ def _prepare(name: str, data_root: Path, workers: int, choice: HubChoice | None 
 
 
 def _show_outcomes(name: str, data_root: Path, outcomes: "Outcomes", is_optional: bool) -> bool:
-    """Show the result of a data set. Returns whether it has usable images; a set that must have is an error without."""
+    """Show the result of a data set. Returns whether it has usable images.
+
+    Raises:
+        DataError: it has none, and is not optional.
+    """
     from cores_core.errors import MissingDataError
 
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, DataError)]
@@ -201,7 +230,9 @@ def _show_outcomes(name: str, data_root: Path, outcomes: "Outcomes", is_optional
             for failure in (f for f in failures if not isinstance(f, MissingDataError)):
                 console.say(f"{name}: {failure.message}", style="yellow")
             return False
-        raise min(failures, key=lambda error: isinstance(error, MissingDataError))  # what is there, but wrong, first
+        raise min(
+            failures, key=lambda error: isinstance(error, MissingDataError)
+        )  # a damaged split before a missing one
     _show_reports(name, data_root, outcomes)
     if any(outcome.images for outcome in outcomes.values() if not isinstance(outcome, DataError)):
         return True
@@ -229,7 +260,7 @@ def _say_groups(start: str, pairs: "Sequence[tuple[str, str]]") -> None:
     from cores_core.data.sources.reading import group_items
 
     for text, items in sorted(group_items(pairs).items(), key=lambda group: -len(group[1])):
-        first = ", ".join(items[:NAMED]) + (", ..." if len(items) > NAMED else "")
+        first = ", ".join(items[:EXAMPLES_PER_REASON]) + (", ..." if len(items) > EXAMPLES_PER_REASON else "")
         console.say(f"{start} {len(items)}: {text} ({first})")
 
 

@@ -1,4 +1,4 @@
-"""The table of all data sets: reader, splits with official sizes, paths, licence and homepage.
+"""The table of all data sets: reader, splits with published numbers of images, paths, licence and homepage.
 
 Paths follow LISA's folder layout, which users of such models already have. `{split}` is the split's name on disk.
 Counts are numbers of images, from papers and websites of the data sets; None if none is published.
@@ -30,7 +30,8 @@ from cores_core.errors import DataError
 
 Group = Literal["semantic", "parts", "referring", "reasoning", "rendered", "text", "custom"]
 Reader = Callable[[Path, str, Rejections, Share], Iterator[Record]]
-"""Reads one shard of a split: arguments are data root, split on disk, rejections, shard."""
+"""Called as (data root, split on disk, rejections, shard): yields the records of a shard; skipped items go to the
+rejections, and annotations that cannot be read are a DataError."""
 
 SMALLEST_RENDERED = 0.004
 """Minimum area of a PartWorld part as a fraction of the image; there is no minimum for photographs."""
@@ -45,10 +46,10 @@ class DatasetSpec:
     """One data set.
 
     Attributes:
-        group: task type, by which mixtures are weighted.
-        splits: official number of images by split.
+        group: training group, by which mixtures are weighted.
+        splits: published number of images by split; None if unknown.
         annotations: annotation files or folders; if they change, a split is prepared again.
-        images: folders of its images.
+        images: image folders, relative to the data root; empty if they are not checked.
         licence, homepage: its terms, and where to get it.
         read: its reader, called with the split's name on disk.
         on_disk: split names on disk, where they differ.
@@ -74,7 +75,7 @@ class DatasetSpec:
 
     @property
     def layout(self) -> tuple[str, ...]:
-        """All paths below the data root, with splits in shell syntax ({train,val})."""
+        """Paths to show, relative to the data root, with splits in shell syntax ({train,val})."""
         names = ",".join(map(self.disk_name, self.splits))
         names = f"{{{names}}}" if len(self.splits) > 1 else names
         return tuple(path.replace("{split}", names) for path in (*self.annotations, *self.images))
@@ -98,7 +99,7 @@ def find_dataset(name: str, data_root: Path) -> DatasetSpec:
     `custom/<name>` is a user's own, with a file or folder per split; `hub/<owner>/<name>` one of the hub.
 
     Raises:
-        DataError: there is none.
+        DataError: the name is unknown, or the data set is not under the data root.
     """
     if name in DATASETS:
         return DATASETS[name]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Asked = Literal["first", "phrase", "all"]
-"""Which queries of a region are asked: its first one, its first phrase, or all."""
+"""Which queries of a region are asked: its first one, its first noun phrase, or all."""
 
 _SIZES = ("ciou_small", "ciou_medium", "ciou_large")
 _PRECISION = ("precision_0.5", "precision_0.6", "precision_0.7", "precision_0.8", "precision_0.9")
@@ -25,7 +25,7 @@ class Benchmark:
     Attributes:
         title: its name in tables and reports.
         summary: its task and scores, in one line for the command's help.
-        data: splits by data set; the first data set is the default. Empty: all other data sets.
+        data: allowed splits by data set, the default first in both. Empty: data sets of no other benchmark.
         kinds: kinds of regions that are asked about ("part", "object").
         asked: which of their queries.
         scores: names of the scores to display, in order.
@@ -40,15 +40,15 @@ class Benchmark:
 
 
 _UNC = ("val", "testA", "testB")
-_ONLY = ("test", "train", "val")
-"""Splits of data sets of the hub that have one, whose name is not published."""
+_SINGLE_SPLIT = ("test", "train", "val")
+"""Names that the single split of a hub data set may have, where it is not published."""
 _REASONSEG = {
     "reasonseg": ("val", "test"),
     "hub/Ricky06662/ReasonSeg_val": ("test",),
     "hub/Ricky06662/ReasonSeg_test": ("test",),
 }
 _REASONSEG_SCORES = ("giou", "ciou", *_SIZES, "giou_short", "ciou_short", "giou_long", "ciou_long")
-_INSTANCES = ("ap_50", "ap")
+_AP_SCORES = ("ap_50", "ap")
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
@@ -62,7 +62,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "reasonseg-all": Benchmark(
             title="ReasonSeg, all texts",
-            summary="ReasonSeg: all texts of each image, not the first alone. gIoU and cIoU, of short and long ones.",
+            summary="ReasonSeg: all texts of each image, not only the first. gIoU and cIoU, also by length.",
             data=_REASONSEG,
             kinds=("object",),
             asked="all",
@@ -71,22 +71,22 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         "reasonseg-r": Benchmark(
             title="ReasonSeg-R",
             summary="ReasonSeg-R: ReasonSeg test with corrected annotations. gIoU and cIoU.",
-            data={"hub/sj9909/ReasonSeg_refine": _ONLY},
+            data={"hub/sj9909/ReasonSeg_refine": _SINGLE_SPLIT},
             kinds=("object",),
             asked="all",
             scores=_REASONSEG_SCORES,
         ),
         "reasonseg-x": Benchmark(
             title="ReasonSeg-X",
-            summary="ReasonSeg-X: questions by type of reasoning, which are the categories. gIoU and cIoU.",
-            data={"hub/sj9909/ReasonSegX_test": _ONLY, "hub/sj9909/ReasonSegX_val": _ONLY},
+            summary="ReasonSeg-X: questions grouped by type of reasoning; mIoU is over the types. gIoU and cIoU.",
+            data={"hub/sj9909/ReasonSegX_test": _SINGLE_SPLIT, "hub/sj9909/ReasonSegX_val": _SINGLE_SPLIT},
             kinds=("object",),
             asked="all",
             scores=("giou", "ciou", *_SIZES, "miou"),
         ),
         "instructpart": Benchmark(
             title="InstructPart",
-            summary="InstructPart: an instruction, by people, that needs a part of an object. gIoU, cIoU, Pr@X.",
+            summary="InstructPart: instructions by people that refer to a part of an object. gIoU, cIoU, Pr@X.",
             data={"instructpart": ("test",)},
             kinds=("part",),
             asked="first",
@@ -94,7 +94,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "instructpart-names": Benchmark(
             title="InstructPart, names of parts",
-            summary="InstructPart: the part of the object by name, without reasoning. gIoU, cIoU, Pr@X.",
+            summary="InstructPart: the part named directly, without reasoning. gIoU, cIoU, Pr@X.",
             data={"instructpart": ("test",)},
             kinds=("part",),
             asked="phrase",
@@ -102,30 +102,30 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
         ),
         "muse": Benchmark(
             title="MUSE",
-            summary="MUSE: questions about several objects, the union of all targets. gIoU, cIoU, AP of instances.",
+            summary="MUSE: questions about several objects; the target is their union. gIoU, cIoU, AP of instances.",
             data={
                 "muse": ("val",),
-                "hub/sj9909/MUSE_val": _ONLY,
-                "hub/sj9909/MUSE_test_few": _ONLY,
-                "hub/sj9909/MUSE_test_many": _ONLY,
+                "hub/sj9909/MUSE_val": _SINGLE_SPLIT,
+                "hub/sj9909/MUSE_test_few": _SINGLE_SPLIT,
+                "hub/sj9909/MUSE_test_many": _SINGLE_SPLIT,
             },
             kinds=("object",),
             asked="all",
-            scores=("giou", "ciou", *_SIZES, *_INSTANCES),
+            scores=("giou", "ciou", *_SIZES, *_AP_SCORES),
         ),
         "mmr": Benchmark(
             title="MMR",
             summary="MMR: questions about several objects and parts, the union of all targets. gIoU, cIoU, AP.",
             data={
                 "mmr": ("val", "test_obj", "test_part", "test_mixed"),
-                "hub/sj9909/MMR_val": _ONLY,
-                "hub/sj9909/MMR_test_obj": _ONLY,
-                "hub/sj9909/MMR_test_part": _ONLY,
-                "hub/sj9909/MMR_test_mixed": _ONLY,
+                "hub/sj9909/MMR_val": _SINGLE_SPLIT,
+                "hub/sj9909/MMR_test_obj": _SINGLE_SPLIT,
+                "hub/sj9909/MMR_test_part": _SINGLE_SPLIT,
+                "hub/sj9909/MMR_test_mixed": _SINGLE_SPLIT,
             },
             kinds=("object",),
             asked="all",
-            scores=("giou", "ciou", *_SIZES, *_INSTANCES),
+            scores=("giou", "ciou", *_SIZES, *_AP_SCORES),
         ),
         "gseval": Benchmark(
             title="GSEval",

@@ -175,6 +175,20 @@ def test_without_a_name_a_damaged_set_stops_no_other_and_is_named(cli, own):
     assert len(Store(own, "custom/fish", "train")) == 1
 
 
+@pytest.mark.parametrize("option", [("--preview", 1), ("--download",), ("--questions", "generate")])
+def test_a_check_is_not_combined_with_what_writes(cli, own, option):
+    outcome = cli("prepare-data", "custom/fish", "--check", *option, "--data-root", own)
+    assert outcome.code == 2
+    assert "writes nothing" in outcome.stderr
+
+
+def test_rendering_no_images_at_all_is_wrong_usage(cli, tmp_path):
+    none = ("--images", 0, "--val-images", 0, "--test-images", 0)
+    outcome = cli("prepare-data", "partworld", *none, "--data-root", tmp_path)
+    assert outcome.code == 2
+    assert "all are 0" in outcome.stderr
+
+
 def test_without_a_name_a_check_writes_nothing(cli, own, tmp_path):
     assert cli("prepare-data", "--check", "--data-root", own).code == 0
     assert not (own / "prepared").exists()

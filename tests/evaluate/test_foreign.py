@@ -134,7 +134,7 @@ def test_an_empty_mask_is_an_answer(tmp_path: Path, given: Any) -> None:
         ("a\x00b", "cannot be read|is missing"),
         ("x" * 5000, "cannot be read|is missing"),
         ("small.png", r"of another size .*: small\.png"),
-        ("soft.png", "more than two values"),
+        ("soft.png", "ambiguous: its values"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_named_by_its_line(tmp_path: Path, given: Any, reason: str) -> None:

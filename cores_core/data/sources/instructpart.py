@@ -1,4 +1,4 @@
-"""InstructPart: photographs of everyday objects, with instructions that need one of their parts.
+"""InstructPart: photographs of everyday objects, and instructions that need one part of an object.
 
     instructpart_part/InstructPart/test/data_test.json
     instructpart_part/InstructPart/test/images/<image>-<object>-<part>.jpg    or <image>.jpg
@@ -6,12 +6,12 @@
     instructpart_part/InstructPart/train/train1800/...                        the same, data_train.json
 
 `data_<split>.json` is a list of {"image_path", "part_list": [{"object", "part", "instruction", ...}, ...]}; blanks in
-names of objects and parts are underscores in file names. The six instructions of a part are, in order, its queries:
-written by people, rewritten by a language model, a sentence that names part and object, one with the affordance, and
-both as noun phrases.
+names of objects and parts are underscores in file names. A part has six instructions, which become its queries in this
+order: one by people, its rewrite by a language model, a sentence that names part and object, the same with the
+affordance, and these two as noun phrases.
 
 Source: InstructPart (arXiv:2505.18291, ACL 2025), the read-me of https://github.com/zifuwan/InstructPart.
-Deviation: the read-me does not give the suffix of masks; .png is tried first, then .jpg.
+The read-me does not state the file type of the masks: .png is tried first, then .jpg.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from cores_core.mask_images import load_mask_image
 from cores_core.masks import encode_rle, rle_area
 from cores_core.sample import Query
 
-_SENTENCES = 4
+_SENTENCE_COUNT = 4
 """Of the six instructions the first four are sentences, the others noun phrases."""
 _SUFFIXES = (".png", ".jpg")
 _HINT = "see `cores prepare-data --list`"
@@ -35,7 +35,7 @@ _HINT = "see `cores prepare-data --list`"
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of an image in the JSON: name for reports, candidates for its image, path of its mask without suffix."""
+    """A part of an image in the JSON: name in reports, possible paths of its image, path of its mask without suffix."""
 
     source: str
     images: tuple[Path, ...]
@@ -88,9 +88,13 @@ def _list_parts(entries: list[Any], place: Path, rejected: Rejections) -> Iterat
             try:
                 whole, part = check_text(item["object"]), check_text(item["part"])
                 stem = f"{Path(name).stem}-{whole}-{part}".replace(" ", "_")
-                instructions = list(item["instruction"])
+                instructions = item["instruction"]
+                if not isinstance(instructions, list):
+                    raise TypeError
             except (DataError, KeyError, TypeError):
-                rejected.add(f"[{index}] {name}", "a part without `object`, `part` or `instruction`")
+                rejected.add(
+                    f"[{index}] {name}", "a part whose `object`, `part` or `instruction` is missing or invalid"
+                )
                 continue
             images = (place / "images" / f"{stem}.jpg", place / "images" / name)
             yield _Part(f"[{index}] {stem}", images, place / "masks" / stem, f"{whole} {part}", instructions)
@@ -102,16 +106,16 @@ def _read_regions(parts: list[_Part], size_hw: tuple[int, int], rejected: Reject
             texts = [check_text(text) for text in part.instructions]
             if not texts:
                 raise DataError("a part without an instruction")
-            found = [part.mask.with_name(part.mask.name + suffix) for suffix in _SUFFIXES]
-            image = load_mask_image(next((path for path in found if path.is_file()), found[0]), size_hw)
-            mask = encode_rle(image.target)
+            candidates = [part.mask.with_name(part.mask.name + suffix) for suffix in _SUFFIXES]
+            mask_image = load_mask_image(next((path for path in candidates if path.is_file()), candidates[0]), size_hw)
+            mask = encode_rle(mask_image.target)
             if not rle_area(mask):
-                raise DataError("a target without a pixel")
+                raise DataError("its mask is empty")
         except DataError as error:
             rejected.add(part.source, error.message)
             continue
-        if image.note is not None:
-            rejected.note(part.source, image.note)
-        ignore = None if image.ignore is None else encode_rle(image.ignore)
-        queries = tuple(Query(text, is_sentence=number < _SENTENCES) for number, text in enumerate(texts))
+        if mask_image.note is not None:
+            rejected.note(part.source, mask_image.note)
+        ignore = None if mask_image.ignore is None else encode_rle(mask_image.ignore)
+        queries = tuple(Query(text, is_sentence=number < _SENTENCE_COUNT) for number, text in enumerate(texts))
         yield Region(part.category, "part", mask, ignore, queries, part.source)

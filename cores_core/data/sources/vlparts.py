@@ -4,8 +4,8 @@ Raw layout (LISA's): `vlpart/paco/annotations/paco_lvis_v1_<split>.json` with th
 `vlpart/pascal_part/<split>.json` with `vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages`.
 
 Source: VLPart (arXiv:2305.11173), PACO (arXiv:2301.01795); LISA (arXiv:2308.00692) for the two phrases per part.
-Deviation: LISA samples single annotations, so its "dog head" may be one of several heads. Here all instances of a
-category in an image form one region, as in PartImageNet, because questions name the category.
+Deviation: LISA makes one target per annotation, so "dog head" can mean one of several heads. Here the target is the
+union of all instances of a category in the image, as in PartImageNet, because a question names the category.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,18 +26,19 @@ PASCAL_PART_IMAGES = "VOCdevkit/VOC2010/JPEGImages"
 Questions = Mapping[str, tuple[str, ...]]
 """Questions by raw category, such as "bird:beak"."""
 _SPELLINGS = {"colied tube": "coiled tube"}
-"""Corrections of misspelled parts in PACO."""
+"""Corrected spellings of PACO's parts, for phrases."""
 
 
 def read_paco(
     folder: Path, data_root: Path, split: str, rejected: Rejections, share: Share = WHOLE
 ) -> Iterator[Record]:
-    """Read one split of PACO-LVIS.
+    """Yield a record for each image with a usable region, and a region for each category in it.
 
     Args:
         folder: `vlpart/paco`. data_root: image paths are stored relative to it; it also holds `coco/`.
-        split: which JSON to read.
-        rejected: collects skipped items. share: which shard of the images to read.
+        split: "train" or "val"; only "train" has questions beside the phrases.
+        rejected: receives skipped images and categories with reasons.
+        share: the shard of the images to read.
 
     Raises:
         DataError: the JSON is missing or malformed.

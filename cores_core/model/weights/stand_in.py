@@ -1,8 +1,9 @@
-"""Build models of published sizes on the meta device, to plan memory without their weights. Nothing is downloaded.
+"""Build published models as meta tensors (shapes without data), to plan memory without a download.
 
 Source: families/published.yaml for models of transformers; here LLaVA 1 and 1.5 (their config.json, and that of CLIP
 ViT-L/14) and segment-anything (build_sam.py).
-Deviation: the tokenizer is a small one trained on the built-in prompts, so texts have slightly more tokens.
+Deviation: the tokenizer is a small one trained on the built-in prompts, so a prompt has slightly
+more tokens, and the memory estimate is slightly high.
 """
 
 from collections.abc import Mapping
@@ -30,9 +31,9 @@ from cores_core.model.tokenizer import token_id
 from cores_core.model.weights.hub import cached_model
 
 SOURCE = "published sizes"
-"""Replaces the fingerprint of a model whose weights are not available."""
+"""Takes the place of the weights' hash in a model that was built from its sizes."""
 _VOCABULARY = 2000
-"""Maximum vocabulary of the tokenizer; the built-in texts need fewer tokens."""
+"""Upper limit on the tokenizer's vocabulary; the embedding keeps the published size."""
 _CLIP_224 = VisionConfig(
     image_size=224,
     patch_size=14,
@@ -47,7 +48,7 @@ _CLIP_224 = VisionConfig(
 _CLIP_336 = replace(_CLIP_224, image_size=336, projector_layers=2)
 _LLAMA_7B = LanguageConfig(
     hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32005
-)  # with five new tokens
+)  # LLaMA's 32,000 and LLaVA's five
 _LLAMA_13B = replace(_LLAMA_7B, hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824)
 _VICUNA_7B, _VICUNA_13B = (
     replace(llama, vocab_size=32064, max_position_embeddings=4096, rms_norm_eps=1e-5)  # of LLaVA 1.5, padded
@@ -61,7 +62,7 @@ LLAVA_SIZES: Mapping[str, tuple[LanguageConfig, VisionConfig]] = MappingProxyTyp
         "llava-hf/llava-1.5-13b-hf": (_VICUNA_13B, _CLIP_336),
     }
 )
-"""LLaVA 1 by the folder names of LISA's instructions (merged from deltas); LLaVA 1.5 by hub id."""
+"""Sizes by `base.mllm`: LLaVA 1 by the folder that LISA's instructions merge the deltas into, LLaVA 1.5 by hub id."""
 _VIT_H = SamConfig(
     image_size=1024,
     patch_size=16,
@@ -82,7 +83,7 @@ SAM_SIZES: Mapping[str, SamConfig] = MappingProxyType(
 
 
 def find_absent(base: BaseConfig) -> frozenset[str]:
-    """Which of `mllm` and `sam` are neither on disk nor cached, but have published sizes."""
+    """Those of "mllm" and "sam" whose weights are neither on disk nor in the hub's cache, but whose sizes are known."""
     absent = set()
     if base.mllm in (*published_models(), *LLAVA_SIZES) and not _is_here(base.mllm):
         absent.add("mllm")

@@ -144,7 +144,10 @@ def instructpart(tmp_path: Path) -> Path:
     part = {"object": "tea cup", "part": "handle", "affordance": "hold", "action": "pick up"}
     entries = [
         {"image_path": "cup1.jpg", "part_list": [part | {"instruction": INSTRUCTIONS}]},
-        {"image_path": "cup2.jpg", "part_list": [part | {"instruction": INSTRUCTIONS}, {"object": "cup"}]},
+        {
+            "image_path": "cup2.jpg",
+            "part_list": [part | {"instruction": INSTRUCTIONS}, part | {"instruction": "Lift it."}],
+        },
         {"image_path": "cup3.jpg", "part_list": [part | {"instruction": INSTRUCTIONS}]},
     ]
     put_json(entries, place / "data_test.json")
@@ -166,7 +169,7 @@ def test_instructpart_has_its_six_instructions_in_order(instructpart: Path) -> N
     ]
     assert np.array_equal(decode_rle(region.mask), drawn(TRIANGLE))
     assert sorted(reason for _, reason in rejected.items) == [
-        "a part without `object`, `part` or `instruction`",
+        "a part whose `object`, `part` or `instruction` is missing or invalid",
         "its mask is missing",
     ]
 
