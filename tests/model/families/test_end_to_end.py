@@ -128,9 +128,9 @@ def test_apart_and_merged_and_saved_again_it_is_one_model(job: TrainJob, merged:
 def test_it_is_trained_further_with_a_preset_that_has_sizes_of_its_own(
     job: TrainJob, merged: Checkpoint, tiny_config: Config, tmp_path: Path
 ) -> None:
-    train = replace(job.config.train, start_from=str(newest(job)), steps=1, save_every=1)
+    settings = replace(job.config.train, start_from=str(newest(job)), steps=1, save_every=1)
     sam = merged.config.sam
-    further = replace(job, config=replace(tiny_config, train=train, sam=sam), output=tmp_path / "run")
+    further = replace(job, config=replace(tiny_config, train=settings, sam=sam), output=tmp_path / "run")
     if merged.config.conversation != "template":
         further = replace(
             further, config=replace(further.config, language=merged.config.language, vision=merged.config.vision)
