@@ -43,7 +43,7 @@ class Batch:
         masks, ignores: per image (N_b, H, W) bool targets and ignored pixels (None for none); empty without targets.
         image_index: (N,) image of each query.
         answer_index: (K,) positions in the flattened rows, R * T, whose next token belongs to an answer.
-        chain_index: for each token of the chain, the positions whose next token it is, (N,), in the order of the queries.
+        chain_index: for each token of the chain, (N,) such positions before it, in the order of the queries.
         keys: B cache keys of the images' pixels, "" for none.
         extras: what losses beside the paper's need, by name (`Recipe.collate`); tensors in it, also those in tuples,
             move to the device with the batch.

@@ -115,7 +115,7 @@ class TorchEngine:
 
 
 def sum_over(group: Group, values: Tensor) -> Tensor:
-    """The sum of (n,) numbers over the processes of a group; those on the CPU are moved where its backend needs them."""
+    """The sum of (n,) numbers over the processes of a group, on the GPU if NCCL connects them."""
     if group.size > 1:
         if distributed.get_backend() == "nccl":
             values = values.to("cuda")
