@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -144,6 +145,7 @@ def main() -> None:
     """Build, compare, measure, print."""
     options = parse()
     started = time.perf_counter()
+    import_module("peft")  # before the resident memory is read
     machine = Machine(
         device := resolve_device(options.device),
         find_peak(device, options.peak_tflops),
