@@ -106,7 +106,7 @@ def measure_kind(name: str, amounts: Sequence[float]) -> Iterator[list[str]]:
         )
         before = amount, cost.cpu_seconds
         numbers = [f"{cost.seconds:.3f}", f"{cost.cpu_seconds:.3f}", f"{1e3 * cost.cpu_seconds / amount:.3g}"]
-        yield [f"{amount:,g}", *numbers, f"{cost.memory:.0f}", growth]
+        yield [f"{amount:,.10g}", *numbers, f"{cost.memory:.0f}", growth]
 
 
 def measure(kind: str, amount: float, folder: Path) -> Cost:
