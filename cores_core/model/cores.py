@@ -94,12 +94,12 @@ class CoresModel(nn.Module):
             vision_output: output of the vision tower (`Mllm.encode_vision`) if already known.
         """
         hidden = self.mllm(batch, vision_output if vision_output is not None else self._cached_vision(batch))
-        states = [self._states(hidden, batch.input_ids, token_id).float() for token_id in self.chain_ids]
-        label_mask = batch.label_mask
+        hidden = hidden.flatten(0, 1)
+        states = [hidden.index_select(0, index).float() for index in batch.chain_index]
         return TextOutput(
             prompts=tuple(self.projection(state).float() for state in states),
-            logits=self.mllm.logits(hidden[:, :-1][label_mask]).float(),
-            labels=batch.labels[:, 1:][label_mask],
+            logits=self.mllm.logits(hidden.index_select(0, batch.answer_index)).float(),
+            labels=batch.labels.flatten().index_select(0, batch.answer_index + 1),
         )
 
     def encode(self, batch: Batch) -> Features:
@@ -154,12 +154,6 @@ class CoresModel(nn.Module):
 
     def _encoder_learns(self) -> bool:
         return _learns(self.segmenter.image_encoder)
-
-    @staticmethod
-    def _states(hidden: Tensor, input_ids: Tensor, token_id: int) -> Tensor:
-        """Hidden states that predict a chain token, (N, D), in the order of the queries."""
-        predicts_next = input_ids[:, 1:] == token_id  # (B, T-1): the state at t-1 predicts the token at t
-        return hidden[:, :-1][predicts_next]
 
 
 def _learns(*parts: nn.Module) -> bool:

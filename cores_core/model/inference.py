@@ -176,8 +176,7 @@ def _check_finite(part: str, outputs: Sequence[Tensor]) -> None:
 
 def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
     """Indices of the turns whose template answer differs from greedy decoding."""
-    sequence_ids = batch.sequence_ids[:, 1:][batch.label_mask]
-    differing = sequence_ids[text.logits.argmax(dim=-1) != text.labels]
+    differing = batch.answer_sequence_ids[text.logits.argmax(dim=-1) != text.labels]
     return sorted({branch - 1 for branch in differing.tolist()})
 
 
@@ -225,7 +224,7 @@ def _answer_probabilities(answers: _Answers) -> list[float]:
     """Of each well-formed answer, in order, the geometric mean of its tokens' probabilities."""
     if not answers.formed:
         return []
-    turns = answers.batch.sequence_ids[:, 1:][answers.batch.label_mask] - 1
+    turns = answers.batch.answer_sequence_ids - 1
     tokens = answers.text.logits.log_softmax(dim=-1).gather(1, answers.text.labels[:, None])[:, 0]
     sums = tokens.new_zeros(len(answers.formed)).index_add(0, turns, tokens)
     probabilities: list[float] = (sums / turns.bincount(minlength=len(sums))).exp().tolist()

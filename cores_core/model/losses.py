@@ -59,7 +59,7 @@ class Counts:
 
 def count_terms(batch: Batch) -> Counts:
     """The counts of one batch."""
-    return Counts(tokens=int(batch.label_mask.sum()), masks=sum(len(target) for target in batch.masks))
+    return Counts(tokens=len(batch.answer_index), masks=sum(len(target) for target in batch.masks))
 
 
 def compute_losses(

@@ -134,17 +134,30 @@ class Mllm(nn.Module):
         cache: DynamicCache | None = None,
         vision_output: VisionOutput | None = None,
     ) -> Tensor:
-        vision = self._vision(batch) if vision_output is None else {"mm_encoder_outputs": {"image": vision_output}}
+        if self.family.merges_images:
+            inputs: dict[str, Any] = {"inputs_embeds": self._merge_images(batch, vision_output)}
+        elif vision_output is None:
+            inputs = {"input_ids": batch.input_ids, **self._vision(batch)}
+        else:
+            inputs = {"input_ids": batch.input_ids, "mm_encoder_outputs": {"image": vision_output}}
         output = self.net.model(
-            input_ids=batch.input_ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            cache=cache,
-            use_cache=cache is not None,
-            **vision,
+            attention_mask=mask, position_ids=position_ids, cache=cache, use_cache=cache is not None, **inputs
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def _merge_images(self, batch: Batch, vision_output: VisionOutput | None) -> Tensor:
+        """Embeddings of the tokens, (R, T, D), with the image features in place of the image tokens.
+
+        As the model's own forward, but without its check on the host that there are as many tokens as features, for
+        which a GPU must finish all work first: the prompts have that number by construction.
+        """
+        if vision_output is None:
+            vision_output = self.net.model.get_image_features(**self._vision(batch), return_dict=True)
+        embedded: Tensor = self.net.get_input_embeddings()(batch.input_ids)
+        features = torch.cat(tuple(vision_output.pooler_output)).to(embedded.device, embedded.dtype)
+        is_image = self._is_image(batch.input_ids)[..., None].to(embedded.device)
+        return embedded.masked_scatter(is_image, features)
 
     def _is_image(self, input_ids: Tensor) -> Tensor:
         return input_ids.eq(self.net.config.image_token_id)

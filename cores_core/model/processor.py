@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from cores_core.errors import DataError
 from cores_core.model.segmenter import Frame
@@ -40,6 +41,9 @@ class Batch:
         vision: image tensors by the argument names of the MLLM. sam_pixels: (B, 3, S, S).
         sizes: B image sizes. counts: B numbers of turns with a mask.
         masks, ignores: per image (N_b, H, W) bool targets and ignored pixels (None for none); empty without targets.
+        image_index: (N,) image of each query.
+        answer_index: (K,) positions in the flattened rows, R * T, whose next token belongs to an answer.
+        chain_index: for each token of the chain, (N,) such positions before it, in the order of the queries.
         keys: B cache keys of the images' pixels, "" for none.
         extras: what losses beside the paper's need, by name (`Recipe.collate`); tensors in it, also those in tuples,
             move to the device with the batch.
@@ -53,21 +57,18 @@ class Batch:
     sam_pixels: Tensor
     sizes: tuple[ImageSize, ...]
     counts: tuple[int, ...]
+    image_index: Tensor
+    answer_index: Tensor
+    chain_index: tuple[Tensor, ...]
     masks: tuple[Tensor, ...] = ()
     ignores: tuple[Tensor | None, ...] = ()
     keys: tuple[str, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def image_index(self) -> Tensor:
-        """(N,) image index of each query."""
-        images = [image for image, count in enumerate(self.counts) for _ in range(count)]
-        return torch.tensor(images, dtype=torch.long, device=self.sam_pixels.device)
-
-    @property
-    def label_mask(self) -> Tensor:
-        """(R, T-1) bool: positions whose next token belongs to an answer."""
-        return self.labels[:, 1:] != IGNORED_LABEL
+    def answer_sequence_ids(self) -> Tensor:
+        """(K,) sequence ids of the answers' tokens."""
+        return self.sequence_ids.flatten().index_select(0, self.answer_index + 1)
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device. On CUDA, copies from pinned memory are asynchronous."""
@@ -181,6 +182,8 @@ class Processor:
             sequence_ids=sequence_ids,
             labels=labels,
             vision=self.mllm.vision(shown, prefixes),
+            answer_index=_before(labels != IGNORED_LABEL),
+            chain_index=tuple(_before(ids == chain_id) for chain_id in self.chain_ids),
         )
 
     def collate_images(self, samples: Sequence[Sample]) -> Batch:
@@ -188,6 +191,7 @@ class Processor:
         has_masks = any(sample.masks for sample in samples)
         sam = [self.frame.pixels(Image.fromarray(sample.image)) for sample in samples]
         empty = torch.zeros(len(samples), 0, dtype=torch.long)
+        counts = [sum(turn.segments for turn in sample.turns) for sample in samples]
         return Batch(
             input_ids=empty,
             position_ids=empty,
@@ -196,7 +200,10 @@ class Processor:
             vision={},
             sam_pixels=torch.stack([pixels for pixels, _ in sam]),
             sizes=tuple(size for _, size in sam),
-            counts=tuple(sum(turn.segments for turn in sample.turns) for sample in samples),
+            counts=tuple(counts),
+            image_index=torch.arange(len(samples)).repeat_interleave(torch.tensor(counts)),
+            answer_index=empty.flatten(),
+            chain_index=(empty.flatten(),) * len(self.chain_ids),
             masks=tuple(_stack_masks(sample) for sample in samples) if has_masks else (),
             ignores=tuple(_stack_ignores(sample) for sample in samples) if has_masks else (),
             keys=tuple(sample.key for sample in samples),
@@ -266,6 +273,11 @@ def _stack_ignores(sample: Sample) -> Tensor | None:
         return None
     blank = np.zeros_like(sample.masks[0])
     return torch.from_numpy(np.stack([blank if mask is None else mask for mask in sample.ignores]))
+
+
+def _before(tokens: Tensor) -> Tensor:
+    """Positions in the flattened rows before the tokens that are True in (R, T)."""
+    return functional.pad(tokens[:, 1:], (0, 1)).flatten().nonzero().flatten()
 
 
 def _pad(rows: Sequence[list[int]], value: int) -> Tensor:

@@ -51,7 +51,8 @@ class TorchEngine:
 
     def __init__(self, module: nn.Module, recipe: Recipe, group: Group) -> None:
         self._named = {name: value for name, value in module.named_parameters() if value.requires_grad}
-        self._optimizers = recipe.build_optimizers(module)
+        fused = all(value.device.type == "cuda" for value in self._named.values())
+        self._optimizers = recipe.build_optimizers(module, fused)
         self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
         self._recipe = recipe
         self._group = group
@@ -99,10 +100,11 @@ class TorchEngine:
         """Continue from a saved state."""
         for optimizer in self._optimizers:
             mine = {id(value) for group in optimizer.param_groups for value in group["params"]}
+            kept = () if optimizer.defaults.get("fused") else ("step",)  # a fused one counts on the device
             for name, value in self._named.items():
                 if id(value) in mine and name in state["moments"]:
                     saved = {key: tensor.clone() for key, tensor in state["moments"][name].items()}
-                    optimizer.state[value] = {k: v if k == "step" else v.to(value.device) for k, v in saved.items()}
+                    optimizer.state[value] = {k: v if k in kept else v.to(value.device) for k, v in saved.items()}
         self.steps = state["steps"]
 
     def _share_gradients(self) -> None:
@@ -113,7 +115,9 @@ class TorchEngine:
 
 
 def sum_over(group: Group, values: Tensor) -> Tensor:
-    """The sum of (n,) numbers over the processes of a group."""
+    """The sum of (n,) numbers over the processes of a group, on the GPU if NCCL connects them."""
     if group.size > 1:
+        if distributed.get_backend() == "nccl":
+            values = values.to("cuda")
         distributed.all_reduce(values)
     return values

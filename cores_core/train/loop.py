@@ -180,7 +180,7 @@ def train_step(learner: Learner, data: StepData, config: Config) -> StepReport:
     """
     engine, started, rate = learner.engine, time.perf_counter(), learner.engine.learning_rate
     device, step = learner.model.device, engine.steps
-    counts, skipped = _count_step(data, engine, device)
+    counts, skipped = _count_step(data, engine)
     terms: dict[str, Tensor] = {}
 
     def compute(batch: Batch) -> Tensor:
@@ -208,11 +208,11 @@ def train_step(learner: Learner, data: StepData, config: Config) -> StepReport:
     )
 
 
-def _count_step(data: StepData, engine: Engine, device: torch.device) -> tuple[Counts, int]:
+def _count_step(data: StepData, engine: Engine) -> tuple[Counts, int]:
     """Loss divisors and number of skipped samples of a step, summed over all ranks."""
     own = [count_terms(batch) for batch in data.batches]
     sums = (sum(c.tokens for c in own), sum(c.masks for c in own), len(own), len(data.skipped))
-    tokens, masks, batches, skipped = engine.sum(torch.tensor(sums, device=device).double()).tolist()
+    tokens, masks, batches, skipped = engine.sum(torch.tensor(sums).double()).tolist()
     return Counts(int(tokens), int(masks), int(batches)), int(skipped)
 
 

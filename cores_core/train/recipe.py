@@ -125,9 +125,13 @@ class Recipe:
         """The losses for a model and its training data; random tensors come from torch's global generator."""
         return Objective(self.config)
 
-    def build_optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
-        """Optimisers over everything in `module` that trains, with their peak learning rates."""
-        return [build_adamw([{"params": trainable(module)}], self.config.train)]
+    def build_optimizers(self, module: nn.Module, fused: bool = False) -> list[torch.optim.Optimizer]:
+        """Optimisers over everything in `module` that trains, with their peak learning rates.
+
+        Args:
+            fused: run AdamW as one kernel, for parameters on CUDA.
+        """
+        return [build_adamw([{"params": trainable(module)}], self.config.train, fused)]
 
     def learning_rate_factor(self, step: int) -> float:
         """Factor on all learning rates in a step (from 0)."""
@@ -139,9 +143,11 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def build_adamw(groups: list[dict[str, Any]], train: TrainConfig) -> torch.optim.AdamW:
+def build_adamw(groups: list[dict[str, Any]], train: TrainConfig, fused: bool = False) -> torch.optim.AdamW:
     """AdamW with the settings of a training on torch's parameter groups, each of which may have a rate of its own."""
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, weight_decay=train.weight_decay)
+    return torch.optim.AdamW(
+        groups, lr=train.learning_rate, betas=train.betas, weight_decay=train.weight_decay, fused=fused or None
+    )
 
 
 def warmup_decay(step: int, steps: int, train: TrainConfig, peak: float = 1.0) -> float:

@@ -100,7 +100,7 @@ class Trainer:
             callback.on_step(report)
         if self._validation is not None and (last or self._step % self._train.validate_every == 0):
             self._validate(self._validation)
-        wishes = torch.tensor([float(any(c.should_stop() for c in self._callbacks))], device=self._job.device)
+        wishes = torch.tensor([float(any(c.should_stop() for c in self._callbacks))])
         stop = self._engine.sum(wishes).item() > 0
         is_best = self._best[1] == self._step
         if stop or last or is_best or self._step % self._train.save_every == 0:

@@ -188,6 +188,19 @@ def test_each_query_knows_its_image(processor: Processor) -> None:
     assert batch.image_index.tolist() == [0, 0, 1]
 
 
+def test_the_positions_of_answers_and_chain_tokens_are_those_before_them(processor: Processor) -> None:
+    batch = processor.collate([_ask(processor, *QUESTIONS[:2]), _ask(processor, QUESTIONS[0])])
+    states = torch.randn(*batch.input_ids.shape, 3)  # (R, T, D), as of the language model
+    is_answer = batch.labels[:, 1:] != IGNORED_LABEL
+    flat = states.flatten(0, 1)
+    assert torch.equal(flat[batch.answer_index], states[:, :-1][is_answer])
+    assert torch.equal(batch.answer_sequence_ids, batch.sequence_ids[:, 1:][is_answer])
+    assert torch.equal(batch.labels.flatten()[batch.answer_index + 1], batch.labels[:, 1:][is_answer])
+    for index, chain_id in zip(batch.chain_index, processor.chain_ids, strict=True):
+        assert torch.equal(flat[index], states[:, :-1][batch.input_ids[:, 1:] == chain_id])
+        assert len(index) == 3
+
+
 @pytest.mark.parametrize(("hw", "resized"), [((10, 20), (32, 64)), ((20, 10), (64, 32)), ((64, 64), (64, 64))])
 def test_sam_pixels_are_zero_right_and_bottom(hw: tuple[int, int], resized: tuple[int, int]) -> None:
     pixels, size = Frame(64, grid=8).pixels(Image.new("RGB", hw[::-1], "white"))

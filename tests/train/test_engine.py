@@ -103,13 +103,34 @@ def test_a_saved_state_continues_bit_for_bit() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_a_fused_step_is_the_same_and_continues_bit_for_bit() -> None:
+    plain, fused, halves = _Toy(CONFIG), _Toy(CONFIG, _Fused), _Toy(CONFIG, _Fused)
+    plain.run(range(6))
+    fused.run(range(6))
+    halves.run(range(3))
+    continued = _Toy(CONFIG, _Fused)
+    continued.model.load_state_dict(halves.model.state_dict())
+    continued.engine.load_state(_through_a_file(halves.engine.state()))
+    continued.run(range(3, 6))
+    for ours, theirs, resumed in zip(*(toy.model.parameters() for toy in (fused, plain, continued)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+        assert torch.equal(resumed, ours)
+
+
+class _Fused(Recipe):
+    """AdamW as on CUDA."""
+
+    def build_optimizers(self, module: nn.Module, fused: bool = False) -> list[torch.optim.Optimizer]:
+        return super().build_optimizers(module, fused=True)
+
+
 class _Toy:
     """A small model and its engine."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, recipe: type[Recipe] = Recipe) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
-        self.engine = _engine(self.model, config)
+        self.engine = TorchEngine(self.model, recipe(Config(train=config)), Group())
 
     def run(self, steps: range) -> None:
         for step in steps:

@@ -20,6 +20,8 @@ class Family:
         pads_tiles: whether the images of a batch are padded to the same number of tiles, or concatenated.
         mrope: whether positions have three axes (time, height, width).
         sees_images_both_ways: whether image tokens attend to each other bidirectionally.
+        merges_images: whether image features replace the embeddings of the image tokens and enter nowhere else, so that
+            `Mllm` can do so.
         packs: whether the questions of an image can share its prefix in one row; False for models with recurrent
             layers (linear attention).
         cap: limits a processor to a number of tokens per image, as far as possible. Returns the maximum length of the
@@ -34,12 +36,13 @@ class Family:
     pads_tiles: bool = False
     mrope: bool = False
     sees_images_both_ways: bool = False
+    merges_images: bool = False
     packs: bool = True
     cap: Callable[[Any, int], int | None] = lambda processor, tokens: None
     preset: str = "cores-qwen3vl-4b"
 
 
-LLAVA = Family(preset="cores-7b-llava1.5")
+LLAVA = Family(merges_images=True, preset="cores-7b-llava1.5")
 """LLaVA 1 and 1.5, with prompts and image preprocessing of the releases (llava_prompts.py)."""
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+from segment_anything.modeling.image_encoder import Attention
+from segment_anything.modeling.image_encoder import get_rel_pos as stock_rel_pos
 from torch import Tensor, nn
 
 CPU_QUERIES: Final = 128
@@ -49,8 +50,8 @@ class RowAttention(nn.Module):
     def _attend_in_cache(self, queries: Tensor, keys: Tensor, values: Tensor, height: int, width: int) -> Tensor:
         """Attention without gradients by blocks of `CPU_SCORES` scores, which are changed in place."""
         grid, scaled = queries.view(-1, height, width, queries.shape[2]), queries * self.scale
-        by_row = torch.einsum("nhwd,hkd->nhwk", grid, get_rel_pos(height, height, self.rel_pos_h)).flatten(1, 2)
-        by_column = torch.einsum("nhwd,wkd->nhwk", grid, get_rel_pos(width, width, self.rel_pos_w)).flatten(1, 2)
+        by_row = torch.einsum("nhwd,hkd->nhwk", grid, get_rel_pos(height, self.rel_pos_h)).flatten(1, 2)
+        by_column = torch.einsum("nhwd,wkd->nhwk", grid, get_rel_pos(width, self.rel_pos_w)).flatten(1, 2)
         cells = height * width
         at_once = max(1, min(cells, CPU_SCORES // cells))
         heads = max(1, CPU_SCORES // (at_once * cells))
@@ -68,7 +69,7 @@ class RowAttention(nn.Module):
 
     def _scores(self, queries: Tensor, keys: Tensor, height: int, width: int) -> Iterator[Tensor]:
         """Yield attention scores of a few rows of queries at a time, (B*heads, rows*w, h*w)."""
-        down, across = get_rel_pos(height, height, self.rel_pos_h), get_rel_pos(width, width, self.rel_pos_w)
+        down, across = get_rel_pos(height, self.rel_pos_h), get_rel_pos(width, self.rel_pos_w)
         grid, scaled = (cells.view(-1, height, width, keys.shape[2]) for cells in (queries, queries * self.scale))
         rows = max(1, (CPU_QUERIES if queries.device.type == "cpu" else QUERIES) // width)
         for start in range(0, height, rows):
@@ -79,6 +80,18 @@ class RowAttention(nn.Module):
             scores = scores.view(len(keys), -1, height, width)
             scores = scores + by_row.flatten(1, 2)[..., :, None] + by_column.flatten(1, 2)[..., None, :]
             yield scores.flatten(2)
+
+
+def get_rel_pos(size: int, table: Tensor) -> Tensor:
+    """Embeddings of the positions of `size` keys relative to as many queries, (size, size, d), from (2 * size - 1, d).
+
+    As segment-anything's, whose indices are on the CPU, so that a GPU waits for their copy in each layer.
+    """
+    if len(table) != 2 * size - 1:
+        resized: Tensor = stock_rel_pos(size, size, table)
+        return resized
+    place = torch.arange(size, device=table.device)
+    return table[place[:, None] - place + (size - 1)]
 
 
 def attend_by_rows(image_encoder: ImageEncoderViT) -> None:

@@ -84,7 +84,8 @@ class Sam1(Segmenter):
         with torch.autocast(prompts.device.type, enabled=False):
             for start in range(0, len(prompts), at_once):
                 some = slice(start, start + at_once)
-                mine = cells[images[some]] if at_once > 1 else cells[int(images[start])][None]
+                copied = at_once > 1 or prompts.device.type != "cpu"  # without waiting for the device
+                mine = cells[images[some]] if copied else cells[int(images[start])][None]
                 mine = embed_cells(self.prompt_encoder, mine, None if mask_input is None else mask_input[some])
                 yield decode_masks(self.mask_decoder, mine, self._place_cells(), prompts[some], with_iou)
 

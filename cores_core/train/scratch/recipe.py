@@ -83,7 +83,7 @@ class ScratchRecipe(Recipe):
             return super().build_objective(model, stores)
         return ScratchObjective(self.config, collect_categories(stores), model.segmenter.width)
 
-    def build_optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self, module: nn.Module, fused: bool = False) -> list[torch.optim.Optimizer]:
         """AdamW, with a rate of its own for embedding tables, and Muon."""
         train, scratch = self.config.train, self.config.scratch
         matrices = hidden_matrices(module) if scratch.optimizer == "muon" else []
@@ -94,7 +94,8 @@ class ScratchRecipe(Recipe):
             {"params": [p for p in rest if id(p) not in tables], "lr": train.learning_rate},
             {"params": [p for p in rest if id(p) in tables], "lr": train.learning_rate * scratch.embedding_lr_scale},
         ]
-        optimizers: list[torch.optim.Optimizer] = [build_adamw([group for group in groups if group["params"]], train)]
+        groups = [group for group in groups if group["params"]]
+        optimizers: list[torch.optim.Optimizer] = [build_adamw(groups, train, fused)]
         if matrices:
             optimizers.append(Muon(matrices, lr=scratch.muon_learning_rate, weight_decay=train.weight_decay))
         return optimizers
