@@ -48,6 +48,8 @@ def say(message: str, style: str | None = None) -> None:
 def show_error(error: CoresError) -> None:
     """One error: what is wrong, and what to do next."""
     talk.print(Text.assemble(("error: ", "bold red"), _one_line(error.message)), soft_wrap=True)
+    for line in error.details:
+        talk.print(Text(_one_line(line)), soft_wrap=True)
     if error.hint:
         talk.print(Text.assemble(("hint: ", "bold"), _one_line(error.hint)), soft_wrap=True)
 

@@ -1,5 +1,7 @@
 """Errors that a user can fix: a message with the offending value, and a hint for the next step."""
 
+from collections.abc import Sequence
+
 LONGEST_REASON = 160
 """Characters of another library's message within one of ours; some list all that they know."""
 
@@ -7,13 +9,19 @@ LONGEST_REASON = 160
 class CoresError(Exception):
     """Base class of errors that the command line shows without a traceback."""
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message, hint)  # both arguments, so that it can be pickled by worker processes
+    def __init__(self, message: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
+        """Create an error.
+
+        Args:
+            message: what is wrong, on one line. hint: the next step. details: further lines, below the message.
+        """
+        super().__init__(message, hint, details)  # all arguments, so that it can be pickled by worker processes
         self.message = message
         self.hint = hint
+        self.details = details
 
     def __str__(self) -> str:
-        return self.message
+        return "\n".join((self.message, *self.details))
 
 
 class ConfigError(CoresError):

@@ -70,9 +70,9 @@ class Item:
     target: Rle
     ignore: Rle | None
     seconds: float
-    confidence: Mapping[str, float] = field(default_factory=dict)
     instances: tuple[ScoredMask, ...] | None = None
     target_instances: tuple[Rle, ...] = ()
+    confidence: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def part(self) -> str:

@@ -45,7 +45,9 @@ def check_needs(config: Config, data_root: Path, resume: bool) -> None:
     lines = [f"missing for this training ({len(needs)}):"]
     for need in needs:
         lines += [f"  {need.what}", *(f"      {step}" for step in need.steps)]
-    raise MissingDataError("\n".join(lines), hint="run these commands, then train again; `--plan` needs none of them")
+    raise MissingDataError(
+        lines[0], details=lines[1:], hint="run these commands, then train again; `--plan` needs none of them"
+    )
 
 
 def find_needs(config: Config, data_root: Path, resume: bool = False) -> list[Need]:

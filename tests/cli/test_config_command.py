@@ -40,7 +40,7 @@ def test_each_setting_can_be_described(cli):
 
 def test_the_schema_is_json(cli):
     schema = json.loads(cli("config", "schema").stdout)
-    assert schema["$defs"]["EngineConfig"]["properties"]["stage"]["enum"] == [0, 1, 2, 3]
+    assert schema["$defs"]["EngineConfig"]["properties"]["zero_stage"]["enum"] == [0, 1, 2, 3]
 
 
 def test_a_setting_that_does_not_exist_is_named_with_the_one_that_was_meant(cli):
