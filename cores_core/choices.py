@@ -1,6 +1,6 @@
 """Names that options and arguments choose from. Imports little, so that `cores --help` is quick."""
 
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from cores_core.errors import ConfigError
 
@@ -28,7 +28,12 @@ def read_protocol(name: str) -> Protocol:
     Raises:
         ConfigError: there is no such protocol.
     """
-    today = RENAMED_PROTOCOLS.get(name, name)
+    today = rename_protocol(name)
     if today not in get_args(Protocol):
         raise ConfigError(f"unknown protocol: {name}", hint=f"choose one of {', '.join(get_args(Protocol))}")
     return cast(Protocol, today)
+
+
+def rename_protocol(name: Any) -> Any:
+    """Today's name of a protocol that may be one of `RENAMED_PROTOCOLS`; values of any other kind unchanged."""
+    return RENAMED_PROTOCOLS.get(name, name) if isinstance(name, str) else name

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cores_core.choices import RENAMED_PROTOCOLS
+from cores_core.choices import rename_protocol
 from cores_core.errors import DataError, reason_of
 from cores_core.evaluate.calibration import Calibration, calibrate
 from cores_core.evaluate.items import Item, load_items, save_items
@@ -82,6 +82,6 @@ def load_evaluation(folder: Path) -> Evaluation:
             raise ValueError("`data_root` must be a text and `data` an object")
     except (OSError, ValueError) as error:
         raise DataError(f"no results in: {folder} ({reason_of(error)})", hint="finish it with `cores eval`") from error
-    about = {**tree, "protocol": RENAMED_PROTOCOLS.get(str(tree.get("protocol")), tree.get("protocol"))}
+    about = {**tree, "protocol": rename_protocol(tree.get("protocol"))}
     known = {*score_items([], draws=0).values, "count", "images", "intervals", "categories", "parts", "calibration"}
     return Evaluation(tuple(items), {key: value for key, value in about.items() if key not in known})

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from cores_core.choices import RENAMED_PROTOCOLS
+from cores_core.choices import rename_protocol
 from cores_core.config import Config
 from cores_core.errors import DataError, reason_of
 from cores_core.files import read_json
@@ -58,7 +58,7 @@ def load_results(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(tree, dict) or "benchmark" not in tree or "protocol" not in tree:
         raise DataError(f"not the results of an evaluation: {path}", hint="give the folder of a `cores eval`")
-    return tree | {"protocol": RENAMED_PROTOCOLS.get(tree["protocol"], tree["protocol"])}
+    return tree | {"protocol": rename_protocol(tree["protocol"])}
 
 
 def render_card(name: str, config: Config, about: Mapping[str, Any], facts: CardFacts) -> str:

@@ -106,6 +106,11 @@ def test_the_card_has_scores_with_their_protocol_and_no_paths(folder: Path, tmp_
     assert "/a/private/place" not in card
 
 
+def test_a_protocol_that_is_no_text_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS | {"protocol": ["given"]}))
+    assert load_results(tmp_path)["protocol"] == ["given"]
+
+
 def test_a_card_of_ones_own_is_kept(folder: Path) -> None:
     (folder / "README.md").write_text("mine")
     assert prepare_upload(folder, NAME, CardFacts()).card == "mine"
