@@ -16,7 +16,8 @@ from pathlib import Path
 
 from synthetic_release import Sizes, list_tensors, write_release
 
-from cores_core.config import LanguageConfig, SamConfig, VisionConfig
+from cores_core.config import LanguageConfig, VisionConfig
+from cores_core.model.weights.stand_in import SAM_SIZES
 
 SHARDS = 5
 LLAMA = LanguageConfig(
@@ -30,16 +31,6 @@ CLIP = VisionConfig(
     num_attention_heads=4,
     intermediate_size=1024,
     projector_layers=1,
-)
-SAM_B = SamConfig(
-    image_size=1024,
-    patch_size=16,
-    embed_dim=768,
-    depth=12,
-    num_heads=12,
-    window_size=14,
-    global_attn_indexes=(2, 5, 8, 11),
-    prompt_embed_dim=256,
 )
 TASKS = {
     "idle": "import cores_core.predict",
@@ -76,11 +67,12 @@ def main() -> None:
 
 def sizes_of(total: float) -> Sizes:
     """A release with the number of LLaMA layers that gives `total` bytes."""
-    one, two = (
-        sum(2 * tensor.numel() for tensor in list_tensors(Sizes(replace(LLAMA, layers=layers), CLIP, SAM_B)).values())
-        for layers in (1, 2)
-    )
-    return Sizes(replace(LLAMA, layers=max(1, 1 + round((total - one) / (two - one)))), CLIP, SAM_B)
+
+    def with_layers(layers: int) -> Sizes:
+        return Sizes(replace(LLAMA, num_hidden_layers=layers), CLIP, SAM_SIZES["vit_b"])
+
+    one, two = (sum(2 * tensor.numel() for tensor in list_tensors(with_layers(layers)).values()) for layers in (1, 2))
+    return with_layers(max(1, 1 + round((total - one) / (two - one))))
 
 
 def peak(task: str, source: Path, target: Path) -> int:

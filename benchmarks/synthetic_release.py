@@ -1,7 +1,7 @@
 """Write folders in the format of the released weights, of any size, with random values or as sparse files."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,32 +15,10 @@ from cores_core.model.cores import CoresModel
 from cores_core.model.families.llava import build_llava
 from cores_core.model.sams.sam1 import build_sam1
 from cores_core.model.weights.names import SECOND_LAYER, released_name
+from cores_core.model.weights.stand_in import LLAVA_SIZES, SAM_SIZES
 
-CLIP_L = VisionConfig(
-    image_size=224,
-    patch_size=14,
-    hidden_size=1024,
-    num_hidden_layers=24,
-    num_attention_heads=16,
-    intermediate_size=4096,
-    feature_layer=-2,
-    projector_layers=1,
-)
-SAM_H = SamConfig(
-    image_size=1024,
-    patch_size=16,
-    embed_dim=1280,
-    depth=32,
-    num_heads=16,
-    window_size=14,
-    global_attn_indexes=(7, 15, 23, 31),
-    prompt_embed_dim=256,
-)
-LLAMA_7B = LanguageConfig(
-    hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32004
-)
-LLAMA_13B = LanguageConfig(
-    hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32004
+LLAMA_7B, LLAMA_13B = (
+    replace(LLAVA_SIZES[name][0], vocab_size=32004) for name in ("LLaVA-Lightning-7B-v1-1", "LLaVA-13B-v1-1")
 )
 
 
@@ -49,8 +27,8 @@ class Sizes:
     """Sizes of a release: its LLaMA (with the vocabulary size of the files), its CLIP, its SAM."""
 
     language: LanguageConfig
-    vision: VisionConfig = CLIP_L
-    sam: SamConfig = SAM_H
+    vision: VisionConfig = LLAVA_SIZES["LLaVA-Lightning-7B-v1-1"][1]
+    sam: SamConfig = SAM_SIZES["vit_h"]
 
 
 def write_release(folder: Path, sizes: Sizes, shards: int, ending: str) -> int:

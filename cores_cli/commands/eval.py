@@ -15,7 +15,6 @@ import typer
 from cores_cli import console
 from cores_cli.commands.eval_contexts import ContextChoice, ContextOption, EndpointOption, LlmOption
 from cores_cli.commands.eval_tables import show_comparison, show_evaluation
-from cores_cli.commands.prepare_hub import HUB
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     EMBEDDED_MODEL,
@@ -27,6 +26,7 @@ from cores_cli.options import (
     ModelOption,
     ProtocolOption,
 )
+from cores_core.data.parquet.known import HUB
 from cores_core.errors import DataError
 from cores_core.evaluate.benchmarks import BENCHMARKS
 
@@ -91,7 +91,9 @@ def _add_benchmark(name: str) -> None:
 
         source = ModelSource(model, device, dtype, load_in, conversation, compiled)
         parts = _choose_data(name, data, split, data_root)
-        job = EvalJob(name, data_root, parts, protocol, limit, None, no_target, batch_size, instances)
+        job = EvalJob(
+            name, data_root, parts, protocol, limit, no_target=no_target, read_ahead=batch_size, instances=instances
+        )
         devices = [f"cuda:{number}" for number in range(gpus)] or [device] * processes
         choice = ContextChoice(context, endpoint, llm, output)
         _evaluate(source, job, choice, devices, output)

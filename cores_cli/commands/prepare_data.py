@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cores_cli import console
-from cores_cli.commands.prepare_hub import HUB, HubChoice, check_hub_set, import_hub_set
+from cores_cli.commands.prepare_hub import HubChoice, check_hub_set, import_hub_set
 from cores_cli.commands.prepare_steps import WriterChoice, fetch_all, generate_questions
 from cores_cli.interrupts import interrupts
 from cores_cli.options import DataRootOption
+from cores_core.data.parquet.known import HUB
 from cores_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def prepare_data(
     if download:
         fetch_all(wanted, data_root)
     counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
-    if "partworld" in wanted and not counts:
+    if RENDERED in wanted and not counts:
         raise typer.BadParameter("all are 0: nothing to render", param_hint="--images, --val-images, --test-images")
     left_out, has_usable, choice = 0, False, _choose_import(wanted, HubChoice(split, columns, source))
     for name in wanted:

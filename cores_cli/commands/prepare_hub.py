@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cores_cli import console
+from cores_core.data.parquet.known import HUB
 from cores_core.errors import DataError
 
 if TYPE_CHECKING:
     from cores_core.data.parquet.columns import ColumnMap
     from cores_core.data.parquet.convert import ImportReport
     from cores_core.data.parquet.files import ParquetFiles
-
-HUB = "hub/"
 
 
 @dataclass(frozen=True)

@@ -202,9 +202,8 @@ def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Featur
         images = torch.zeros(len(answers.chained), dtype=torch.long, device=checkpoint.model.device)
         stages = checkpoint.model.segment(encode(), answers.text.prompts, images)
         _check_finite("the segmenter", stages)
-        drawn = dict(
-            zip(answers.chained, zip(*(torch.split(logits, 1) for logits in stages), strict=True), strict=True)
-        )
+        of_each = zip(*(torch.split(logits, 1) for logits in stages), strict=True)
+        drawn = dict(zip(answers.chained, of_each, strict=True))
     size, square = answers.batch.sizes[0], checkpoint.processor.frame.side
     probabilities = dict(zip(answers.formed, _answer_probabilities(answers), strict=True))
     return [
