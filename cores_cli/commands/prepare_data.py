@@ -119,12 +119,7 @@ def prepare_data(
     states = survey(data_root)
     if show_list:
         return _show_list(states, data_root)
-    if check and (download or questions is not None or preview is not None):
-        raise typer.BadParameter(
-            "writes nothing, so not with --download, --questions or --preview", param_hint="--check"
-        )
-    if not names and (download or questions is not None):
-        raise typer.BadParameter("name the data sets", param_hint="NAME")
+    _check_options(names, check, fetches=download or questions is not None, draws=preview is not None)
     if not names:
         _show_states(states, data_root)
     wanted = _choose_names(names or [], states, check)
@@ -132,9 +127,7 @@ def prepare_data(
         return generate_questions(wanted, data_root, WriterChoice(endpoint, llm, per_part, seed))
     if download:
         fetch_all(wanted, data_root)
-    counts = {split: n for split, n in (("train", images), ("val", val_images), ("test", test_images)) if n}
-    if RENDERED in wanted and not counts:
-        raise typer.BadParameter("all are 0: nothing to render", param_hint="--images, --val-images, --test-images")
+    counts = _count_images(wanted, {"train": images, "val": val_images, "test": test_images})
     left_out, has_usable, choice = 0, False, _choose_import(wanted, HubChoice(split, columns, source))
     for name in wanted:
         if check:
@@ -151,6 +144,22 @@ def prepare_data(
         _show_list(survey(data_root), data_root)
         raise DataError(f"no data set under {data_root} could be used", hint="put one where the list above says")
     _show_end(data_root, left_out, check, is_for_all=not names)
+
+
+def _check_options(names: list[str] | None, check: bool, fetches: bool, draws: bool) -> None:
+    """Refuse options that do not go together: a check writes nothing, and only named data sets are fetched."""
+    if check and (fetches or draws):
+        hint = "writes nothing, so not with --download, --questions or --preview"
+        raise typer.BadParameter(hint, param_hint="--check")
+    if not names and fetches:
+        raise typer.BadParameter("name the data sets", param_hint="NAME")
+
+
+def _count_images(wanted: list[str], counts: dict[str, int]) -> dict[str, int]:
+    """PartWorld's splits that have images, with their number; an error if it is wanted and has none."""
+    if RENDERED in wanted and not any(counts.values()):
+        raise typer.BadParameter("all are 0: nothing to render", param_hint="--images, --val-images, --test-images")
+    return {split: count for split, count in counts.items() if count}
 
 
 def _show_end(data_root: Path, left_out: int, check: bool, is_for_all: bool) -> None:
