@@ -58,7 +58,7 @@ _V1 = KnownModel(
     licence=_SEE_PAGE,
     parameters=7_721_536_816,
     memory=15_889_516_224,
-    prompts="1 step, context none, wording released, conversation llava_v1",
+    prompts="1 stage, context none, wording released, conversation llava_v1",
     trained_on_val=True,
     note="trained on ReasonSeg train and val: its val scores are contaminated",
 )
@@ -87,7 +87,7 @@ TINY = KnownModel(
     licence="Apache-2.0",
     parameters=3_782_760,
     memory=31_056_288,
-    prompts="2 steps, context fixed, wording cores, conversation llava_v1",
+    prompts="2 stages, context fixed, wording cores, conversation llava_v1",
     scores="PartWorld test gIoU 66.5 (protocol generate, wordings never trained on)",
     trained_on_val=False,
     note="ships with cores; knows drawn PartWorld scenes only",

@@ -92,7 +92,7 @@ class Segmenter(nn.Module, ABC):
         Args:
             features: image features, every map with B rows.
             prompts: (N, C) prompt embeddings.
-            mask_input: (N, 1, s, s) mask logits of the previous step (SAM's mask input), or None.
+            mask_input: (N, 1, s, s) mask logits of the previous stage (SAM's mask input), or None.
             images: (N,) row of each prompt's image; None if B = N and each prompt has the row of its own number.
 
         Returns:

@@ -89,8 +89,8 @@ def test_without_a_network_the_cache_is_used(cli, hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("hub/nobody/nothing", (), "no such data set on the hub: nobody/nothing"),
-        ("hub/nobody", (), "not of the form hub/OWNER/NAME"),
+        ("hub/someone/missing", (), "no such data set on the hub: someone/missing"),
+        ("hub/someone", (), "not of the form hub/OWNER/NAME"),
         (f"hub/{NAME}", ("--split", "val"), f"{NAME} has no split val"),
         (f"hub/{NAME}", ("--columns", "mask=nothing"), "no such column: nothing"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluation_items import make_item
 from helpers import noise_image
 
 from cores_core.errors import DataError
@@ -28,22 +29,7 @@ def square(side: int) -> BoolMask:
 
 
 def item(key: str, image: str, predicted: BoolMask, target: BoolMask) -> Item:
-    return Item(
-        id=f"partworld/test/{key}",
-        image=image,
-        category="Fish Tail",
-        question="What steers the fish?",
-        is_sentence=True,
-        answer="",
-        well_formed=True,
-        overlap=measure_overlap(predicted, target),
-        coarse_overlap=None,
-        mask=encode_rle(predicted),
-        coarse_mask=None,
-        target=encode_rle(target),
-        ignore=None,
-        seconds=0.1,
-    )
+    return make_item(f"partworld/test/{key}", image, predicted, target)
 
 
 def evaluation(bonus: int = 0, seed: int = 0, **about: Any) -> Evaluation:

@@ -2,10 +2,12 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_items import make_item
 from helpers import mask, noise_image
 
 from cores_core.errors import DataError
@@ -13,8 +15,6 @@ from cores_core.evaluate.compare import compare
 from cores_core.evaluate.items import ITEMS_FILE, Item
 from cores_core.evaluate.report import render_report
 from cores_core.evaluate.results import RESULTS_FILE, Evaluation, load_evaluation, save_evaluation
-from cores_core.masks import encode_rle
-from cores_core.metrics import measure_overlap
 from cores_core.sample import BoolMask
 
 TAIL, EMPTY = mask("........", "..####..", "..####..", "........"), np.zeros((4, 8), dtype=bool)
@@ -22,22 +22,8 @@ ABOUT = {"benchmark": "reasonpart", "protocol": "p", "model": "m", "data_root": 
 
 
 def item(number: int, predicted: BoolMask, target: BoolMask) -> Item:
-    return Item(
-        id=f"partworld/test/{number}.0.0",
-        image=f"{number}.jpg",
-        category=f"Fish {number % 40}",
-        question="What steers?",
-        is_sentence=True,
-        answer="It is [SEG].",
-        well_formed=True,
-        overlap=measure_overlap(predicted, target),
-        coarse_overlap=None,
-        mask=encode_rle(predicted),
-        coarse_mask=None,
-        target=encode_rle(target),
-        ignore=None,
-        seconds=0.1,
-    )
+    made = make_item(f"partworld/test/{number}.0.0", f"{number}.jpg", predicted, target)
+    return replace(made, category=f"Fish {number % 40}", question="What steers?", answer="It is [SEG].")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Change the chain of a checkpoint for further training, such as from LISA's one step to CoReS' two."""
+"""Change the chain of a checkpoint for further training, such as from LISA's one stage to CoReS' two."""
 
 from dataclasses import replace
 
