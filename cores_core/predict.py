@@ -209,6 +209,11 @@ class ImagePredictor:
         """(H, W, 3) uint8 RGB, upright."""
         return self._session.image
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the image and its encodings take, see `ImageSession.nbytes`."""
+        return self._session.nbytes
+
     def ask(self, questions: Sequence[str | Query], protocol: Protocol = "generate") -> list[Prediction]:
         """Answer N questions, see `Predictor.predict_many`."""
         queries = [_check_query(question) for question in questions]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cores_core.model.embeddings import EmbeddingCache, encode_cached, encode_vision_cached, vision_parts
-from cores_core.model.mllm import Mllm, VisionOutput
+from cores_core.model.mllm import Mllm, PrefixCache, VisionOutput
 from cores_core.model.processor import Batch
 from cores_core.model.refiner import TokenRefiner
 from cores_core.model.segmenter import Features, Segmenter
@@ -87,13 +87,13 @@ class CoresModel(nn.Module):
         stages = self.segment(features, text.prompts, batch.image_index)
         return ChainOutput(text=text, stages=stages, features=features)
 
-    def reason(self, batch: Batch, vision_output: VisionOutput | None = None) -> TextOutput:
+    def reason(self, batch: Batch, prefix: PrefixCache | None = None) -> TextOutput:
         """Run the language model and project the hidden states of the chain tokens to prompt embeddings.
 
         Args:
-            vision_output: output of the vision tower (`Mllm.encode_vision`) if already known.
+            prefix: keys and values of the batch's prefix, see `Mllm.forward`.
         """
-        hidden = self.mllm(batch, vision_output if vision_output is not None else self._cached_vision(batch))
+        hidden = self.mllm(batch, self._cached_vision(batch), prefix)
         hidden = hidden.flatten(0, 1)
         states = [hidden.index_select(0, index).float() for index in batch.chain_index]
         return TextOutput(

@@ -2,7 +2,8 @@
 
 Both protocols run one teacher-forced pass over the answer template. `generate` compares the argmax of that pass with
 the template: if they agree at every position, greedy decoding would have produced the template, so nothing is decoded.
-Only answers that differ are decoded token by token.
+Only answers that differ are decoded token by token. The prefix that all questions share is read in the first pass; its
+keys and values serve all later ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,12 +19,12 @@ from cores_core import prompts
 from cores_core.choices import Protocol, read_protocol
 from cores_core.errors import CheckpointError
 from cores_core.model.checkpoint import Checkpoint
-from cores_core.model.cores import CoresModel, TextOutput
-from cores_core.model.mllm import VisionOutput
+from cores_core.model.cores import TextOutput
+from cores_core.model.mllm import PrefixCache
 from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Features, upsample_masks
 from cores_core.runtime import run_beside
-from cores_core.sample import ImageSize, Query, RgbImage, Sample
+from cores_core.sample import ImageSize, Query, RgbImage, Sample, Turn
 
 QUERIES_AT_ONCE = 16
 """Questions per forward pass, to bound memory. A constant, so that masks do not depend on any setting."""
@@ -84,11 +85,16 @@ class ImageSession:
         self.image = image
         self._checkpoint = checkpoint
         self._encode: Callable[[], Features] | None = None
-        self._vision: VisionOutput | None = None
+        self._context: _ImageContext | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image, its tensors, and the kept keys and values; SAM's features (about 4 MB) not included."""
+        return self.image.nbytes + (self._context.nbytes if self._context is not None else 0)
 
     @torch.no_grad()
     def ask(self, queries: Sequence[Query], protocol: Protocol, example: str | None = None) -> list[Segmentation]:
-        """Answer N questions; the MLLM runs once per 16 of them.
+        """Answer N questions; the MLLM runs once per 16 of them, and reads what they share at the first call only.
 
         Args:
             protocol: see `Protocol`. A decoded answer that is not well-formed gives an empty mask.
@@ -98,17 +104,16 @@ class ImageSession:
             CheckpointError: the model's outputs are not finite numbers.
             ConfigError: there is no such protocol.
         """
-        model, processor, protocol = self._checkpoint.model, self._checkpoint.processor, read_protocol(protocol)
-        turns = tuple(prompts.render_turn(query, processor.prompt) for query in queries)
+        model, protocol = self._checkpoint.model, read_protocol(protocol)
+        if self._context is None or self._context.sample.example != example:
+            self._context = _ImageContext(self._checkpoint, Sample(image=self.image, turns=(), example=example))
+        image = self._context.image
+        self._encode = self._encode or cache(run_beside(model.device, partial(model.encode, image)))
+        turns = tuple(prompts.render_turn(query, self._checkpoint.processor.prompt) for query in queries)
         found: list[Segmentation] = []
         for start in range(0, len(turns), QUERIES_AT_ONCE):
-            sample = Sample(image=self.image, turns=turns[start : start + QUERIES_AT_ONCE], example=example)
-            batch = processor.collate([sample]).to(model.device)
-            self._encode = self._encode or cache(run_beside(model.device, partial(model.encode, batch)))
-            if self._vision is None and processor.mllm.packs:  # else the image tensors are those of all rows
-                self._vision = model.mllm.encode_vision(batch)
-            answers = _answer(self._checkpoint, sample, batch, protocol, self._vision)
-            found += _draw(self._checkpoint, answers, self._encode)
+            answers = _answer(self._context, turns[start : start + QUERIES_AT_ONCE], protocol)
+            found += _draw(self._checkpoint, answers, image.sizes[0], self._encode)
         return found
 
 
@@ -117,6 +122,48 @@ def segment_image(
 ) -> list[Segmentation]:
     """Answer N questions about one image, see `ImageSession.ask`."""
     return ImageSession(checkpoint, image).ask(queries, protocol, example)
+
+
+class _ImageContext:
+    """An image with its in-context example: prompt, image tensors, and the MLLM's keys and values, each made once."""
+
+    def __init__(self, checkpoint: Checkpoint, sample: Sample) -> None:
+        """Prepare a sample without turns."""
+        self.processor, self._model, self.sample = checkpoint.processor, checkpoint.model, sample
+        mllm = self.processor.mllm
+        self._prefix = mllm.prefix(sample)
+        self._kept = PrefixCache() if mllm.packs else None
+        vision = mllm.vision([sample], [self._prefix])
+        self.image = replace(self.processor.collate_images([sample]), vision=vision).to(self._model.device)
+        """Batch of the image alone, without tokens, on the model's device."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image tensors and of the keys and values."""
+        tensors = (self.image.sam_pixels, *self.image.vision.values())
+        return sum(tensor.nbytes for tensor in tensors) + (self._kept.nbytes if self._kept is not None else 0)
+
+    def collate(self, turns: tuple[Turn, ...], answers: Sequence[Sequence[int]] | None = None) -> Batch:
+        """Make a batch of turns about the image; `answers` as in `Processor.collate`."""
+        sample = replace(self.sample, turns=turns)
+        rows = self.processor.tokenize(sample, answers, self._prefix)
+        return self.processor.collate_turns(self.image, sample, rows).to(self._model.device)
+
+    def reason(self, batch: Batch) -> TextOutput:
+        """Run the language model on a batch of `collate`."""
+        text = self._model.reason(batch, self._kept)
+        _check_finite("the language model", (text.logits, *text.prompts))
+        return text
+
+    def decode_answers(self, turns: tuple[Turn, ...]) -> list[list[int]]:
+        """Greedily decoded answers to turns."""
+        extra = REASON_TOKENS if self.processor.prompt.chain_of_thought else EXTRA_TOKENS
+        limit = max(len(self.processor.answer_ids(turn)) for turn in turns) + extra
+        end_id, written = self.processor.mllm.end_id, list[list[int]]()
+        for group in [turns] if self._kept is not None else [(turn,) for turn in turns]:
+            batch = self.collate(group, [[] for _ in group])
+            written += self._model.mllm.generate(batch, end_id, limit, self._kept)
+        return written
 
 
 @dataclass(frozen=True)
@@ -139,33 +186,25 @@ class _Answers:
         return sorted((*self.chained, *self.rejected))
 
 
-def _answer(
-    checkpoint: Checkpoint, sample: Sample, batch: Batch, protocol: Protocol, vision_output: VisionOutput | None
-) -> _Answers:
-    """Obtain the answers to a sample's questions. `batch` contains the template as each answer."""
-    model, processor = checkpoint.model, checkpoint.processor
-    ids = [processor.answer_ids(turn) for turn in sample.turns]
-    text = _reason(model, batch, vision_output)
+def _answer(context: _ImageContext, turns: tuple[Turn, ...], protocol: Protocol) -> _Answers:
+    """Obtain the answers of turns, each of which has the template as its answer."""
+    processor = context.processor
+    ids = [processor.answer_ids(turn) for turn in turns]
+    batch = context.collate(turns, ids)
+    text = context.reason(batch)
     differing = _differing_turns(batch, text) if protocol == "generate" else []
     if not differing:
         return _Answers(ids, list(range(len(ids))), [], batch, text)
-    for index, written in zip(differing, _write_answers(checkpoint, sample, differing, vision_output), strict=True):
-        ids[index] = written
+    for index, decoded in zip(differing, context.decode_answers(tuple(turns[i] for i in differing)), strict=True):
+        ids[index] = decoded
     chained = [index for index, answer in enumerate(ids) if _has_chain(answer, processor)]
     rejected = [index for index, answer in enumerate(ids) if _is_rejection(answer, processor)]
     answers = _Answers(ids, chained, rejected, batch, text)
     if not answers.formed:
         return answers
-    turns = tuple(replace(sample.turns[i], segments=i in chained) for i in answers.formed)
-    batch = processor.collate([replace(sample, turns=turns)], answers=[[ids[i] for i in answers.formed]])
-    batch = batch.to(model.device)
-    return replace(answers, batch=batch, text=_reason(model, batch, vision_output))
-
-
-def _reason(model: CoresModel, batch: Batch, vision_output: VisionOutput | None) -> TextOutput:
-    text = model.reason(batch, vision_output)
-    _check_finite("the language model", (text.logits, *text.prompts))
-    return text
+    formed = tuple(replace(turns[i], segments=i in chained) for i in answers.formed)
+    batch = context.collate(formed, [ids[i] for i in answers.formed])
+    return replace(answers, batch=batch, text=context.reason(batch))
 
 
 def _check_finite(part: str, outputs: Sequence[Tensor]) -> None:
@@ -180,37 +219,22 @@ def _differing_turns(batch: Batch, text: TextOutput) -> list[int]:
     return sorted({branch - 1 for branch in differing.tolist()})
 
 
-def _write_answers(
-    checkpoint: Checkpoint, sample: Sample, turns: Sequence[int], vision_output: VisionOutput | None
-) -> list[list[int]]:
-    """Greedily decoded answers to some of a sample's questions."""
-    model, processor = checkpoint.model, checkpoint.processor
-    asked = tuple(sample.turns[i] for i in turns)
-    extra = REASON_TOKENS if processor.prompt.chain_of_thought else EXTRA_TOKENS
-    limit = max(len(processor.answer_ids(turn)) for turn in asked) + extra
-    written: list[list[int]] = []
-    for group in [asked] if processor.mllm.packs else [(turn,) for turn in asked]:
-        batch = processor.collate([replace(sample, turns=group)], answers=[[[] for _ in group]]).to(model.device)
-        written += model.mllm.generate(batch, processor.mllm.end_id, limit, vision_output)
-    return written
-
-
-def _draw(checkpoint: Checkpoint, answers: _Answers, encode: Callable[[], Features]) -> list[Segmentation]:
+def _draw(
+    checkpoint: Checkpoint, answers: _Answers, size: ImageSize, encode: Callable[[], Features]
+) -> list[Segmentation]:
     """Decode the masks of the answers. `encode` returns SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
     if answers.chained:
-        images = torch.zeros(len(answers.chained), dtype=torch.long, device=checkpoint.model.device)
-        stages = checkpoint.model.segment(encode(), answers.text.prompts, images)
+        stages = checkpoint.model.segment(encode(), answers.text.prompts, answers.batch.image_index)
         _check_finite("the segmenter", stages)
         of_each = zip(*(torch.split(logits, 1) for logits in stages), strict=True)
         drawn = dict(zip(answers.chained, of_each, strict=True))
-    size, square = answers.batch.sizes[0], checkpoint.processor.frame.side
     probabilities = dict(zip(answers.formed, _answer_probabilities(answers), strict=True))
     return [
         Segmentation(
             answer=checkpoint.processor.decode(ids),
             size=size,
-            square=square,
+            square=checkpoint.processor.frame.side,
             stages=drawn.get(index, ()),
             answer_probability=probabilities.get(index, 0.0),
             rejected=index in answers.rejected,

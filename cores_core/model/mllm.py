@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from cores_core.model.families.table import Family
@@ -18,6 +19,32 @@ from cores_core.model.weights.transformers_io import tied_names
 
 VisionOutput = Any
 """Outputs of a vision tower in transformers' terms; its `pooler_output` are the projected features of each image."""
+
+
+class PrefixCache:
+    """Keys and values of an image's prefix, kept from the first pass that reads it for later questions about it.
+
+    For one packed row; `length` is the number of prefix tokens kept, 0 before the first pass.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self.length = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is kept; that of the whole first pass, of whose keys and values it is a view."""
+        return sum(tensor.untyped_storage().nbytes() for layer in self._layers for tensor in layer)
+
+    def begin(self) -> DynamicCache:
+        """A cache for one pass, which starts with what is kept."""
+        return DynamicCache(self._layers or None)
+
+    def keep(self, cache: DynamicCache, length: int) -> None:
+        """Keep the first `length` tokens of a cache, if nothing was kept before."""
+        if not self._layers:
+            self._layers = [(layer.keys[..., :length, :], layer.values[..., :length, :]) for layer in cache.layers]
+            self.length = length
 
 
 class Mllm(nn.Module):
@@ -65,13 +92,22 @@ class Mllm(nn.Module):
         """Outputs of the vision tower and the projector for the images of a batch, without gradients."""
         return self.net.model.get_image_features(**self._vision(batch), return_dict=True)
 
-    def forward(self, batch: Batch, vision_output: VisionOutput | None = None) -> Tensor:
+    def forward(
+        self, batch: Batch, vision_output: VisionOutput | None = None, prefix: PrefixCache | None = None
+    ) -> Tensor:
         """Hidden states of the last layer, after the final norm, (R, T, D).
 
-        `vision_output` is that of `encode_vision` if already known.
+        Args:
+            vision_output: that of `encode_vision` if already known.
+            prefix: of the one row of a packed batch: used if it is filled, else filled. With a filled one, the hidden
+                states of the prefix are zeros.
         """
-        places = Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
-        hidden = self._read(batch, self._attention(places, places), self._positions(batch), vision_output=vision_output)
+        if prefix is not None:
+            hidden = self._read_row(batch, prefix.begin(), prefix)
+        else:
+            places = self._places(batch)
+            inputs = self._inputs(batch, vision_output)
+            hidden = self._read(inputs, self._attention(places, places), self._positions(batch))
         return hidden.to(batch.input_ids.device)  # the last layer may be on another device (device_map="auto")
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -81,24 +117,22 @@ class Mllm(nn.Module):
         return scores.masked_fill(images, torch.finfo(scores.dtype).min)
 
     @torch.no_grad()
-    def generate(
-        self, batch: Batch, end_id: int, limit: int, vision_output: VisionOutput | None = None
-    ) -> list[list[int]]:
+    def generate(self, batch: Batch, end_id: int, limit: int, prefix: PrefixCache | None = None) -> list[list[int]]:
         """Greedily decode the answers of all open turns of one row in parallel, sharing the prefix.
 
         Args:
             batch: one image in one row, whose turns have no answer yet.
             end_id: id of the token that ends an answer.
             limit: maximum number of tokens per answer.
-            vision_output: of `encode_vision` if already known.
+            prefix: of a packed row, as for `forward`.
 
         Returns:
             The ids of each turn, including the end token if it was generated.
         """
-        cache = DynamicCache() if self.family.packs else DynamicCache(config=self.text_config)
-        seen = Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
-        position_ids = self._positions(batch)
-        hidden = self._read(batch, self._attention(seen, seen), position_ids, cache, vision_output)
+        prefix = prefix or PrefixCache()
+        cache = prefix.begin() if self.family.packs else DynamicCache(config=self.text_config)
+        seen, position_ids = self._places(batch), self._positions(batch)
+        hidden = self._read_row(batch, cache, prefix)
         sequence_ids = torch.unique(seen.sequence_ids[0])  # in ascending order
         numbers = sequence_ids[sequence_ids > PREFIX][None]  # (1, N) branch of each new token
         last = torch.stack([(seen.sequence_ids[0] == number).nonzero().max() for number in numbers[0]])
@@ -114,37 +148,40 @@ class Mllm(nn.Module):
                 break
             new, position_ids = new._replace(order=new.order + 1), position_ids + 1
             seen = seen.followed_by(new)
-            hidden = self.net.model(
-                input_ids=tokens,
-                attention_mask=self._attention(new, seen),
-                position_ids=position_ids,
-                cache=cache,
-                use_cache=True,
-            ).last_hidden_state.to(numbers.device)
+            hidden = self._read({"input_ids": tokens}, self._attention(new, seen), position_ids, cache)
+            hidden = hidden.to(numbers.device)
         return answers
 
     def _vision(self, batch: Batch) -> dict[str, Tensor]:
         return {n: t.to(self.net.dtype) if t.is_floating_point() else t for n, t in batch.vision.items()}
 
+    def _read_row(self, batch: Batch, cache: DynamicCache, prefix: PrefixCache) -> Tensor:
+        """Hidden states of one row, (1, T, D), adding its tokens to `cache`, which has the kept ones of `prefix`."""
+        start, seen = prefix.length, self._places(batch)
+        inputs = {"input_ids": batch.input_ids[:, start:]} if start else self._inputs(batch, None)
+        new = Places(*(tensor[:, start:] for tensor in seen))
+        hidden = self._read(inputs, self._attention(new, seen), self._positions(batch)[..., start:], cache)
+        if self.family.packs:
+            prefix.keep(cache, int((batch.sequence_ids == PREFIX).sum()))
+        return functional.pad(hidden, (0, 0, start, 0))
+
     def _read(
-        self,
-        batch: Batch,
-        mask: Any,
-        position_ids: Tensor,
-        cache: DynamicCache | None = None,
-        vision_output: VisionOutput | None = None,
+        self, inputs: Mapping[str, Any], mask: Any, position_ids: Tensor, cache: DynamicCache | None = None
     ) -> Tensor:
-        if self.family.merges_images:
-            inputs: dict[str, Any] = {"inputs_embeds": self._merge_images(batch, vision_output)}
-        elif vision_output is None:
-            inputs = {"input_ids": batch.input_ids, **self._vision(batch)}
-        else:
-            inputs = {"input_ids": batch.input_ids, "mm_encoder_outputs": {"image": vision_output}}
         output = self.net.model(
             attention_mask=mask, position_ids=position_ids, cache=cache, use_cache=cache is not None, **inputs
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def _inputs(self, batch: Batch, vision_output: VisionOutput | None) -> dict[str, Any]:
+        """Arguments of the model for the tokens and images of a batch."""
+        if self.family.merges_images:
+            return {"inputs_embeds": self._merge_images(batch, vision_output)}
+        return {"input_ids": batch.input_ids, **self._vision(batch)}
+
+    def _places(self, batch: Batch) -> Places:
+        return Places(batch.sequence_ids, batch.position_ids, self._is_image(batch.input_ids))
 
     def _merge_images(self, batch: Batch, vision_output: VisionOutput | None) -> Tensor:
         """Embeddings of the tokens, (R, T, D), with the image features in place of the image tokens.

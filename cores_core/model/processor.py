@@ -169,22 +169,21 @@ class Processor:
     def collate_tokenized(self, samples: Sequence[Sample], tokens: Sequence[Sequence[Tokens]]) -> Batch:
         """Make a batch of B images from the rows returned by `tokenize` for each."""
         rows = [row for rows in tokens for row in rows]
-        *columns, prefixes = zip(*rows, strict=True)
-        fill = (self.mllm.pad_id, 0, PADDING, IGNORED_LABEL)
-        ids, position_ids, sequence_ids, labels = (
-            _pad(column, value) for column, value in zip(columns, fill, strict=True)
-        )
         shown = [sample for sample, rows in zip(samples, tokens, strict=True) for _ in rows]
-        return replace(
-            self.collate_images(samples),
-            input_ids=ids,
-            position_ids=position_ids,
-            sequence_ids=sequence_ids,
-            labels=labels,
-            vision=self.mllm.vision(shown, prefixes),
-            answer_index=_before(labels != IGNORED_LABEL),
-            chain_index=tuple(_before(ids == chain_id) for chain_id in self.chain_ids),
-        )
+        vision = self.mllm.vision(shown, [row.prefix for row in rows])
+        return replace(self.collate_images(samples), vision=vision, **self._stack_rows(rows))
+
+    def collate_turns(self, image: Batch, sample: Sample, rows: Sequence[Tokens]) -> Batch:
+        """Make a batch of other turns about an image that is in a batch already, whose image tensors are used again.
+
+        Args:
+            image: a batch of this image alone.
+            sample: the image with the turns, whose rows `tokenize` returned.
+        """
+        vision = image.vision if self.mllm.packs else self.mllm.vision([sample] * len(rows), [r.prefix for r in rows])
+        count = sum(turn.segments for turn in sample.turns)
+        index = image.image_index.new_zeros(count)
+        return replace(image, vision=vision, counts=(count,), image_index=index, **self._stack_rows(rows))
 
     def collate_images(self, samples: Sequence[Sample]) -> Batch:
         """Make a batch of SAM's pixels and the target masks, without tokens and MLLM image tensors."""
@@ -218,15 +217,21 @@ class Processor:
         kept = [i for i in ids if i != self.mllm.end_id]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
-    def tokenize(self, sample: Sample, answers: Sequence[Sequence[int]] | None = None) -> list[Tokens]:
-        """Token rows of an image's turns: one if packed, else one per turn. `answers` as for `collate`.
+    def tokenize(
+        self, sample: Sample, answers: Sequence[Sequence[int]] | None = None, prefix: Prefix | None = None
+    ) -> list[Tokens]:
+        """Token rows of an image's turns: one if packed, else one per turn.
+
+        Args:
+            answers: of each turn, as for `collate`.
+            prefix: of the image and its in-context example, if already known.
 
         Raises:
             DataError: a question is too long.
         """
         turns = [break_up_turn(turn, self._special, self.prompt.chain) for turn in sample.turns]
         answers = [self.mllm.answer(turn) for turn in turns] if answers is None else answers
-        prefix = self.mllm.prefix(sample)
+        prefix = prefix or self.mllm.prefix(sample)
         rows = [_begin_row(prefix)] if self.mllm.packs else [_begin_row(prefix) for _ in turns]
         start = len(prefix.ids)
         for branch, (turn, answer) in enumerate(zip(turns, answers, strict=True), start=1):
@@ -247,6 +252,22 @@ class Processor:
             row.sequence_ids.extend([branch] * length)
             row.labels.extend([*[IGNORED_LABEL] * len(question), *answer])
         return rows
+
+    def _stack_rows(self, rows: Sequence[Tokens]) -> dict[str, Any]:
+        """The fields of a batch that token rows determine, padded to equal length."""
+        *columns, _ = zip(*rows, strict=True)
+        fill = (self.mllm.pad_id, 0, PADDING, IGNORED_LABEL)
+        ids, position_ids, sequence_ids, labels = (
+            _pad(column, value) for column, value in zip(columns, fill, strict=True)
+        )
+        return {
+            "input_ids": ids,
+            "position_ids": position_ids,
+            "sequence_ids": sequence_ids,
+            "labels": labels,
+            "answer_index": _before(labels != IGNORED_LABEL),
+            "chain_index": tuple(_before(ids == chain_id) for chain_id in self.chain_ids),
+        }
 
 
 def _begin_row(prefix: Prefix) -> Tokens:

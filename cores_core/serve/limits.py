@@ -26,8 +26,8 @@ class ServeLimits:
     """Longest question."""
     kept_images: int = 16
     """Images whose encodings are kept for further questions, the last ones used."""
-    kept_pixels: int = 200 * MEGA
-    """Pixels of all kept images; 3 bytes each. The last image is kept whatever its size."""
+    kept_bytes: int = 1000 * MEGA
+    """Memory of all kept images, see `ImageSession.nbytes`. The last image is kept whatever its size."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,8 +1,9 @@
 """The queue of a server: requests wait in order of arrival, one thread answers them with one model.
 
 The questions of one request share one forward pass, as in `cores predict`. Those of different requests do not: an
-answer depends on its own request only, to the last pixel. The encodings of the last images are kept by the hash of the
-uploaded file, so a further question about one of them costs no image encoding.
+answer depends on its own request only. The encodings of the last images, and the language model's keys and values of
+what all questions about an image share, are kept by the hash of the uploaded file, so a further question about one of
+them costs its own tokens only; its answer equals that of a new image up to rounding.
 """
 
 import time
@@ -154,9 +155,8 @@ class AnswerQueue:
         """Keep an image as the last one used, and as many of those before it as the limits allow."""
         self._images[digest] = session
         self._images.move_to_end(digest)
-        while len(self._images) > self.limits.kept_images or self._exceeds_pixels():
+        while len(self._images) > self.limits.kept_images or self._exceeds_bytes():
             self._images.popitem(last=False)
 
-    def _exceeds_pixels(self) -> bool:
-        pixels = sum(kept.image.shape[0] * kept.image.shape[1] for kept in self._images.values())
-        return len(self._images) > 1 and pixels > self.limits.kept_pixels
+    def _exceeds_bytes(self) -> bool:
+        return len(self._images) > 1 and sum(kept.nbytes for kept in self._images.values()) > self.limits.kept_bytes

@@ -19,7 +19,7 @@ from cores_core.model.inference import (
     Segmentation,
     segment_image,
 )
-from cores_core.model.mllm import VisionOutput
+from cores_core.model.mllm import PrefixCache
 from cores_core.model.processor import IGNORED_LABEL, Batch
 from cores_core.model.tokenizer import token_id
 from cores_core.prompts import LOC, REJECTION, SEG, render_turn
@@ -59,7 +59,7 @@ def test_sams_encoder_reads_an_image_once_however_many_questions_there_are(check
         *_, last = _ask(checkpoint, *queries)
     assert len(readings) == 1
     (alone,) = _ask(checkpoint, queries[-1])
-    assert np.array_equal(last.refined, alone.refined)
+    np.testing.assert_allclose(last.refined, alone.refined, atol=1e-5)
 
 
 def test_the_vision_tower_reads_an_image_once_even_if_answers_are_written(checkpoint: Checkpoint) -> None:
@@ -70,6 +70,28 @@ def test_the_vision_tower_reads_an_image_once_even_if_answers_are_written(checkp
         session.ask(QUERIES, "generate")  # this model writes something else than the template
         session.ask(QUERIES[:1], "teacher_forced")
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("protocol", ["teacher_forced", "generate"])
+def test_a_further_question_is_answered_as_the_first_one(checkpoint: Checkpoint, protocol: Protocol) -> None:
+    session = ImageSession(checkpoint, IMAGE)
+    session.ask(QUERIES, protocol)
+    for example in (None, "", None):  # another prefix between them
+        (later,) = session.ask(QUERIES[2:], protocol, example)
+        (alone,) = ImageSession(checkpoint, IMAGE).ask(QUERIES[2:], protocol, example)
+        assert later.answer == alone.answer
+        np.testing.assert_allclose(later.refined, alone.refined, atol=1e-5)
+
+
+def test_a_further_question_costs_its_own_tokens(checkpoint: Checkpoint) -> None:
+    session = ImageSession(checkpoint, IMAGE)
+    lengths: list[int] = []
+    norm = checkpoint.model.mllm.net.model.language_model.norm
+    with norm.register_forward_hook(lambda _, __, states: lengths.append(states.shape[1])):
+        for _ in range(2):
+            session.ask(QUERIES[:1], "teacher_forced")
+    row = checkpoint.processor.tokenize(replace(_sample(checkpoint), turns=_sample(checkpoint).turns[:1]))[0]
+    assert lengths == [len(row.ids), len(row.ids) - len(row.prefix.ids)]
 
 
 def test_no_question_is_no_answer(checkpoint: Checkpoint) -> None:
@@ -146,8 +168,8 @@ def test_an_answer_that_reasons_in_words_may_be_longer(
     lengths: list[int] = []
     write = checkpoint.model.mllm.generate
 
-    def listen(batch: Batch, end_id: int, limit: int, vision_output: VisionOutput | None) -> list[list[int]]:
-        answers = write(batch, end_id=-1, limit=limit, vision_output=vision_output)  # which nothing ends
+    def listen(batch: Batch, end_id: int, limit: int, prefix: PrefixCache | None) -> list[list[int]]:
+        answers = write(batch, end_id=-1, limit=limit, prefix=prefix)  # which nothing ends
         lengths.extend(map(len, answers))
         return answers
 

@@ -59,8 +59,8 @@ def test_the_last_images_are_kept(queue, encoded):
     assert len(encoded) == 4
 
 
-def test_kept_images_are_bounded_by_their_pixels(predictor, encoded):
-    queue = AnswerQueue(predictor, "random", ServeLimits(kept_pixels=40 * 60 + 1))
+def test_kept_images_are_bounded_by_their_memory(predictor, encoded):
+    queue = AnswerQueue(predictor, "random", ServeLimits(kept_bytes=200_000))
     for seed in (0, 1, 0):
         queue.submit(upload(seed), QUERIES, "teacher_forced").result()
     assert len(encoded) == 3

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from cores_core.model.families.chat import ChatPrompts
 from cores_core.model.families.table import FAMILIES, Family
-from cores_core.model.mllm import Mllm
+from cores_core.model.mllm import Mllm, PrefixCache
 from cores_core.model.processor import Batch, Processor
 from cores_core.model.segmenter import Frame
 from cores_core.prompts import PromptFormat, render_turn
@@ -155,6 +155,29 @@ def test_written_answers_are_those_of_the_model_alone(tiny: Tiny) -> None:
             suppress_tokens=[tiny.net.config.image_token_id],
         )
         assert answer == own[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("name", sorted(name for name, family in FAMILIES.items() if family.packs))
+def test_questions_on_a_kept_prefix_are_those_of_the_model_alone(name: str, attention: str) -> None:
+    tiny = build(name)
+    tiny.net.set_attn_implementation(attention)
+    prefix = PrefixCache()
+    seen: list[int] = []
+    for number in (0, 1, 0):  # another question, then the first one again
+        sample = replace(tiny.samples[0], turns=(tiny.samples[0].turns[number],))
+        batch = tiny.processor.collate([sample])
+        embeddings = tiny.net.get_input_embeddings()
+        with torch.no_grad(), embeddings.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1])):
+            hidden = tiny.mllm(batch, prefix=prefix)[0, batch.sequence_ids[0] == 1]
+        assert float((hidden - own_states(tiny, sample, 0)).detach().abs().max()) < 1e-5
+    length = prefix.length
+    assert seen[0] > length > 0
+    assert max(seen[1:]) < length  # the image was read once
+    opened = tiny.processor.collate([tiny.samples[0]], answers=[[[] for _ in QUESTIONS]])
+    end = tiny.processor.mllm.end_id
+    assert tiny.mllm.generate(opened, end, 6, prefix) == tiny.mllm.generate(opened, end, 6)
+    assert prefix.length == length
 
 
 CONTROLS = [
