@@ -205,7 +205,8 @@ class MixtureConfig(Section):
     explanatory: Fraction = 0.1
     """Share of the questions with a known text answer that are answered by this text alone."""
     no_target: Fraction = 0.0
-    """Share of the questions that are replaced by questions about other images; needs `chain.rejects`."""
+    """Share of the questions that are replaced by questions about what an image does not show, taken from other images.
+    Their answer is a rejection with `chain.rejects`, else an empty mask."""
     even: bool = False
     """Show every image once an epoch instead, as always with a single data set."""
     exclude_val: bool = False
@@ -356,8 +357,6 @@ class Config(Section):
     def __post_init__(self) -> None:
         if self.wording == "released" and (self.chain.stages == 3 or self.chain.chain_of_thought):
             raise ConfigError("no release words such answers", hint="set wording=cores")
-        if self.mixture.no_target and not self.chain.rejects:
-            raise ConfigError("`mixture.no_target` needs `chain.rejects`", hint="set chain.rejects=true")
         if self.lora.rank and not (self.train.start_from or (self.base.mllm and self.base.sam)):
             hint = "set base.mllm and base.sam, or start --from a model"
             raise ConfigError("`lora.rank` keeps the weights of a model as they are, and there is none", hint=hint)

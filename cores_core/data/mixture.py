@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,8 @@ class SampleOptions:
         random_flip: flip images horizontally with probability 0.5. Not for data with questions about left and right.
         explanatory: probability that a query with a text answer is answered by that text only; half of the others get
             the answer template followed by the text (as in LISA, arXiv:2308.00692).
-        no_target: probability that a query is replaced by one about another image, answered by a rejection.
+        no_target: probability that a query is replaced by one about something that the image does not show, answered
+            by a rejection, or by the template and an empty mask for a model that does not reject.
         keep: cache loaded images in memory.
         with_annotations: include all annotated regions of an image in its samples.
         with_key: include a key of the pixels in samples, for which each image file is hashed on loading.
@@ -107,20 +109,24 @@ class Mixture:
         if self._options.augment_query is not None:
             asked = [(region, self._options.augment_query(query, rng)) for region, query in asked]
         regions = shown.record.regions
-        turns = [self._word(query, regions[number], rng) for number, query in asked]
+        drawn = [
+            _AskedTurn(self._word(query, regions[number], rng), regions[number].category, number)
+            for number, query in asked
+        ]
         if self._options.no_target:
-            turns = [self._replace(turn, index, shown.record, rng) for turn in turns]
+            drawn = [self._replace(one, index, shown.record, rng) for one in drawn]
+        turns = [one.turn for one in drawn]
         if shown.record.dialogue:
             turns.append(render_dialogue(shown.record.dialogue, int(rng.integers(len(shown.record.dialogue)))))
-        asked = [entry for entry, turn in zip(asked, turns, strict=False) if turn.segments]
+        masked = [one for one in drawn if one.turn.segments]
         if self._options.random_flip and rng.random() < 0.5:
             shown = shown.mirrored()
         return Sample(
             image=shown.image,
             turns=tuple(sorted(turns, key=lambda turn: not turn.segments)),
-            masks=tuple(shown.mask(index) for index, _ in asked),
-            ignores=tuple(shown.ignore(index) for index, _ in asked),
-            categories=tuple(regions[index].category for index, _ in asked),
+            masks=tuple(shown.mask(one.region) for one in masked),
+            ignores=tuple(shown.ignore(one.region) for one in masked),
+            categories=tuple(one.category for one in masked),
             annotations=shown.annotations() if self._options.with_annotations else (),
             example=render_example(*EXAMPLES[rng.integers(len(EXAMPLES))])
             if self._prompt.context == "random"
@@ -128,18 +134,19 @@ class Mixture:
             key=shown.key,
         )
 
-    def _replace(self, turn: Turn, index: int, record: Record, rng: np.random.Generator) -> Turn:
-        """With probability `no_target`, another turn: a question about another image of the same store, rejected."""
+    def _replace(self, one: "_AskedTurn", index: int, record: Record, rng: np.random.Generator) -> "_AskedTurn":
+        """With probability `no_target`, another turn: a question about another image of the same store."""
         if rng.random() >= self._options.no_target:
-            return turn
+            return one
         store, _ = self._locate(index)
         absent = draw_absent(store, record, rng)
         if absent is None:
-            return turn
+            return one
         query = absent.queries[int(rng.integers(len(absent.queries)))]
         if self._options.augment_query is not None:
             query = self._options.augment_query(query, rng)
-        return render_rejection(query, self._prompt, rng)
+        render = render_rejection if self._prompt.rejects else render_turn
+        return _AskedTurn(render(query, self._prompt, rng), absent.category, None)
 
     def _word(self, query: Query, region: Region, rng: np.random.Generator) -> Turn:
         if self._prompt.rejects and not rle_area(region.mask):
@@ -213,6 +220,14 @@ def draw_queries(record: Record, count: int, rng: np.random.Generator) -> list[t
     return [(i, record.regions[i].queries[int(rng.integers(len(record.regions[i].queries)))]) for i in chosen]
 
 
+class _AskedTurn(NamedTuple):
+    """A turn, the category that it asks for, and the index of its region; None if the image does not show it."""
+
+    turn: Turn
+    category: str
+    region: int | None
+
+
 @dataclass(frozen=True)
 class _Shown:
     """A loaded image and the masks of its regions, packed to one bit per pixel."""
@@ -228,11 +243,13 @@ class _Shown:
         image, key = np.ascontiguousarray(self.image[:, ::-1]), self.key and f"{self.key} mirrored"
         return replace(self, image=image, key=key, is_mirrored=True)
 
-    def mask(self, region: int) -> BoolMask:
+    def mask(self, region: int | None) -> BoolMask:
+        if region is None:
+            return np.zeros(self.image.shape[:2], dtype=bool)
         return self._unpack(self.masks[region])
 
-    def ignore(self, region: int) -> BoolMask | None:
-        packed = self.ignores[region]
+    def ignore(self, region: int | None) -> BoolMask | None:
+        packed = None if region is None else self.ignores[region]
         return None if packed is None else self._unpack(packed)
 
     def annotations(self) -> tuple[Annotation, ...]:

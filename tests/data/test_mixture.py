@@ -14,7 +14,7 @@ from cores_core.errors import DataError
 from cores_core.images import load_image
 from cores_core.masks import decode_rle, encode_rle
 from cores_core.prompts import REJECTION, PromptFormat
-from cores_core.sample import Query, Sample
+from cores_core.sample import Query, RgbImage, Sample
 
 PROMPT = PromptFormat()
 
@@ -65,6 +65,21 @@ def test_a_share_of_the_questions_is_about_what_is_not_in_the_image(store: Store
         assert len(sample.masks) == len(sample.categories) == sum(turn.segments for turn in sample.turns)
     turns = [turn for sample in samples for turn in sample.turns]
     assert 0.3 < sum(not turn.segments for turn in turns) / len(turns) < 0.6  # some images find no absent category
+
+
+def test_without_rejections_such_a_question_has_an_empty_mask(store: Store) -> None:
+    mixture = Mixture([store], PROMPT, SampleOptions(queries=6, no_target=0.5, random_flip=True), seed=0)
+    empty = shown = 0
+    for sample in map(mixture.__getitem__, range(30)):
+        assert all(turn.answer == PROMPT.answer and turn.segments for turn in sample.turns)
+        (record,) = [r for r in store if _same_pixels(load_image(store.image_path(r)), sample.image)]
+        present = {region.category for region in record.regions}
+        for mask, category, ignore in zip(sample.masks, sample.categories, sample.ignores, strict=True):
+            assert mask.shape == sample.image.shape[:2]
+            assert mask.any() == (category in present)
+            assert mask.any() or ignore is None
+            empty, shown = empty + (not mask.any()), shown + mask.any()
+    assert 0.3 < empty / (empty + shown) < 0.6
 
 
 @pytest.mark.parametrize("rejects", [False, True])
@@ -223,3 +238,8 @@ def _record(regions: int) -> Record:
         size_hw=(2, 2),
         regions=tuple(Region(f"Thing {number}", "part", rle, None, queries, "") for number in range(regions)),
     )
+
+
+def _same_pixels(image: RgbImage, shown: RgbImage) -> bool:
+    """Whether an image is shown, mirrored or not."""
+    return any(np.array_equal(image, other) for other in (shown, shown[:, ::-1]))
