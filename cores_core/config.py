@@ -106,6 +106,8 @@ class SamConfig(Section):
     """Blocks with global attention, from 0."""
     prompt_embed_dim: Positive = 64
     """Width C of prompts and image embeddings, a multiple of 16; 256 in the released SAMs."""
+    predicts_iou: bool = False
+    """Whether the head that predicts a mask's IoU was trained: true for released SAMs, false from random weights."""
 
     def __post_init__(self) -> None:
         check_limits("sam", self)

@@ -82,6 +82,7 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values as in docs/format.md; masks as COCO RLE, boxes as (x, y, width, height)."""
+        predicted_iou = self.segmentation.predicted_iou
         values = {
             "question": self.question,
             "answer": self.answer,
@@ -93,6 +94,7 @@ class Prediction:
             "area": int(self.mask.sum()),
             "score": round(self.score, 4),
             "answer_probability": round(self.segmentation.answer_probability, 4),
+            "predicted_iou": None if predicted_iou is None else round(predicted_iou, 4),
         }
         if self.cleaning.instances:
             values["instances"] = [_describe(instance) for instance in self.instances]

@@ -29,6 +29,7 @@ SAM = SamConfig(
     window_size=4,
     global_attn_indexes=(1,),
     prompt_embed_dim=16,
+    predicts_iou=True,
 )
 ROWS = 320
 """The vocabulary of the LLaVA, padded beyond its tokens as those of the hub are."""

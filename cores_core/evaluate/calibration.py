@@ -16,7 +16,11 @@ from cores_core.evaluate.items import Item
 Floats = NDArray[np.float64]
 BINS = 10
 CONFIDENCE_NAMES: Mapping[str, str] = MappingProxyType(
-    {"score": "mean probability of the mask", "answer_probability": "probability of the answer"}
+    {
+        "score": "mean probability of the mask",
+        "answer_probability": "probability of the answer",
+        "predicted_iou": "IoU predicted by SAM",
+    }
 )
 """Display names of the confidences in `Item.confidence`."""
 

@@ -236,10 +236,10 @@ def _confidence(mask: BoolMask, answer: Segmentation) -> dict[str, float]:
     """Confidences in a mask; none for an answer without one, whose emptiness they do not describe."""
     if not answer.stages:
         return {}
-    return {
-        "score": round(mask_score(mask, answer.refined), 4),
-        "answer_probability": round(answer.answer_probability, 4),
-    }
+    found = {"score": mask_score(mask, answer.refined), "answer_probability": answer.answer_probability}
+    if answer.predicted_iou is not None:
+        found["predicted_iou"] = answer.predicted_iou
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def _split(mask: BoolMask, logits: NDArray[np.float32]) -> tuple[ScoredMask, ...]:

@@ -72,6 +72,11 @@ class Checkpoint:
     config: Config
     about: Mapping[str, Any]
 
+    @property
+    def predicts_iou(self) -> bool:
+        """Whether SAM's head that predicts a mask's IoU was trained; that of every SAM 2 and SAM 3 was."""
+        return self.model.segmenter.kind != "sam1" or self.config.sam.predicts_iou
+
 
 @dataclass(frozen=True)
 class LoadOptions:

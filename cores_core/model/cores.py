@@ -136,15 +136,31 @@ class CoresModel(nn.Module):
         stages: list[Tensor] = []
         for prompt in prompts:
             mask_input = stages[-1] if stages else None
-            if mask_input is not None and self.refiner is not None:
-                prompt = self.refiner(prompt, features[-1], mask_input, images)
+            prompt = self._refine(prompt, features, mask_input, images)
             stages.append(self.segmenter.decode(features, prompt, mask_input, images))
         return tuple(stages)
+
+    def segment_scored(
+        self, features: Features, prompts: tuple[Tensor, ...], images: Tensor
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """`segment` for N >= 1 queries, with SAM's prediction of the IoU of each last mask with the object, (N,)."""
+        stages = self.segment(features, prompts[:-1], images) if len(prompts) > 1 else ()
+        mask_input = stages[-1] if stages else None
+        prompt = self._refine(prompts[-1], features, mask_input, images)
+        logits, ious = self.segmenter.decode_scored(features, prompt, mask_input, images)
+        return (*stages, logits), ious
 
     @property
     def device(self) -> torch.device:
         """Device of SAM and the heads, to which batches must be moved."""
         return next(self.projection.parameters()).device
+
+    def _refine(self, prompt: Tensor, features: Features, mask_input: Tensor | None, images: Tensor | None) -> Tensor:
+        """The prompt of a stage: refined after the first one, if the model has a refiner."""
+        if mask_input is None or self.refiner is None:
+            return prompt
+        refined: Tensor = self.refiner(prompt, features[-1], mask_input, images)
+        return refined
 
     def _cached_vision(self, batch: Batch) -> VisionOutput | None:
         """Output of a frozen vision tower, read from the cache or computed and stored; None without a cache."""

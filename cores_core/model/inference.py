@@ -44,6 +44,8 @@ class Segmentation:
         stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty without the chain tokens.
             Full-resolution masks are computed on first access.
         answer_probability: geometric mean of the probabilities of the answer's tokens, 0-1; 0 if not well-formed.
+        predicted_iou: SAM's prediction of the IoU of the final mask with the object, 0-1; None if SAM's head for it was
+            never trained, or without a mask.
         rejected: whether the model answered that there is no such thing in the image.
     """
 
@@ -52,6 +54,7 @@ class Segmentation:
     square: int
     stages: tuple[Tensor, ...]
     answer_probability: float = 0.0
+    predicted_iou: float | None = None
     rejected: bool = False
 
     @property
@@ -224,8 +227,14 @@ def _draw(
 ) -> list[Segmentation]:
     """Decode the masks of the answers. `encode` returns SAM's features of the image."""
     drawn: dict[int, tuple[Tensor, ...]] = {}
+    ious: dict[int, float] = {}
     if answers.chained:
-        stages = checkpoint.model.segment(encode(), answers.text.prompts, answers.batch.image_index)
+        model, inputs = checkpoint.model, (encode(), answers.text.prompts, answers.batch.image_index)
+        if checkpoint.predicts_iou:
+            stages, predicted = model.segment_scored(*inputs)
+            ious = dict(zip(answers.chained, predicted.clamp(0, 1).tolist(), strict=True))
+        else:
+            stages = model.segment(*inputs)
         _check_finite("the segmenter", stages)
         of_each = zip(*(torch.split(logits, 1) for logits in stages), strict=True)
         drawn = dict(zip(answers.chained, of_each, strict=True))
@@ -237,6 +246,7 @@ def _draw(
             square=checkpoint.processor.frame.side,
             stages=drawn.get(index, ()),
             answer_probability=probabilities.get(index, 0.0),
+            predicted_iou=ious.get(index),
             rejected=index in answers.rejected,
         )
         for index, ids in enumerate(answers.ids)

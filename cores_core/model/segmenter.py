@@ -99,6 +99,12 @@ class Segmenter(nn.Module, ABC):
             (N, 1, s, s) unthresholded logits.
         """
 
+    @abstractmethod
+    def decode_scored(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`decode`, with SAM's prediction of each mask's IoU with the object, (N,); about 0-1, not clipped."""
+
     def upsample(self, logits: Tensor, size: ImageSize) -> Tensor:
         """Upsample (N, 1, s, s) logits to the original image size, (N, H, W), removing the padding."""
         return upsample_masks(logits, size, self.frame.side)

@@ -40,6 +40,9 @@ class Row(BaseModel):
     area: int = Field(description="Pixels of the mask.")
     score: float = Field(description="Mean probability over the mask's pixels, 0 to 1; 0 for an empty mask.")
     answer_probability: float = Field(description="Geometric mean of the probabilities of the answer's tokens, 0 to 1.")
+    predicted_iou: float | None = Field(
+        description="IoU of the mask as SAM predicts it; null if its head is untrained."
+    )
     model: str
     protocol: Protocol
     seconds: float = Field(description="Time of the request, without waiting, divided by its questions.")

@@ -59,7 +59,7 @@ def test_json_prints_one_object_a_question_that_agrees_with_the_files(cli, pictu
     for number, row in enumerate(rows, start=1):
         assert set(row) == {
             *("image", "question", "answer", "mask", "coarse_mask", "box", "area", "score", "model", "protocol"),
-            *("name", "is_sentence", "well_formed", "rejected", "seconds", "answer_probability"),
+            *("name", "is_sentence", "well_formed", "rejected", "seconds", "answer_probability", "predicted_iou"),
         }
         mask = np.asarray(Image.open(tmp_path / "out" / f"picture.{number}.mask.png")) > 0
         assert np.array_equal(coco.decode(row["mask"]).astype(bool), mask)

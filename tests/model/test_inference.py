@@ -108,6 +108,26 @@ def test_written_answers_equal_given_ones_when_the_model_writes_the_template(
         assert np.array_equal(written.refined, given.refined)
 
 
+def test_a_trained_head_predicts_the_iou_of_each_mask(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [answer.predicted_iou for answer in _ask(checkpoint, *QUERIES)] == [None] * 3  # SAM from random weights
+    config = replace(checkpoint.config, sam=replace(checkpoint.config.sam, predicts_iou=True))
+    trained = replace(checkpoint, config=config)
+    found = _ask(trained, *QUERIES)
+    batch = checkpoint.processor.collate([_sample(checkpoint)])
+    with torch.no_grad():
+        model = checkpoint.model
+        first, second = model.reason(batch).prompts
+        features, images = model.encode(batch), batch.image_index
+        coarse = model.segmenter.decode(features, first, None, images)
+        assert model.refiner is not None
+        refined = model.refiner(second, features[-1], coarse, images)
+        _, ious = model.segmenter.decode_scored(features, refined, coarse, images)
+    assert [answer.predicted_iou for answer in found] == pytest.approx(ious.clamp(0, 1).tolist(), abs=1e-5)
+    bad = [token_id(checkpoint.processor.tokenizer, SEG)]
+    _let_it_write(checkpoint, monkeypatch, bad, bad, bad)
+    assert [answer.predicted_iou for answer in _ask(trained, *QUERIES, protocol="generate")] == [None] * 3
+
+
 def test_an_answer_that_is_not_well_formed_has_no_mask_and_spoils_no_other(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

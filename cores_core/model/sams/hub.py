@@ -84,27 +84,36 @@ class HubSam(Segmenter):
         self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
     ) -> Tensor:
         """Decode one mask for each of N prompt embeddings (N, C), see `Segmenter.decode`."""
+        return self.decode_scored(features, prompts, mask_input, images)[0]
+
+    def decode_scored(
+        self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`decode` with predicted IoUs, see `Segmenter.decode_scored`."""
         if images is not None:
             features = tuple(level[images] for level in features)
         return self.decode_tokens(features, prompts[:, None], mask_input)
 
-    def decode_tokens(self, features: Features, tokens: Tensor, mask_input: Tensor | None) -> Tensor:
-        """Decode one mask for each of N prompts of K embeddings, (N, K, C), with the features of each in a row."""
+    def decode_tokens(self, features: Features, tokens: Tensor, mask_input: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Decode one mask and its predicted IoU for each of N prompts of K embeddings, (N, K, C).
+
+        The features of each prompt are in a row.
+        """
         *finer, coarsest = features
         count = len(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
             _, dense = self.prompt_encoder(
                 input_points=None, input_labels=None, input_boxes=None, input_masks=mask_input
             )
-            masks: Tensor = self.mask_decoder(
+            masks, ious, *_ = self.mask_decoder(
                 image_embeddings=coarsest,
                 image_positional_embeddings=self._positions(coarsest).expand(count, -1, -1, -1),
                 sparse_prompt_embeddings=tokens[:, None],
                 dense_prompt_embeddings=dense.expand(count, -1, -1, -1),
                 multimask_output=False,
                 high_resolution_features=finer,
-            )[0]
-        return masks[:, 0]
+            )
+        return masks[:, 0], ious[:, 0, 0]
 
     def _positions(self, features: Tensor) -> Tensor:
         """Positional embedding of the coarsest feature map, (1, C, h, w)."""

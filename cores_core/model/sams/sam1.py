@@ -64,7 +64,7 @@ class Sam1(Segmenter):
     def decode_scored(
         self, features: Features, prompts: Tensor, mask_input: Tensor | None, images: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`decode`, with SAM's prediction of each mask's IoU with the object, (N,)."""
+        """`decode` with predicted IoUs, see `Segmenter.decode_scored`."""
         masks, ious = zip(*self._decode(features, prompts, mask_input, images, with_iou=True), strict=True)
         return torch.cat(masks), torch.cat(ious)
 
@@ -156,6 +156,7 @@ def sam_sizes(weights: Tensors) -> SamConfig:
             window_size=min((span for span in spans if span < grid), default=0),
             global_attn_indexes=tuple(number for number, span in enumerate(spans) if span == grid),
             prompt_embed_dim=get_tensor(weights, f"{prefix}neck.0.weight").shape[0],
+            predicts_iou=True,
         )
     except (IndexError, ConfigError) as error:
         raise CheckpointError(f"invalid sizes of SAM: {error}") from error

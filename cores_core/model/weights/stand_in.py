@@ -72,6 +72,7 @@ _VIT_H = SamConfig(
     window_size=14,
     global_attn_indexes=(7, 15, 23, 31),
     prompt_embed_dim=256,
+    predicts_iou=True,
 )
 SAM_SIZES: Mapping[str, SamConfig] = MappingProxyType(
     {

@@ -75,11 +75,12 @@ def test_a_points_own_embedding_gives_the_points_mask(
             input_labels=label,
             input_masks=mask_input,
             multimask_output=False,
-        ).pred_masks[:, 0]
+        )
         sparse, _ = segmenter.prompt_encoder(point, label, None, None)  # (1, 1, 2, C)
-        ours = segmenter.decode_tokens(one, sparse[:, 0], mask_input)
-    assert own.shape == (1, 1, segmenter.frame.mask_side, segmenter.frame.mask_side)
-    torch.testing.assert_close(ours, own, atol=1e-6, rtol=0)
+        ours, ious = segmenter.decode_tokens(one, sparse[:, 0], mask_input)
+    assert ours.shape == (1, 1, segmenter.frame.mask_side, segmenter.frame.mask_side)
+    torch.testing.assert_close(ours, own.pred_masks[:, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(ious, own.iou_scores[:, 0, 0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("with_mask_input", [False, True])
