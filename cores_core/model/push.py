@@ -8,11 +8,12 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
+from cores_core.config import Config
 from cores_core.errors import CheckpointError, reason_of
 from cores_core.files import read_json
 from cores_core.hub import has_hub_form, hub_error, page_of
 from cores_core.model.card import CardFacts, render_card
-from cores_core.model.catalog import resolve_name
+from cores_core.model.catalog import RELEASED
 from cores_core.model.checkpoint import EMBEDDED
 from cores_core.model.weights.hub import is_hub_id
 from cores_core.settings import load_config
@@ -50,8 +51,7 @@ def prepare_upload(folder: Path, name: str, facts: CardFacts) -> Upload:
         raise CheckpointError(f"not a hub id: {name}", hint="a hub id is OWNER/NAME")
     about = _read_about(folder)
     config = load_config(folder / "config.yaml")
-    start = config.train.start_from or config.base.mllm
-    start = start if start is None or Path(start).exists() else resolve_name(start)
+    start = _find_start(config)
     if config.lora.rank and start not in (None, EMBEDDED) and not is_hub_id(str(start)):
         hint = f"merge it first: cores checkpoint merge {folder} FOLDER"
         raise CheckpointError(f"the adapter needs a model of this machine: {start}", hint=hint)
@@ -97,6 +97,15 @@ def push(upload: Upload, private: bool = True) -> str:
         hint = "run the command again: files that arrived are not sent twice"
         raise CheckpointError(f"upload failed: {page_of(name)} ({error.__cause__ or error})", hint=hint) from error
     return str(commit.commit_url)
+
+
+def _find_start(config: Config) -> str | None:
+    """What the training started from: a hub id, also for a name of `cores models`, a path, or the embedded model."""
+    start = config.train.start_from or config.base.mllm
+    if start is None or Path(start).exists():
+        return start
+    known = RELEASED.get(start.lower())
+    return start if known is None else known.hub_id
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

@@ -18,11 +18,18 @@ from releases import save_lisa
 
 from cores_core.config import Config
 from cores_core.masks import decode_rle
-from cores_core.predict import Predictor
 
 NAME, HUB_ID, TOWER = "lisa-7b-v1", "xinlai/LISA-7B-v1", "openai/clip-vit-large-patch14"
 MINE = "someone/fish"
 QUESTION = "Which part of the fish steers it?"
+PREDICT = """
+import sys
+import numpy as np
+from cores_core.predict import Predictor
+model, picture, question, output = sys.argv[1:]
+predictor = Predictor.from_checkpoint(model, device="cpu")
+np.save(output, predictor.predict(picture, question, protocol="teacher_forced").mask)
+"""
 
 
 @pytest.fixture
@@ -72,24 +79,30 @@ def test_from_a_name_to_a_model_of_ones_own(cli, hub, data_root, picture, tmp_pa
     run(*tuning, "--device", "cpu", "--output", tmp_path / "run")
     tuned = tmp_path / "run/checkpoints/step-000002"
     local = json.loads(run(*ask, "--model", tuned, "--output", tmp_path / "local"))
+    expected = decode_rle(local["mask"])
+    assert expected.any()
     assert local["mask"] != released["mask"]
 
-    run("checkpoint", "push", tuned, MINE)
+    pushed = cli("checkpoint", "push", tuned, MINE)
+    assert pushed.code == 0, pushed.stderr
+    assert f"--model {MINE}" in pushed.stderr
     assert f"base_model: {HUB_ID}" in hub.repositories[MINE].files["README.md"].decode()
-    again = json.loads(_in_new_process(hub, tmp_path, *ask, "--model", MINE, "--output", tmp_path / "again"))
-    assert again["mask"] == local["mask"]
-    saved = [np.asarray(Image.open(next((tmp_path / name).glob("*.mask.png")))) for name in ("local", "again")]
-    assert np.array_equal(*saved)
-    prediction = Predictor.from_checkpoint(MINE, device="cpu").predict(picture, QUESTION, protocol="teacher_forced")
-    assert np.array_equal(prediction.mask, decode_rle(local["mask"]))
+    again, in_python = tmp_path / "again", tmp_path / "mask.npy"
+    command = ("-m", "cores_cli.app", *ask, "--model", MINE, "--output", again)
+    program = ("-c", PREDICT, MINE, picture, QUESTION, in_python)
+    processes = [_start(hub, tmp_path / str(number), call) for number, call in enumerate((command, program))]
+    (printed, _), _ = (process.communicate() for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert json.loads(printed)["mask"] == local["mask"]
+    with Image.open(again / "picture.mask.png") as mask:
+        assert np.array_equal(np.asarray(mask) > 0, expected)
+    assert np.array_equal(np.load(in_python), expected)
 
 
-def _in_new_process(hub: HubServer, folder: Path, *arguments: object) -> str:
-    """What `cores` prints in a process of its own, with an empty cache."""
-    there = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "new"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+def _start(hub: HubServer, home: Path, arguments: tuple[object, ...]) -> subprocess.Popen[str]:
+    """A new process of Python, with an empty cache."""
+    there = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     environment = {**os.environ, **there, "OMP_NUM_THREADS": "1"}
     environment.pop("HF_HUB_CACHE", None)
-    command = [sys.executable, "-m", "cores_cli.app", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
