@@ -70,6 +70,8 @@ def test_from_a_name_to_a_model_of_ones_own(cli, hub, data_root, picture, tmp_pa
     ask = ("predict", picture, QUESTION, "--json", "--device", "cpu", "--protocol", "teacher_forced")
     known = {row["name"]: row for row in map(json.loads, run("models", "--json").splitlines())}
     assert known[NAME]["hub_id"] == HUB_ID
+    run("predict", picture, QUESTION, "--model", NAME, "--output", tmp_path / "first")
+    assert (tmp_path / "first/picture.mask.png").is_file()
     released = json.loads(run(*ask, "--model", NAME, "--output", tmp_path / "released"))
 
     run("prepare-data", "custom/mine", "--data-root", data_root)
