@@ -123,6 +123,7 @@ def push(
     with interrupts.unwinding():
         address = upload_all(upload, private=not public)
     console.say(f"uploaded {len(sizes)} files, {console.size_text(sum(sizes.values()))}: {address}")
+    console.say(f"use it, also elsewhere: cores predict IMAGE QUESTION --model {name}")
 
 
 def _write_merged(model: str, folder: Path, dtype: FileDtype, conversation: ReleasedConversation | None) -> None:

@@ -8,10 +8,13 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
+from cores_core.config import Config
 from cores_core.errors import CheckpointError, reason_of
 from cores_core.files import read_json
 from cores_core.hub import has_hub_form, hub_error, page_of
 from cores_core.model.card import CardFacts, render_card
+from cores_core.model.catalog import RELEASED
+from cores_core.model.checkpoint import EMBEDDED
 from cores_core.model.weights.hub import is_hub_id
 from cores_core.settings import load_config
 
@@ -48,11 +51,10 @@ def prepare_upload(folder: Path, name: str, facts: CardFacts) -> Upload:
         raise CheckpointError(f"not a hub id: {name}", hint="a hub id is OWNER/NAME")
     about = _read_about(folder)
     config = load_config(folder / "config.yaml")
-    if config.lora.rank:
-        start = config.train.start_from or config.base.mllm
-        if start is not None and not is_hub_id(start):
-            hint = f"merge it first: cores checkpoint merge {folder} FOLDER"
-            raise CheckpointError(f"the adapter needs a model of this machine: {start}", hint=hint)
+    start = _find_start(config)
+    if config.lora.rank and start not in (None, EMBEDDED) and not is_hub_id(str(start)):
+        hint = f"merge it first: cores checkpoint merge {folder} FOLDER"
+        raise CheckpointError(f"the adapter needs a model of this machine: {start}", hint=hint)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     files = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {name: path for name, path in files.items() if name.split("/")[0] != _LEFT_OUT}
@@ -60,7 +62,7 @@ def prepare_upload(folder: Path, name: str, facts: CardFacts) -> Upload:
     if own_card is not None and facts != CardFacts():
         hint = "remove it to have a card written, or leave out --results, --license and --base-model"
         raise CheckpointError(f"the checkpoint has a card of its own: {own_card}", hint=hint)
-    source = about.get("base", {}).get("mllm", {}).get("source") or config.base.mllm
+    source = about.get("base", {}).get("mllm", {}).get("source") or start
     if facts.base_model is None and source is not None and is_hub_id(source):
         facts = replace(facts, base_model=source)
     card = render_card(name, config, about, facts) if own_card is None else own_card.read_text(encoding="utf-8")
@@ -95,6 +97,15 @@ def push(upload: Upload, private: bool = True) -> str:
         hint = "run the command again: files that arrived are not sent twice"
         raise CheckpointError(f"upload failed: {page_of(name)} ({error.__cause__ or error})", hint=hint) from error
     return str(commit.commit_url)
+
+
+def _find_start(config: Config) -> str | None:
+    """What the training started from: a hub id, also for a name of `cores models`, a path, or the embedded model."""
+    start = config.train.start_from or config.base.mllm
+    if start is None or Path(start).exists():
+        return start
+    known = RELEASED.get(start.lower())
+    return start if known is None else known.hub_id
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

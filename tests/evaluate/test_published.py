@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from helpers import mask
 
 from cores_core.evaluate.benchmarks import BENCHMARKS
@@ -39,6 +40,21 @@ def test_the_report_shows_those_of_its_parts_beside_its_own() -> None:
     assert "read-me of https://github.com/jdg900/MMR" in page
     other = {**about, "benchmark": "custom", "data": {"custom/fish/val": ""}}
     assert "Published scores" not in render_report(Evaluation((replace(ITEM),), other), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "part", "system", "scores"),
+    [
+        ("instructpart", "instructpart/test", "LISA", {"giou": 0.3211, "ciou": 0.3025}),
+        ("instructpart-names", "instructpart/test", "LISA", {"giou": 0.3446, "ciou": 0.3944}),
+        ("gseval", "gseval/test", "LISA-7B", {"giou": 0.576}),
+    ],
+)
+def test_instructpart_and_gseval_have_those_of_lisa(
+    benchmark: str, part: str, system: str, scores: dict[str, float]
+) -> None:
+    (found,) = (score for score in find_published(benchmark, [part]) if score.system == system)
+    assert found.scores == pytest.approx(scores)
 
 
 def test_parts_are_found_by_name() -> None:

@@ -131,6 +131,15 @@ def test_an_adapter_needs_a_base_that_others_have(folder: Path, base: str, is_re
         assert "base_model: someone/llava" in prepare_upload(folder, NAME, CardFacts()).card
 
 
+@pytest.mark.parametrize(("start", "base"), [("LISA-7B-v1", "xinlai/LISA-7B-v1"), ("tiny", None)])
+def test_an_adapter_on_a_model_known_by_name_needs_no_merging(folder: Path, start: str, base: str | None) -> None:
+    tree = yaml.safe_load((folder / "config.yaml").read_text())
+    tree["lora"], tree["train"] = {"rank": 8}, {"start_from": start}
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    head = yaml.safe_load(prepare_upload(folder, NAME, CardFacts()).card.split("---")[1])
+    assert head.get("base_model") == base
+
+
 @pytest.mark.parametrize("name", ["mine", "a/b/c", "a b/c", "/mine"])
 def test_a_name_that_is_no_hub_id_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="hub id"):

@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,18 @@ def test_the_documentation_is_built_without_warnings(tmp_path: Path) -> None:
     listed = {page for entry in pages for page in entry.values()}
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
     assert "score_masks" in (tmp_path / "api/index.html").read_text(encoding="utf-8")
+
+
+def test_package_citation_and_changelog_have_the_same_version() -> None:
+    first, *released = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert first == "[Unreleased]"
+    versions = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", heading) for heading in released]
+    assert all(versions)
+    numbers, dates = zip(*(version.groups() for version in versions if version), strict=True)
+    assert list(numbers) == sorted(set(numbers), key=lambda text: [*map(int, text.split("."))], reverse=True)
+    assert list(dates) == sorted(dates, reverse=True)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["date-released"]) == (numbers[0], date.fromisoformat(dates[0]))
 
 
 def test_the_citation_has_the_version_and_licence_of_the_package() -> None:

@@ -5,15 +5,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import CacheNotFound, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils.tqdm import tqdm
 
 from cores_core.errors import CheckpointError
 from cores_core.hub import HUB_ERRORS, has_hub_form, hub_error
 
 _FILES = ("*.json", "*.yaml", "*.model", "*.safetensors", "*.bin", "*.jinja", "*.txt")
 _WEIGHTS = ("*.safetensors", "*.bin")
+BAR_DELAY = 0.5
+"""Seconds after which a download shows its progress."""
+
+
+class _LateBar(tqdm):
+    """A progress bar that appears only if there is something to wait for, not for models that are cached."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"delay": BAR_DELAY, **options})  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ def fetch_model(name: str) -> Path:
             not cached, the connection breaks, or the cache cannot be written.
     """
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FILES), tqdm_class=_LateBar))
     except HUB_ERRORS as error:
         raise hub_error(name, error) from error
 

@@ -46,6 +46,16 @@ def test_a_model_is_downloaded_whole_and_once(hub: HubServer) -> None:
     assert [path for method, path, _ in hub.requests if method == "GET" and path.startswith("/cdn/")] == downloads
 
 
+def test_progress_is_shown_only_where_there_is_a_wait(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch_model(NAME)
+    assert "Fetching" not in capsys.readouterr().err
+    monkeypatch.setattr("cores_core.model.weights.hub.BAR_DELAY", 0)
+    fetch_model(NAME)
+    assert "Fetching" in capsys.readouterr().err
+
+
 def test_a_cut_connection_goes_on_where_it_stopped(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     hub.repositories[NAME].cuts, hub.repositories[NAME].cut_after = 1, 50_000
