@@ -7,7 +7,7 @@ keys and values serve all later ones.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 
 import numpy as np
@@ -52,7 +52,7 @@ class Segmentation:
     answer: str
     size: ImageSize
     square: int
-    stages: tuple[Tensor, ...]
+    stages: tuple[Tensor, ...] = field(repr=False)
     answer_probability: float = 0.0
     predicted_iou: float | None = None
     rejected: bool = False
