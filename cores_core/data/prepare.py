@@ -29,6 +29,9 @@ from cores_core.errors import DataError, MissingDataError
 from cores_core.files import read_json, save_text, writing_hint
 from cores_core.locks import locked
 
+LARGE_FILE = 500_000_000
+"""Bytes of an annotation file beyond which one process reads a split: each worker parses the whole file, and a parsed
+JSON file takes about seven times its size in memory."""
 READING = 5
 """Version of the readers; increase it when they return other records for the same files."""
 Progress = Callable[[str, int], None]
@@ -145,6 +148,8 @@ def prepare_split(name: str, split: str, data_root: Path, workers: int, progress
     try:
         annotations = fingerprint(spec, data_root, split)
         key = hashlib.sha256(f"{READING} {annotations}".encode()).hexdigest()[:12]
+        if any(path.is_file() and path.stat().st_size > LARGE_FILE for path in spec.annotation_paths(data_root, split)):
+            workers = 1
         job = Job(name, split, data_root, key, spec.pieces or workers)
         tally = read_in_pieces(job, workers, progress)
     except OSError as error:

@@ -16,6 +16,7 @@ import pytest
 from helpers import noise_image
 from PIL import Image
 
+from cores_core.data import prepare
 from cores_core.data.pieces import Job, Tally, read_in_pieces
 from cores_core.data.prepare import load_reports, prepare_dataset, prepare_split
 from cores_core.data.registry import LABEL_MAP_PIECES, find_dataset
@@ -115,6 +116,17 @@ def test_a_set_without_a_number_of_pieces_has_one_for_each_worker(tmp_path: Path
     outcomes = prepare_dataset("custom/mine", tmp_path, 2, lambda split, done: None)
     assert store_path(tmp_path, "custom/mine", "train").read_bytes() == expected
     assert outcomes == load_reports("custom/mine", tmp_path)
+
+
+@pytest.mark.parametrize(("large", "expected"), [(100, 0), (10**6, 2)])
+def test_a_large_file_is_parsed_by_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, expected: int
+) -> None:
+    write_own(tmp_path, 40)
+    monkeypatch.setattr(prepare, "LARGE_FILE", large)
+    children: list[int] = []
+    prepare_split("custom/mine", "train", tmp_path, 2, lambda done: children.append(len(active_children())))
+    assert max(children) == expected
 
 
 def test_nothing_to_read_gives_an_empty_store(tmp_path: Path) -> None:
