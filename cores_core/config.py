@@ -157,10 +157,14 @@ class ChainConfig(Section):
     """Whether answers contain a reasoning text before the tokens (LISACoT, Table S1)."""
     rejects: bool = False
     """Whether "It is not in the image." is an answer: to expressions without a target, and see `mixture.no_target`."""
+    reject_below: Fraction = 0.0
+    """Predicted IoU below which an answer is a rejection, whatever its text; 0 for none. Needs a head that predicts it,
+    see `sam.predicts_iou`, and is set by `cores checkpoint calibrate`."""
     c1_supervision: Literal["none", "gt", "pseudo"] = "none"
     """Target of the coarse mask (Table S1): none, the target mask, or its box, 20 % larger on each side."""
 
     def __post_init__(self) -> None:
+        check_limits("chain", self)
         if self.stages == 1 and self.c1_supervision != "none":
             raise ConfigError("`chain.c1_supervision` needs two stages", hint="set chain.stages=2")
 

@@ -9,7 +9,7 @@ import typer
 
 from cores_cli import console
 from cores_cli.interrupts import interrupts
-from cores_cli.options import MODEL_HELP, ConversationOption
+from cores_cli.options import MODEL_HELP, ConversationOption, DataRootOption, DtypeOption, ModelDeviceOption
 from cores_core.choices import ReleasedConversation
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder t
 
 
 FileDtype = Literal["same", "float32", "bfloat16", "float16"]
-DtypeOption = Annotated[FileDtype, typer.Option("--dtype", help="Precision of the written weights; same: unchanged.")]
+FileDtypeOption = Annotated[
+    FileDtype, typer.Option("--dtype", help="Precision of the written weights; same: unchanged.")
+]
 
 
 @app.command()
@@ -41,7 +43,7 @@ def show(model: SourceArgument) -> None:
 def convert(
     model: SourceArgument,
     folder: FolderArgument,
-    dtype: DtypeOption = "same",
+    dtype: FileDtypeOption = "same",
     conversation: ConversationOption = None,
 ) -> None:
     """Write released weights, or any model, as a cores checkpoint, without the state that only resuming needs."""
@@ -49,7 +51,7 @@ def convert(
 
 
 @app.command()
-def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "same") -> None:
+def merge(model: SourceArgument, folder: FolderArgument, dtype: FileDtypeOption = "same") -> None:
     """Merge the LoRA adapter of a checkpoint into the weights: FOLDER needs no base model.
 
     transformers loads FOLDER/mllm directly, e.g. with LlavaForConditionalGeneration.from_pretrained.
@@ -64,7 +66,7 @@ def merge(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "s
 
 
 @app.command()
-def export(model: SourceArgument, folder: FolderArgument, dtype: DtypeOption = "same") -> None:
+def export(model: SourceArgument, folder: FolderArgument, dtype: FileDtypeOption = "same") -> None:
     """Write a model in the format of the released LISA and CoReS weights, for the scripts of those projects."""
     from cores_core.model.checkpoint import LoadOptions, load_checkpoint
     from cores_core.model.weights.export import export_released
@@ -124,6 +126,55 @@ def push(
         address = upload_all(upload, private=not public)
     console.say(f"uploaded {len(sizes)} files, {console.size_text(sum(sizes.values()))}: {address}")
     console.say(f"use it, also elsewhere: cores predict IMAGE QUESTION --model {name}")
+
+
+@app.command()
+def calibrate(
+    model: SourceArgument,
+    folder: FolderArgument,
+    data: Annotated[str, typer.Option("--data", help="Prepared data set, in general one the model was trained on.")],
+    split: Annotated[str, typer.Option("--split", help="Its split.")] = "train",
+    data_root: DataRootOption = Path("data"),
+    images: Annotated[int, typer.Option("--images", min=1, help="Maximum number of images to ask about.")] = 1000,
+    no_target: Annotated[
+        int, typer.Option("--no-target", min=1, help="Further questions of each image about things not in it.")
+    ] = 2,
+    keep: Annotated[
+        float, typer.Option("--keep", min=0, max=1, help="Share of the other answers that must not be rejected.")
+    ] = 0.99,
+    device: ModelDeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Teach a model to predict the IoU of its masks, and to reject questions about what is not in an image.
+
+    Only SAM's small head for the IoU is trained, on answers to questions of a data set: minutes, without gradients of
+    the rest. Masks that are not rejected stay as they are. Compare with: cores eval ... --no-target 2
+
+    Example: cores checkpoint calibrate xinlai/LISA-7B-v1 lisa-rejecting --data refcoco
+    """
+    from cores_core.data.store import Store
+    from cores_core.model.checkpoint import find_checkpoint, load_objective, save_checkpoint
+    from cores_core.model.source import ModelSource
+    from cores_core.train.calibrate import CalibrationJob, calibrate_rejection
+
+    job = CalibrationJob(data_root, data, split, images, no_target, keep)
+    count = min(images, len(Store(data_root, data, split)))
+    with _writing(folder):
+        checkpoint = ModelSource(model, device, dtype).load()
+        with console.progress_bar() as progress:
+            task = progress.add_task("asking", total=count)
+            found = calibrate_rejection(checkpoint, job, lambda done: progress.advance(task, done))
+        save_checkpoint(folder, found.checkpoint, None, objective=load_objective(find_checkpoint(model)))
+    rows = [
+        ("questions about what an image shows", str(found.shown)),
+        ("questions about what it does not show", str(found.absent)),
+        ("mean error of the predicted IoU", f"{found.error:.3f} (of a constant: {found.error_before:.3f})"),
+        ("answers are rejected below an IoU of", f"{found.threshold:.3f}"),
+        ("N-acc: rejected, of what is not shown", f"{found.n_acc:.1%}"),
+        ("T-acc: not rejected, of what is shown", f"{found.t_acc:.1%}"),
+    ]
+    console.show_table(f"{model} on a fifth of the images, not learned from", ("what", "value"), rows)
+    console.say(f"wrote {folder}")
 
 
 def _write_merged(model: str, folder: Path, dtype: FileDtype, conversation: ReleasedConversation | None) -> None:

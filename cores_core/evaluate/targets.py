@@ -8,7 +8,7 @@ import numpy as np
 from cores_core.data.absent import draw_absent
 from cores_core.data.store import Record, Region, Store
 from cores_core.evaluate.benchmarks import Asked, Benchmark
-from cores_core.masks import Rle, encode_rle
+from cores_core.masks import Rle, encode_rle, rle_area
 from cores_core.sample import Query
 
 
@@ -34,6 +34,11 @@ class Target:
     target: Rle
     ignore: Rle | None
     instances: tuple[Rle, ...] = ()
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the image shows nothing of what is asked for."""
+        return not rle_area(self.target)
 
 
 def list_targets(store: Store, index: int, benchmark: Benchmark, no_target: int = 0) -> list[Target]:

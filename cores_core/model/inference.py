@@ -41,12 +41,14 @@ class Segmentation:
     Attributes:
         answer: the answer text.
         size: of the image; `square` is the side of SAM's input.
-        stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty without the chain tokens.
+        stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty without the chain tokens, and
+            of a rejection.
             Full-resolution masks are computed on first access.
         answer_probability: geometric mean of the probabilities of the answer's tokens, 0-1; 0 if not well-formed.
         predicted_iou: SAM's prediction of the IoU of the final mask with the object, 0-1; None if SAM's head for it was
-            never trained, or without a mask.
-        rejected: whether the model answered that there is no such thing in the image.
+            never trained, or without the chain tokens.
+        rejected: whether there is no such thing in the image: by the answer's text, or because the predicted IoU is
+            below `chain.reject_below`.
     """
 
     answer: str
@@ -238,16 +240,17 @@ def _draw(
         _check_finite("the segmenter", stages)
         of_each = zip(*(torch.split(logits, 1) for logits in stages), strict=True)
         drawn = dict(zip(answers.chained, of_each, strict=True))
+    rejected = {*answers.rejected, *(i for i, iou in ious.items() if iou < checkpoint.config.chain.reject_below)}
     probabilities = dict(zip(answers.formed, _answer_probabilities(answers), strict=True))
     return [
         Segmentation(
             answer=checkpoint.processor.decode(ids),
             size=size,
             square=checkpoint.processor.frame.side,
-            stages=drawn.get(index, ()),
+            stages=() if index in rejected else drawn.get(index, ()),
             answer_probability=probabilities.get(index, 0.0),
             predicted_iou=ious.get(index),
-            rejected=index in answers.rejected,
+            rejected=index in rejected,
         )
         for index, ids in enumerate(answers.ids)
     ]
