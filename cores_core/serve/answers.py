@@ -33,7 +33,7 @@ class Row(BaseModel):
     is_sentence: bool = Field(description="False for a bare phrase, such as: tail of the fish.")
     answer: str = Field(description="The text that the model wrote, chain tokens included.")
     well_formed: bool = Field(description="If not, the mask is empty.")
-    rejected: bool = Field(description="The answer says that the image shows no such thing; the mask is empty.")
+    rejected: bool = Field(description="The image shows no such thing; the mask is empty.")
     mask: MaskRle = Field(description="The answer, C2, in the size of the upright image.")
     coarse_mask: MaskRle = Field(description="The coarse mask, C1.")
     box: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels; zeros for an empty mask.")

@@ -86,7 +86,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class Answers:
     """States (M, C) in front of the IoU head, IoUs (M,), and which of the M answers are held out or absent."""
 
     states: Tensor
@@ -107,7 +107,7 @@ def calibrate_rejection(
         DataError: the data is not prepared or cannot be read, or is too small for questions of both kinds.
     """
     scoring = _with_settings(checkpoint, reject_below=0.0)
-    answers = _collect(scoring, job, progress)
+    answers = collect_answers(scoring, job, progress)
     absent = answers.absent[answers.held_out]
     if absent.all() or not absent.any():
         hint = "use more --images, or a data set with several categories"
@@ -143,7 +143,7 @@ def _head(checkpoint: Checkpoint) -> nn.Module:
     return head
 
 
-def _collect(checkpoint: Checkpoint, job: CalibrationJob, progress: Callable[[int], None]) -> _Answers:
+def collect_answers(checkpoint: Checkpoint, job: CalibrationJob, progress: Callable[[int], None]) -> Answers:
     """Ask about the images, and keep what the IoU head reads."""
     read: list[Tensor] = []
     states: list[Tensor] = []
@@ -167,7 +167,7 @@ def _collect(checkpoint: Checkpoint, job: CalibrationJob, progress: Callable[[in
             progress(1)
     if not states:
         raise DataError(f"no questions in {job.data} {job.split}", hint="choose another --data or --split")
-    return _Answers(torch.cat(states), torch.tensor(ious), torch.tensor(held_out), torch.tensor(absent))
+    return Answers(torch.cat(states), torch.tensor(ious), torch.tensor(held_out), torch.tensor(absent))
 
 
 def _draw_targets(job: CalibrationJob) -> Iterator[list[Target]]:
@@ -187,7 +187,7 @@ def _iou(target: Target, answer: Segmentation) -> float:
     return measure_overlap(binarize(answer.refined), decode_rle(target.target), ignore).iou
 
 
-def _fit(head: nn.Module, answers: _Answers, generator: torch.Generator) -> None:
+def _fit(head: nn.Module, answers: Answers, generator: torch.Generator) -> None:
     """Train the head on the answers that are not held out; the weights are those of its best epoch on the others."""
     device = next(head.parameters()).device
     learned, held_out = (

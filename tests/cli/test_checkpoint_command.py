@@ -94,3 +94,28 @@ def test_push_shows_files_and_card_before_anything_is_uploaded(cli, model_folder
     assert "heads.safetensors" in outcome.stdout
     assert "license: mit" in outcome.stdout
     assert "private" in outcome.stdout
+
+
+def test_calibrate_writes_a_model_that_rejects(cli, partworld_root, tmp_path):
+    asked = ("--data", "partworld", "--data-root", partworld_root, "--no-target", 3, "--keep", 0.5, "--device", "cpu")
+    outcome = cli("checkpoint", "calibrate", "tiny", tmp_path / "ours", *asked)
+    assert outcome.code == 0, outcome.stderr
+    assert "N-acc" in outcome.stdout
+    place = ("--data-root", partworld_root, "--split", "val", "--data", "partworld", "--protocol", "teacher_forced")
+    for model in ("tiny", tmp_path / "ours"):
+        folder = tmp_path / f"eval-{Path(model).name}"
+        found = cli(
+            "eval", "reasonpart", "--model", model, *place, "--no-target", 2, "--output", folder, "--device", "cpu"
+        )
+        assert found.code == 0, found.stderr
+    own, ours = (json.loads((tmp_path / f"eval-{name}/results.json").read_text()) for name in ("tiny", "ours"))
+    assert ours["n_acc"] > own["n_acc"]
+    rows = [json.loads(line) for line in (tmp_path / "eval-ours/items.jsonl").read_text().splitlines()]
+    assert any("predicted_iou" in row["confidence"] for row in rows)
+
+
+def test_calibrate_without_data_says_how_to_get_it(cli, tmp_path):
+    outcome = cli("checkpoint", "calibrate", "tiny", tmp_path / "ours", "--data", "refcoco", "--data-root", tmp_path)
+    assert outcome.code == 1
+    assert "cores prepare-data refcoco" in outcome.stderr
+    assert not (tmp_path / "ours").exists()
