@@ -140,7 +140,7 @@ def calibrate(
         int, typer.Option("--no-target", min=1, help="Further questions of each image about things not in it.")
     ] = 2,
     keep: Annotated[
-        float, typer.Option("--keep", min=0, max=1, help="Share of the other answers that must not be rejected.")
+        float, typer.Option("--keep", min=0, max=1, help="Share of the other answers' IoU that must remain.")
     ] = 0.99,
     device: ModelDeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -170,6 +170,7 @@ def calibrate(
         ("questions about what it does not show", str(found.absent)),
         ("mean error of the predicted IoU", f"{found.error:.3f} (of a constant: {found.error_before:.3f})"),
         ("answers are rejected below an IoU of", f"{found.threshold:.3f}"),
+        ("gIoU of what is shown", f"{100 * found.giou:.1f} (without rejections: {100 * found.giou_before:.1f})"),
         ("N-acc: rejected, of what is not shown", f"{found.n_acc:.1%}"),
         ("T-acc: not rejected, of what is shown", f"{found.t_acc:.1%}"),
     ]

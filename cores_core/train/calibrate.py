@@ -41,7 +41,7 @@ class CalibrationJob:
         data_root: the folder of all data sets. data, split: a prepared one, in general what the model was trained on.
         images: maximum number of images, drawn by `seed`.
         no_target: number of further questions of each image about what it does not show.
-        keep: share of the answers to the other questions that must not be rejected, between 0 and 1.
+        keep: share of the IoU of the answers to the other questions that must remain, between 0 and 1.
     """
 
     data_root: Path
@@ -68,6 +68,7 @@ class Calibrated:
         checkpoint: the model, with `sam.predicts_iou` and the threshold as `chain.reject_below`.
         shown, absent: number of questions about what an image shows, and about what it does not.
         error: mean absolute error of the predicted IoU. error_before: that of the mean IoU as a constant.
+        giou, giou_before: mean IoU of the answers about what is shown, with and without rejections.
         n_acc, t_acc: share of absent questions that are rejected, and of the others that are not.
     """
 
@@ -76,6 +77,8 @@ class Calibrated:
     absent: int
     error: float
     error_before: float
+    giou: float
+    giou_before: float
     n_acc: float
     t_acc: float
 
@@ -116,17 +119,19 @@ def calibrate_rejection(
     _fit(head, answers, torch.Generator().manual_seed(job.seed))
     with torch.no_grad():
         predicted = _predict(head, answers.states[answers.held_out].to(checkpoint.model.device)).clamp(0, 1).cpu()
-    threshold = float(np.quantile(predicted[~absent].numpy(), 1 - job.keep, method="lower"))
-    threshold = math.floor(1000 * threshold) / 1000
     ious = answers.ious[answers.held_out]
+    threshold = _choose_threshold(predicted[~absent], ious[~absent], job.keep)
+    is_kept = predicted >= threshold
     return Calibrated(
         checkpoint=_with_settings(checkpoint, reject_below=threshold),
         shown=int((~absent).sum()),
         absent=int(absent.sum()),
         error=float((predicted - ious).abs().mean()),
         error_before=float((answers.ious[~answers.held_out].mean() - ious).abs().mean()),
-        n_acc=float((predicted[absent] < threshold).float().mean()),
-        t_acc=float((predicted[~absent] >= threshold).float().mean()),
+        giou=float((ious * is_kept)[~absent].mean()),
+        giou_before=float(ious[~absent].mean()),
+        n_acc=float((~is_kept)[absent].float().mean()),
+        t_acc=float(is_kept[~absent].float().mean()),
     )
 
 
@@ -210,6 +215,14 @@ def _fit(head: nn.Module, answers: Answers, generator: torch.Generator) -> None:
         if error < best:
             best, weights = error, copy.deepcopy(head.state_dict())
     head.load_state_dict(weights)
+
+
+def _choose_threshold(predicted: Tensor, ious: Tensor, keep: float) -> float:
+    """The highest threshold, to three decimals, above which a share of `keep` of the sum of IoUs remains."""
+    order = predicted.argsort()
+    lost = ious[order].double().cumsum(0)
+    first = int((lost <= (1 - keep) * lost[-1]).sum())  # the first answer that must remain
+    return math.floor(1000 * float(predicted[order[min(first, len(order) - 1)]])) / 1000
 
 
 def _predict(head: nn.Module, states: Tensor) -> Tensor:
