@@ -29,7 +29,10 @@ def job(partworld_root: Path) -> CalibrationJob:
 
 @pytest.fixture(scope="module")
 def before() -> Checkpoint:
-    return load_checkpoint(EMBEDDED)
+    """The embedded model without rejections."""
+    embedded = load_checkpoint(EMBEDDED)
+    chain = replace(embedded.config.chain, reject_below=0.0)
+    return replace(embedded, config=replace(embedded.config, chain=chain))
 
 
 @pytest.fixture(scope="module")
