@@ -1,6 +1,10 @@
-"""SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them."""
+"""SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them.
+
+Within `stop_signals_delayed` the main process handles them later.
+"""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,3 +31,25 @@ def stop_signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def stop_signals_delayed() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM when the `with` block ends, with the handlers that were set before it.
+
+    For calls that must not be interrupted halfway, or that set handlers of their own. Other than with
+    `stop_signals_held`, processes started within the block receive the signals. Outside of the main thread, where Python
+    handles no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
