@@ -200,7 +200,7 @@ def _inside(path: Path) -> Path:
 
 
 def _url_place(url: str) -> Path:
-    """The path of output files for a URL: bucket or host, then the path; without a query, which may be long, or a user."""
+    """The path of output files for a URL: bucket or host, then the path; without a query, which may be long."""
     host, slash, path = url.partition(":")[2].partition("?")[0].lstrip("/").partition("/")
     return _inside(Path(host.rpartition("@")[2] + slash + path))
 

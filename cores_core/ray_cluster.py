@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from cores_core.errors import ConfigError, CoresError, CoresWarning, reason_of
-from cores_core.journal import Journal
+from cores_core.journal import Journal, Row
 from cores_core.pool import Progress, Start, T
 from cores_core.signals import stop_signals_delayed
 
@@ -65,17 +65,11 @@ class RayCluster:
     def _connected(self, devices: Sequence[str]) -> Iterator[None]:
         ray = _import_ray()
         if ray.is_initialized():
-            _check_resources(devices)
             yield
             return
-        os.environ.update(_ENVIRONMENT)
-        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
-        gpus = len(devices) if _on_gpus(devices) else 0
-        own = {"num_cpus": len(devices), "num_gpus": gpus, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
         try:
             with stop_signals_delayed():
-                _connect(address, own if address == "local" else {})
-            _check_resources(devices)
+                _connect(self.address or os.environ.get("RAY_ADDRESS") or _LOCAL, devices)
             yield
         finally:
             with stop_signals_delayed():
@@ -136,39 +130,50 @@ def _check_resources(devices: Sequence[str]) -> None:
     if not found:
         raise ConfigError(f"the Ray cluster has no {kind}", hint="add a machine, or choose CPUs or GPUs that it has")
     if found < len(devices):
-        text = f"the Ray cluster has {found} {kind}s for {len(devices)} workers: the others wait for machines to be added"
+        text = (
+            f"the Ray cluster has {found} {kind}s for {len(devices)} workers: the others wait for machines to be added"
+        )
         warnings.warn(text, CoresWarning, stacklevel=2)
 
 
 def _stream(
     start: Start[T], items: Sequence[T], devices: Sequence[str]
-) -> Iterator[tuple[CoresError | None, list[dict[str, Any]]]]:
+) -> Iterator[tuple[CoresError | None, list[Row]]]:
     """The error, or the rows, of each item as soon as it is finished, in no particular order."""
-    ray = _import_ray()
-    context = ray.data.DataContext.get_current().copy()
+    exceptions = _import_ray().exceptions
+    try:
+        for row in _plan(start, items, devices).iter_rows():
+            yield pickle.loads(row[_ERROR]) if row[_ERROR] else None, json.loads(row[_ROWS])
+    except ModuleNotFoundError as error:
+        hint = "install the same cores on all machines of the cluster"
+        raise ConfigError(f"a machine of the Ray cluster lacks {error.name}", hint=hint) from error
+    except exceptions.RayTaskError:
+        raise  # a fault in the program, not of the cluster
+    except exceptions.RayError as error:
+        hint = "finished rows are kept: run the command again with --resume"
+        raise CoresError(f"a Ray worker failed: {reason_of(error)}", hint=hint) from error
+
+
+def _plan(start: Start[T], items: Sequence[T], devices: Sequence[str]) -> Any:
+    """The data set of all rows, computed as it is read."""
+    data = _import_ray().data
+    context = data.DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.target_max_block_size = 1  # each item's rows are sent when they are ready, not a block's together
+    context.target_max_block_size = 1  # the rows of an item are sent when they are ready, not with those of its block
     workers, on_gpus = len(devices), _on_gpus(devices)
     per_block = min(max(len(items) // (workers * BLOCKS_PER_WORKER), 1), MOST_IN_BLOCK)
-    with ray.data.DataContext.current(context), warnings.catch_warnings():
+    with data.DataContext.current(context), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*ray_remote_args", DeprecationWarning)
-        answered = ray.data.from_items(
+        blocks = data.from_items(
             [{_ITEM: pickle.dumps(item)} for item in items], override_num_blocks=-(-len(items) // per_block)
-        ).map_batches(
+        )
+        return blocks.map_batches(
             _Actor,
             fn_constructor_args=(start, "cuda" if on_gpus else devices[0], Path.cwd()),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            compute=data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
             batch_size=None,
             num_cpus=1,
             num_gpus=int(on_gpus),
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        try:
-            for row in answered.iter_rows():
-                yield pickle.loads(row[_ERROR]) if row[_ERROR] else None, json.loads(row[_ROWS])
-        except ray.exceptions.RayTaskError:
-            raise  # a fault in the program, not of the cluster
-        except ray.exceptions.RayError as error:
-            hint = "finished rows are kept: run the command again with --resume"
-            raise CoresError(f"a Ray worker failed: {reason_of(error)}", hint=hint) from error

@@ -37,9 +37,9 @@ def stop_signals_held() -> Iterator[None]:
 def stop_signals_delayed() -> Iterator[None]:
     """Handle SIGINT and SIGTERM when the `with` block ends, with the handlers that were set before it.
 
-    For calls that must not be interrupted halfway, or that set handlers of their own. Other than with
-    `stop_signals_held`, processes started within the block receive the signals. Outside of the main thread, where Python
-    handles no signals, nothing changes.
+    For calls that must not be interrupted halfway, or that set handlers of their own. Unlike with `stop_signals_held`,
+    processes started within the block receive the signals. In other threads than the main one nothing changes, as
+    Python handles no signals there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
