@@ -1,8 +1,8 @@
-"""Actors of a Ray cluster that share a job, through Ray Data: the executor for jobs that one machine is too small for.
+"""Actors of a Ray cluster that share a job, through Ray Data: the executor for jobs too large for one machine.
 
-Each actor loads the model once and works on blocks of items. Rows return to this process as soon as an item is finished,
-and only this process writes the journal. Its rows equal those of local processes (pool.py), so that either executor
-continues a job of the other. Ray Data's docs: https://docs.ray.io/en/latest/data/batch_inference.html
+Each actor loads the model once and works on blocks of items. Rows return to this process as soon as an item is
+finished, and only this process writes the journal. They equal those of local processes (pool.py), so that either
+executor continues a job of the other. Source: https://docs.ray.io/en/latest/data/batch_inference.html
 """
 
 import json
@@ -27,7 +27,9 @@ RESTARTS = 3
 """How often an actor that died, with its machine or alone, is started again."""
 _STORE_BYTES = 256 << 20
 """Object store of a cluster that is started here. It holds items and rows, no images."""
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_niceness": "0"}
+"""No reports to Ray's makers, no logs of its C++ parts on stderr, workers of the same priority as local processes."""
+_LOCAL = "local"
 _ROWS, _ERROR, _ITEM = "rows", "error", "item"
 
 
@@ -36,8 +38,8 @@ class RayCluster:
     """An executor (pool.py) whose workers are actors of a Ray cluster.
 
     Attributes:
-        address: of a running cluster, `HOST:PORT` or `auto`; None for that of RAY_ADDRESS, or else for a cluster on this
-            machine that runs as long as the job. A cluster that the process has connected to is used as it is.
+        address: of a running cluster, `HOST:PORT` or `auto`; None for that of RAY_ADDRESS, or else for a cluster on
+            this machine that runs as long as the job. A cluster that this process is connected to is used as it is.
     """
 
     address: str | None = None
@@ -53,8 +55,8 @@ class RayCluster:
         """
         if not items:
             return
-        _import_ray()
         with self._connected(devices):
+            _check_resources(devices)
             for error, rows in _stream(start, items, devices):
                 if error is not None:
                     raise error
@@ -108,8 +110,13 @@ def _import_ray() -> Any:
     return ray
 
 
-def _connect(address: str, options: Mapping[str, Any]) -> None:
-    ray = _import_ray()
+def _connect(address: str, devices: Sequence[str]) -> None:
+    ray, options, size = _import_ray(), {}, len(devices)
+    if address == _LOCAL:
+        gpus = size if _on_gpus(devices) else 0
+        options = {"num_cpus": size, "num_gpus": gpus, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised as well
     try:
@@ -125,14 +132,12 @@ def _on_gpus(devices: Sequence[str]) -> bool:
 
 def _check_resources(devices: Sequence[str]) -> None:
     """Refuse what the cluster has no machine for; fewer machines than workers are used as they are."""
-    kind = "GPU" if _on_gpus(devices) else "CPU"
+    kind, size = "GPU" if _on_gpus(devices) else "CPU", len(devices)
     found = int(_import_ray().cluster_resources().get(kind, 0))
     if not found:
         raise ConfigError(f"the Ray cluster has no {kind}", hint="add a machine, or choose CPUs or GPUs that it has")
-    if found < len(devices):
-        text = (
-            f"the Ray cluster has {found} {kind}s for {len(devices)} workers: the others wait for machines to be added"
-        )
+    if found < size:
+        text = f"the Ray cluster has {found} {kind}s for {size} workers: the others wait for more machines"
         warnings.warn(text, CoresWarning, stacklevel=2)
 
 
