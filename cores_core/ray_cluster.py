@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from typing import Any, Generic
 from cores_core.errors import ConfigError, CoresError, CoresWarning, reason_of
 from cores_core.journal import Journal, Row
 from cores_core.pool import Progress, Start, T
-from cores_core.signals import stop_signals_delayed
+from cores_core.signals import handlers_kept
 
 MOST_IN_BLOCK, BLOCKS_PER_WORKER = 32, 8
 """Items that an actor is given at once: few enough that all actors finish at about the same time."""
@@ -30,6 +31,8 @@ _STORE_BYTES = 256 << 20
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_niceness": "0"}
 """No reports to Ray's makers, no logs of its C++ parts on stderr, workers of the same priority as local processes."""
 _LOCAL = "local"
+_PATIENCE = 10.0
+"""Seconds in which a cluster must accept a connection."""
 _ROWS, _ERROR, _ITEM = "rows", "error", "item"
 
 
@@ -70,11 +73,10 @@ class RayCluster:
             yield
             return
         try:
-            with stop_signals_delayed():
-                _connect(self.address or os.environ.get("RAY_ADDRESS") or _LOCAL, devices)
+            _connect(self.address or os.environ.get("RAY_ADDRESS") or _LOCAL, devices)
             yield
         finally:
-            with stop_signals_delayed():
+            with handlers_kept(delay=True):
                 ray.shutdown()
 
 
@@ -120,10 +122,23 @@ def _connect(address: str, devices: Sequence[str]) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised as well
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        _reach(address)
+        with handlers_kept(delay=address == _LOCAL):  # started halfway, it would leave processes behind
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         hint = "`ray status` shows whether it runs; --ray-address HOST:PORT names another"
         raise ConfigError(f"cannot use the Ray cluster: {address} ({reason_of(error)})", hint=hint) from error
+
+
+def _reach(address: str) -> None:
+    """Fail within seconds where Ray would retry for a quarter of an hour.
+
+    Raises:
+        OSError: nothing answers at an address with a port.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _on_gpus(devices: Sequence[str]) -> bool:

@@ -1,6 +1,6 @@
 """SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them.
 
-Within `stop_signals_delayed` the main process handles them later.
+`handlers_kept` protects the main process's own handlers from libraries.
 """
 
 import signal
@@ -34,19 +34,23 @@ def stop_signals_held() -> Iterator[None]:
 
 
 @contextmanager
-def stop_signals_delayed() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM when the `with` block ends, with the handlers that were set before it.
+def handlers_kept(delay: bool) -> Iterator[None]:
+    """Restore the handlers of SIGINT and SIGTERM that a library replaces within the `with` block.
 
-    For calls that must not be interrupted halfway, or that set handlers of their own. Unlike with `stop_signals_held`,
-    processes started within the block receive the signals. In other threads than the main one nothing changes, as
-    Python handles no signals there.
+    In other threads than the main one nothing changes, as Python handles no signals there.
+
+    Args:
+        delay: handle signals that come within the block at its end. Unlike with `stop_signals_held`, processes started
+            in it receive them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     received: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS}
     try:
+        for number in STOP_SIGNALS if delay else ():
+            signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
         for number, handler in before.items():
