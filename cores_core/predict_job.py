@@ -88,7 +88,12 @@ def run_job(
     done = {_key(row) for row in journal.read() if "reason" not in row}
     waiting = [request for request in requests if any(key not in done for key in _keys(request))]
     progress(sum(key in done for request in requests for key in _keys(request)))
-    execute(partial(_start, job), waiting, devices, journal, progress)
+    try:
+        execute(partial(_start, job), waiting, devices, journal, progress)
+    except BaseException:
+        if not journal.count():
+            journal.close()  # there is nothing to continue
+        raise
     return _finish(job, requests, journal)
 
 
