@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"
 _LOCAL = "local"
 _PATIENCE = 10.0
 """Seconds in which a cluster must accept a connection."""
+_COLOURS = re.compile(r"\x1b\[\d*m")
 _ROWS, _ERROR, _ITEM = "rows", "error", "item"
 
 
@@ -126,7 +128,7 @@ def _connect(address: str, devices: Sequence[str]) -> None:
         with handlers_kept(delay=address == _LOCAL):  # started halfway, it would leave processes behind
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        hint = "`ray status` shows whether it runs; --ray-address HOST:PORT names another"
+        hint = "--ray-address HOST:PORT names another; with token authentication it needs RAY_AUTH_MODE=token"
         raise ConfigError(f"cannot use the Ray cluster: {address} ({reason_of(error)})", hint=hint) from error
 
 
@@ -164,14 +166,20 @@ def _stream(
     try:
         for row in _plan(start, items, devices).iter_rows():
             yield pickle.loads(row[_ERROR]) if row[_ERROR] else None, json.loads(row[_ROWS])
-    except ModuleNotFoundError as error:
-        hint = "install the same cores on all machines of the cluster"
-        raise ConfigError(f"a machine of the Ray cluster lacks {error.name}", hint=hint) from error
     except exceptions.RayTaskError:
         raise  # a fault in the program, not of the cluster
     except exceptions.RayError as error:
+        reason = _last_line(error)
         hint = "finished rows are kept: run the command again with --resume"
-        raise CoresError(f"a Ray worker failed: {reason_of(error)}", hint=hint) from error
+        if "No module named" in reason:
+            hint = "install the same version of cores on all machines of the cluster"
+        raise CoresError(f"a Ray worker failed: {reason}", hint=hint) from error
+
+
+def _last_line(error: Exception) -> str:
+    """What a worker's traceback ends with, or the first line of a message without one."""
+    lines = _COLOURS.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if any(line.startswith("Traceback") or "traceback:" in line for line in lines) else 0].strip()
 
 
 def _plan(start: Start[T], items: Sequence[T], devices: Sequence[str]) -> Any:
