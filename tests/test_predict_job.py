@@ -156,7 +156,7 @@ def test_a_job_that_fails_before_its_first_row_need_not_be_resumed(job: PredictJ
 
 def test_a_worker_that_does_not_see_the_output_folder_refuses_files_of_images(job: PredictJob, images: Path) -> None:
     def start_elsewhere(start, items, devices, journal, progress) -> None:
-        shutil.rmtree(journal.folder)
+        shutil.rmtree(journal.folder / "unfinished")
         start(devices[0])
 
     with pytest.raises(DataError, match="output folder") as caught:

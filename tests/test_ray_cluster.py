@@ -122,13 +122,12 @@ def stop_after(count: int) -> Callable[[int], None]:
     return progress
 
 
-@pytest.mark.parametrize("first", [share_work, RayCluster()], ids=["local-first", "ray-first"])
-def test_one_engine_continues_the_job_of_the_other(job, requests, local, first) -> None:
+def test_a_cluster_continues_a_local_job(job, requests, local) -> None:
+    """The opposite is tested with an interrupted command in cli/test_ray_command.py."""
     with pytest.raises(StopError):
-        run_job(job, requests, TWO if first != share_work else ["cpu"], False, stop_after(3), first)
-    done = Journal(job.output).count()
-    assert 3 <= done < 11
-    assert run(job, requests, share_work if first != share_work else RayCluster(), resume=True) >= 11 - 1
+        run_job(job, requests, ["cpu"], False, stop_after(3), share_work)
+    assert Journal(job.output).count() == 4
+    assert run(job, requests, RayCluster(), resume=True) == 11
     assert contents(job.output) == local
 
 
@@ -137,7 +136,7 @@ def test_an_error_of_a_worker_is_that_of_the_local_job(job, requests, tmp_path) 
     errors = []
     for execute in (share_work, RayCluster()):
         with pytest.raises(CheckpointError) as caught:
-            run(replace(absent, output=tmp_path / f"out-{len(errors)}"), requests, execute)
+            run_job(replace(absent, output=tmp_path / f"out-{len(errors)}"), requests, ["cpu"], False, print, execute)
         errors.append((caught.value.message, caught.value.hint))
     assert errors[0] == errors[1]
 
