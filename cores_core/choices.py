@@ -18,6 +18,8 @@ RENAMED_PROTOCOLS = {"generated": "generate", "given": "teacher_forced"}
 """Protocols in older scripts and results, by their names of today."""
 Format = Literal["files", "jsonl", "coco", "labelme", "label-studio", "yolo", "palette", "cutout"]
 """What `cores predict` writes: mask, overlay and JSON of each answer; or what other tools read (docs/formats.md)."""
+Engine = Literal["local", "ray"]
+"""What runs the workers of `cores predict`: this machine, or a Ray cluster."""
 ReleasedConversation = Literal["llava_v1", "llava_v0", "llava_llama_2"]
 """Chat templates of the research releases; the first is their default."""
 

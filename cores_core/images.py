@@ -36,6 +36,10 @@ IMAGE_SUFFIXES = (
 """Suffixes of image files in lower case. HEIC is among them so that such files are refused and not overlooked."""
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Formats of `decode_image`. Pillow knows more, some of which start other programs (EPS) or are seldom used."""
+MAX_URL_BYTES = 1 << 30
+"""Maximum size of an image file that is read from a URL."""
+URL_ERRORS = (OSError, ValueError, RuntimeError, LookupError)
+"""Exceptions of fsspec and its file systems for URLs that they cannot read."""
 _BIT_DEPTHS = (8, 10, 12, 14)
 """Bit depths of sensors whose values are stored in 16 bits."""
 _CERTAIN_BITS = 16
@@ -84,6 +88,31 @@ def load_image(source: str | Path) -> RgbImage:
         return _decode(path, MAX_PIXELS, formats=None)
     except DataError as error:
         raise DataError(f"{error.message}: {path}", error.hint) from error
+
+
+def load_image_url(url: str) -> RgbImage:
+    """Load an image of a file system that fsspec knows (s3://, gs://, https://, file:// ...), as `decode_image` does.
+
+    Raises:
+        DataError: its file system's package is not installed, it cannot be read, or is no image that can be used.
+    """
+    from fsspec import open as open_url
+
+    try:
+        with open_url(url, "rb") as file:
+            data = file.read(MAX_URL_BYTES + 1)
+    except ImportError as error:
+        hint = "install the package that is named, or download the image first"
+        raise DataError(f"no support for this kind of URL: {url} ({reason_of(error)})", hint=hint) from error
+    except URL_ERRORS as error:
+        hint = "check the URL and the access to it, or download the image first"
+        raise DataError(f"cannot read the URL: {url} ({reason_of(error)})", hint=hint) from error
+    if len(data) > MAX_URL_BYTES:
+        raise DataError(f"larger than {MAX_URL_BYTES >> 20} MiB: {url}", hint="download the image first")
+    try:
+        return decode_image(data)
+    except DataError as error:
+        raise DataError(f"{error.message}: {url}", error.hint) from error
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RgbImage:

@@ -1,7 +1,7 @@
 """Inputs of a prediction job: image files, folders, globs, JSONL files, standard input, videos.
 
 Each becomes a `Request`, an image with the questions about it, in the order given; folders are read recursively in
-alphabetical order. Images are decoded when a request is loaded, not here.
+alphabetical order. Images are decoded when a request is loaded, not here; a URL of an image is read by fsspec.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from cores_core.errors import DataError, reason_of
 from cores_core.files import parse_json
 from cores_core.formats.labelled import check_text, list_texts
-from cores_core.images import IMAGE_SUFFIXES, is_url, load_image
+from cores_core.images import IMAGE_SUFFIXES, has_url_form, is_url, load_image, load_image_url
 from cores_core.sample import Query, RgbImage
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -29,7 +29,7 @@ class Request:
     """An image with the questions about it.
 
     Attributes:
-        image: its path as rows and files name it; of a video's frame `clip.mp4#120`, frames counted from 0.
+        image: its path or URL as rows and files name it; of a video's frame `clip.mp4#120`, frames counted from 0.
         name: path of its output files below the output folder, without suffix; unique in a job.
         path: of the file. frame: of a video, None for an image.
     """
@@ -50,7 +50,9 @@ class Request:
         Raises:
             DataError: it cannot be read.
         """
-        return load_image(self.image) if self.frame is None else read_frame(self.path, self.frame)
+        if self.frame is not None:
+            return read_frame(self.path, self.frame)
+        return load_image_url(self.image) if is_url(self.image) else load_image(self.image)
 
 
 def list_requests(
@@ -118,7 +120,7 @@ def _expand(source: str, stdin: Iterable[str], every: int) -> Iterator[_Found]:
     elif path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _list_frames(path, every)
     elif path.is_file() or is_url(source) or not _is_glob(source):
-        yield source, Path(path.name), None, ()
+        yield source, _url_place(source) if is_url(source) else Path(path.name), None, ()
     else:
         yield from _match(path)
 
@@ -186,9 +188,21 @@ def _read_lines(lines: Iterable[str], folder: Path, name: str) -> Iterator[_Foun
             hint = 'a line is {"image": "photo.jpg", "questions": ["Which part steers it?"]}'
             reason = error.message if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
             raise DataError(f"line {number} of {name}: {reason}", hint=hint) from error
-        place = Path(image)
-        named = folder / place
-        yield str(named), Path(*[part for part in place.parts if part not in ("..", place.anchor)]), None, queries
+        if has_url_form(image) and not (folder / image).exists():
+            yield image, _url_place(image), None, queries
+            continue
+        yield str(folder / image), _inside(Path(image)), None, queries
+
+
+def _inside(path: Path) -> Path:
+    """The path of output files for a path: without its root and steps upwards."""
+    return Path(*[part for part in path.parts if part not in ("..", path.anchor)] or ["image"])
+
+
+def _url_place(url: str) -> Path:
+    """The path of output files for a URL: bucket or host, then the path; without a query, which may be long."""
+    host, slash, path = url.partition(":")[2].partition("?")[0].lstrip("/").partition("/")
+    return _inside(Path(host.rpartition("@")[2] + slash + path))
 
 
 def _row_queries(row: Any) -> tuple[Query, ...]:

@@ -19,9 +19,14 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """The unfinished rows of a job in a folder."""
+    """The unfinished rows of a job in a folder.
+
+    Attributes:
+        folder: of the job.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._folder = folder / "unfinished"
         self._own = self._folder / f"{uuid4().hex}.jsonl"
 

@@ -1,39 +1,62 @@
-"""Worker processes that share a job and write their rows to its journal."""
+"""Workers that share a job and their rows, which are written to its journal. Here: processes of this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
-from typing import TypeVar
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from cores_core.errors import CoresError
-from cores_core.journal import Journal
+from cores_core.journal import Journal, Row
 from cores_core.signals import stop_signals_held
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
 """Called with the number of newly finished rows."""
+Worker = Callable[[Sequence[T]], Iterator[list[Row]]]
+"""Yields the rows of each item, in the order of the items, as soon as it is finished."""
+Start = Callable[[str], Worker[T]]
+"""Loads the model onto a device and returns a worker. Picklable."""
 _SECONDS = 0.5
 
 
-def share_work(
-    work: Callable[[str, Sequence[T], Progress], None],
-    items: Sequence[T],
-    devices: Sequence[str],
-    journal: Journal,
-    progress: Progress,
-) -> None:
-    """Work on items in one process per device, or in this one if there is one device or one item.
+class Executor(Protocol):
+    """Works on all items and adds their rows to the journal: `share_work`, or a `RayCluster` (ray_cluster.py)."""
 
-    Args:
-        work: picklable; called with a device, its share of the items and a progress callback.
-    """
+    def __call__(
+        self, start: Start[T], items: Sequence[T], devices: Sequence[str], journal: Journal, progress: Progress
+    ) -> None:
+        """Work on items with one worker per device.
+
+        Raises:
+            CoresError: a worker failed or died; rows that are in the journal are kept.
+        """
+
+
+def share_work(
+    start: Start[T], items: Sequence[T], devices: Sequence[str], journal: Journal, progress: Progress
+) -> None:
+    """Work on items in one process per device, or in this one if there is one device or one item."""
     if len(devices) == 1 or len(items) <= 1:
-        return work(devices[0], items, progress)
+        return _work(start, devices[0], items, journal.folder, progress)
     size = len(devices)
-    shares = [partial(work, device, items[rank::size], _no_progress) for rank, device in enumerate(devices)]
+    shares = [
+        partial(_work, start, device, items[rank::size], journal.folder, _no_progress)
+        for rank, device in enumerate(devices)
+    ]
     run_shares(shares, journal, progress)
+
+
+def _work(start: Start[T], device: str, items: Sequence[T], folder: Path, progress: Progress) -> None:
+    """Work on items in this process, which writes to a file of its own in the journal of a folder."""
+    if not items:
+        return
+    worker, journal = start(device), Journal(folder)
+    for rows in worker(items):
+        journal.add(rows)
+        progress(len(rows))
 
 
 def _no_progress(_: int) -> None:

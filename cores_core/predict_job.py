@@ -9,6 +9,7 @@ An image that cannot be used is skipped; all others are answered. Masks do not d
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,18 +28,21 @@ from cores_core.formats.labelled import LabelledImage, LabelledMask
 from cores_core.formats.labelme import save_labelme
 from cores_core.formats.pictures import save_cutout, save_palette
 from cores_core.formats.yolo import save_yolo
+from cores_core.images import is_url
 from cores_core.inputs import Request
 from cores_core.instances import NO_CLEANING, MaskCleaning
 from cores_core.journal import Journal, Row
 from cores_core.masks import decode_rle
 from cores_core.model.source import ModelSource
-from cores_core.pool import Progress, share_work
+from cores_core.pool import Executor, Progress, Worker, share_work
 from cores_core.predict import Prediction, Predictor, save_prediction
 from cores_core.runtime import read_ahead
 from cores_core.sample import Query, RgbImage
 
 PREDICTIONS, SKIPPED = "predictions.jsonl", "skipped.jsonl"
 READ_AHEAD = 4
+IMAGE_FORMATS = frozenset[Format](("files", "cutout", "palette", "labelme"))
+"""Formats that are written as soon as an image is answered, where it was answered; the others at the end."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,19 @@ class Outcome:
 
 
 def run_job(
-    job: PredictJob, requests: Sequence[Request], devices: Sequence[str], resume: bool, progress: Progress
+    job: PredictJob,
+    requests: Sequence[Request],
+    devices: Sequence[str],
+    resume: bool,
+    progress: Progress,
+    execute: Executor = share_work,
 ) -> Outcome:
     """Answer all requests; each device named runs a process of its own with a copy of the model.
 
     Args:
         resume: continue an interrupted job of the same model and settings in `job.output`.
         progress: called with the number of newly answered questions.
+        execute: runs the processes on this machine, or on a Ray cluster.
 
     Raises:
         CoresError: the model cannot be loaded, an interrupted job is there and `resume` is not given, it is of another
@@ -78,7 +88,12 @@ def run_job(
     done = {_key(row) for row in journal.read() if "reason" not in row}
     waiting = [request for request in requests if any(key not in done for key in _keys(request))]
     progress(sum(key in done for request in requests for key in _keys(request)))
-    share_work(partial(_work, job), waiting, devices, journal, progress)
+    try:
+        execute(partial(_start, job), waiting, devices, journal, progress)
+    except BaseException:
+        if not journal.count():
+            journal.close()  # there is nothing to continue
+        raise
     return _finish(job, requests, journal)
 
 
@@ -112,15 +127,24 @@ def _open_journal(job: PredictJob, resume: bool) -> Journal:
     return journal
 
 
-def _work(job: PredictJob, device: str, requests: Sequence[Request], progress: Progress) -> None:
-    if not requests:
-        return
-    predictor, journal = Predictor(replace(job.source, device=device).load()), Journal(job.output)
+def _start(job: PredictJob, device: str) -> Worker[Request]:
+    """Load the model onto a device.
+
+    Raises:
+        DataError: files of single images are asked for, and this machine does not see the job's folder.
+    """
+    if not Journal(job.output).exists and IMAGE_FORMATS & set(job.formats):
+        asked = ", ".join(sorted(IMAGE_FORMATS & set(job.formats)))
+        hint = f"workers write the formats {asked}: choose an --output that all machines share, or other formats"
+        raise DataError(f"the output folder of the job is not on {platform.node()}: {job.output}", hint=hint)
+    predictor = Predictor(replace(job.source, device=device).load())
     if predictor.checkpoint.model.device.type == "cpu":
         torch.set_num_threads(1)
-    for rows in answer_stream(predictor, requests, job):
-        journal.add(rows)
-        progress(len(rows))
+    return partial(_answer, job, predictor)
+
+
+def _answer(job: PredictJob, predictor: Predictor, requests: Sequence[Request]) -> Iterator[list[Row]]:
+    return answer_stream(predictor, requests, job)
 
 
 def _load(request: Request) -> RgbImage | DataError:
@@ -149,7 +173,8 @@ def _write(
         save_palette(labelled, _place(job.output / f"{request.name}.palette.png"))
     if "labelme" in job.formats:
         path = _place(job.output / "labelme" / f"{request.name}.json")
-        save_labelme(replace(labelled, image=os.path.relpath(request.image, path.parent)), path)
+        named = request.image if is_url(request.image) else os.path.relpath(request.image, path.parent)
+        save_labelme(replace(labelled, image=named), path)
     return rows
 
 

@@ -1,6 +1,10 @@
-"""SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them."""
+"""SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them.
+
+`handlers_kept` protects the main process's own handlers from libraries.
+"""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,3 +31,29 @@ def stop_signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def handlers_kept(delay: bool) -> Iterator[None]:
+    """Restore the handlers of SIGINT and SIGTERM that a library replaces within the `with` block.
+
+    In other threads than the main one nothing changes, as Python handles no signals there.
+
+    Args:
+        delay: handle signals that come within the block at its end. Unlike with `stop_signals_held`, processes started
+            in it receive them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    received: list[int] = []
+    try:
+        for number in STOP_SIGNALS if delay else ():
+            signal.signal(number, lambda number, _: received.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
+import fsspec
 import numpy as np
 import pytest
 from helpers import noise_image
@@ -158,3 +159,48 @@ def test_one_image_is_told_from_lists(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.png")
     assert is_single_image(source) == single
+
+
+def test_images_of_a_list_may_be_urls(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png")
+    fsspec.filesystem("memory").pipe("/photos/b.png", (tmp_path / "in" / "a.png").read_bytes())
+    urls = ["memory://photos/b.png", (tmp_path / "in" / "a.png").as_uri()]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps({"image": url}) for url in urls))
+    found = listed(tmp_path / "list.jsonl")
+    assert [request.image for request in found] == urls
+    assert found[0].name == "photos/b"
+    assert np.array_equal(found[0].load(), found[1].load())
+    assert np.array_equal(found[0].load(), noise_image(20, 30))
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://user:key@host/a/b.jpg?signature=c/d", "host/a/b"),
+        ("s3://../../b.jpg", "b"),
+        ("file:///../b.jpg", "b"),
+        ("memory://b.png", "b"),
+        ("s3://", "image"),
+    ],
+)
+def test_names_of_urls_stay_inside_the_output_folder(tmp_path: Path, url: str, name: str) -> None:
+    (tmp_path / "list.jsonl").write_text(json.dumps({"image": url}))
+    (request,) = listed(tmp_path / "list.jsonl")
+    assert (request.image, request.name) == (url, name)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://absent.png", "cannot read the URL: memory://absent.png"),
+        ("file:///absent.png", "cannot read the URL"),
+        ("nothing://a/b.png", "Protocol not known: nothing"),
+        ("memory://text.png", "unknown format: memory://text.png"),
+        ("memory://none.png", "empty"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_named(url: str, message: str) -> None:
+    fsspec.filesystem("memory").pipe({"/text.png": b"no image", "/none.png": b""})
+    (request,) = listed(url)
+    with pytest.raises(DataError, match=message):
+        request.load()

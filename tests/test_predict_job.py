@@ -1,6 +1,7 @@
 """A prediction job: rows, files and formats; damaged images; interruption and resuming; several processes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from cores_core.errors import DataError
+from cores_core.errors import CoresError, DataError
 from cores_core.inputs import Request, list_requests
 from cores_core.instances import MaskCleaning
 from cores_core.masks import decode_rle
@@ -144,6 +145,25 @@ def test_two_processes_give_the_rows_of_one(job: PredictJob, images: Path, tmp_p
     for one, devices in ((job, ["cpu"]), (shared, ["cpu", "cpu"])):
         run_job(one, requests_of(images), devices, resume=False, progress=lambda _: None)
     assert _stable(rows_of(shared)) == _stable(rows_of(job))
+
+
+def test_a_job_that_fails_before_its_first_row_need_not_be_resumed(job: PredictJob, images: Path) -> None:
+    absent = replace(job, source=ModelSource("absent", device="cpu"))
+    with pytest.raises(CoresError, match="absent"):
+        run_job(absent, requests_of(images), ["cpu"], resume=False, progress=lambda _: None)
+    assert run_job(job, requests_of(images), ["cpu"], resume=False, progress=lambda _: None).images == 4
+
+
+def test_a_worker_that_does_not_see_the_output_folder_refuses_files_of_images(job: PredictJob, images: Path) -> None:
+    def start_elsewhere(start, items, devices, journal, progress) -> None:
+        shutil.rmtree(journal.folder / "unfinished")
+        start(devices[0])
+
+    with pytest.raises(DataError, match="output folder") as caught:
+        run_job(job, requests_of(images), ["cpu"], False, lambda _: None, start_elsewhere)
+    assert "the formats files" in str(caught.value.hint)
+    collected = replace(job, formats=("jsonl", "coco"))
+    assert run_job(collected, requests_of(images), ["cpu"], False, lambda _: None, start_elsewhere).images == 0
 
 
 def test_all_formats_hold_the_same_masks(job: PredictJob, images: Path) -> None:

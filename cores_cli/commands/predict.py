@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from cores_cli import console
-from cores_cli.commands.predict_many import Sources, predict_many, predict_stream
+from cores_cli.commands.predict_many import Sources, Workers, choose_workers, predict_many, predict_stream
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     EMBEDDED_MODEL,
@@ -21,7 +21,7 @@ from cores_cli.options import (
     ModelOption,
     ProtocolOption,
 )
-from cores_core.choices import Dtype, Format, ModelDevice, Quantization
+from cores_core.choices import Dtype, Engine, Format, ModelDevice, Quantization
 
 if TYPE_CHECKING:
     from cores_core.predict import Prediction, SavedFiles
@@ -62,6 +62,13 @@ MinScoreOption = Annotated[float, typer.Option("--min-score", min=0, max=1, help
 EveryOption = Annotated[int, typer.Option("--every", min=1, help="Of videos, use each n-th frame.")]
 GpusOption = Annotated[int, typer.Option("--gpus", min=0, help="For many images: GPUs that share them.")]
 ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="For many images: CPU processes.")]
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", help="For many images: what runs the workers; ray: a Ray cluster (cores[ray]).")
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option("--ray-address", metavar="HOST:PORT", help="Cluster. Default: RAY_ADDRESS, else one started here."),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted job in --output.")]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Show the model's parts and memory, load nothing.")]
 
@@ -87,6 +94,8 @@ def predict(
     every: EveryOption = 1,
     gpus: GpusOption = 0,
     processes: ProcessesOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
     resume: ResumeOption = False,
     plan: PlanOption = False,
 ) -> None:
@@ -113,20 +122,23 @@ def predict(
     cleaning = MaskCleaning(min_area, max_hole, min_score, instances)
     job = PredictJob(source, output, protocol, cast(tuple[Format, ...], tuple(formats or ("files",))), cleaning)
     devices = [f"cuda:{rank}" for rank in range(gpus)] or [device] * processes
-    _predict_inputs(job, Sources(names, queries, every), devices, resume, as_json)
+    workers = choose_workers(engine, ray_address, devices)
+    _predict_inputs(job, Sources(names, queries, every), workers, resume, as_json)
     if model == EMBEDDED_MODEL:
         _recommend_photo_model(names, [query.text for query in queries], phrase)
 
 
-def _predict_inputs(job: "PredictJob", sources: Sources, devices: Sequence[str], resume: bool, as_json: bool) -> None:
+def _predict_inputs(job: "PredictJob", sources: Sources, workers: Workers, resume: bool, as_json: bool) -> None:
     """One image is shown as it is answered, lines of standard input are streamed, all else is a job."""
     from cores_core.inputs import STDIN, is_single_image
 
     image, *others = sources.names
     if STDIN in sources.names:
+        if workers.engine != "local":
+            raise typer.BadParameter("standard input needs --engine local", param_hint="--engine")
         predict_stream(job, sources)
-    elif others or not is_single_image(image) or job.formats != ("files",):
-        predict_many(job, sources, devices, resume)
+    elif others or not is_single_image(image) or job.formats != ("files",) or workers.engine != "local":
+        predict_many(job, sources, workers, resume)
     elif sources.queries:
         _predict_one(job, image, sources.queries, as_json)
     else:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import typer
 
 from cores_cli import console
 from cores_cli.interrupts import interrupts
+from cores_core.choices import Engine
 
 if TYPE_CHECKING:
     from cores_core.predict_job import Outcome, PredictJob
@@ -25,17 +27,45 @@ class Sources:
     every: int
 
 
-def predict_many(job: "PredictJob", sources: Sources, devices: Sequence[str], resume: bool) -> None:
+@dataclass(frozen=True)
+class Workers:
+    """What runs a job: an engine, the device of each worker, and the address of a Ray cluster."""
+
+    engine: Engine
+    devices: Sequence[str]
+    ray_address: str | None = None
+
+
+def choose_workers(engine: Engine, ray_address: str | None, devices: Sequence[str]) -> Workers:
+    """Check that the options of workers fit together. Actors of Ray see a GPU only if they ask for it (`cuda:N`).
+
+    Raises:
+        BadParameter: they do not.
+    """
+    if engine == "local":
+        if ray_address is not None:
+            raise typer.BadParameter("needs --engine ray", param_hint="--ray-address")
+        return Workers(engine, devices)
+    if not all(device in ("auto", "cpu") or device.startswith("cuda:") for device in devices):
+        raise typer.BadParameter("with --engine ray, GPUs are asked for with --gpus N", param_hint="--device")
+    return Workers(engine, ["cpu" if device == "auto" else device for device in devices], ray_address)
+
+
+def predict_many(job: "PredictJob", sources: Sources, workers: Workers, resume: bool) -> None:
     """Run a prediction job with a progress bar; exits with 1 if an image could not be used."""
     from cores_core.inputs import list_requests
     from cores_core.locks import locked
+    from cores_core.pool import share_work
     from cores_core.predict_job import run_job
+    from cores_core.ray_cluster import RayCluster
 
     requests = list(list_requests(sources.names, sources.queries, every=sources.every))
     questions = sum(len(request.queries) for request in requests)
+    execute = share_work if workers.engine == "local" else RayCluster(workers.ray_address)
     with locked(job.output), console.progress_bar() as progress, interrupts.unwinding():
         task = progress.add_task(f"{len(requests)} images", total=questions)
-        outcome = run_job(job, requests, devices, resume, lambda new: progress.update(task, advance=new))
+        advance = partial(progress.advance, task)
+        outcome = run_job(job, requests, workers.devices, resume, advance, execute)
     _show(job, outcome)
 
 

@@ -26,13 +26,13 @@ from cores_core.evaluate.results import Evaluation
 from cores_core.evaluate.targets import Target, list_targets
 from cores_core.images import load_image
 from cores_core.instances import mask_score, split_instances
-from cores_core.journal import Journal
+from cores_core.journal import Journal, Row
 from cores_core.masks import binarize, decode_rle, encode_rle
 from cores_core.metrics import measure_overlap
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Segmentation, segment_image
 from cores_core.model.source import ModelSource
-from cores_core.pool import Progress, share_work
+from cores_core.pool import Progress, Worker, share_work
 from cores_core.runtime import Group, read_ahead
 from cores_core.sample import BoolMask, Query, RgbImage
 
@@ -129,7 +129,7 @@ def run_evaluation(
     done = _read_items(journal)
     waiting = [place for place in places if any(target.id not in done for target in targets[place])]
     progress(sum(target.id in done for found in targets.values() for target in found))
-    share_work(partial(_work, source, job, folder), waiting, devices, journal, progress)
+    share_work(partial(_start, source, job), waiting, devices, journal, progress)
     rows = _read_items(journal)
     return tuple(rows[target.id] for place in places for target in targets[place])
 
@@ -151,16 +151,17 @@ def _read_items(journal: Journal) -> dict[str, Item]:
     return found
 
 
-def _work(
-    source: ModelSource, job: EvalJob, folder: Path, device: str, places: Sequence[_Place], progress: Progress
-) -> None:
-    if not places:
-        return
-    checkpoint, journal = replace(source, device=device).load(), Journal(folder)
+def _start(source: ModelSource, job: EvalJob, device: str) -> Worker[_Place]:
+    """Load the model onto a device; the worker yields the rows of each image."""
+    checkpoint = replace(source, device=device).load()
     if checkpoint.model.device.type == "cpu":
         torch.set_num_threads(1)
-    for items in _ask_all(checkpoint, job, places, progress):
-        journal.add([item_row(item) for item in items])
+    return partial(_ask_rows, checkpoint, job)
+
+
+def _ask_rows(checkpoint: Checkpoint, job: EvalJob, places: Sequence[_Place]) -> Iterator[list[Row]]:
+    for items in _ask_all(checkpoint, job, places, progress=None):
+        yield [item_row(item) for item in items]
 
 
 def _ask_all(

@@ -37,7 +37,7 @@ from cores_core.formats.labelled import (
     check_text,
     read_label,
 )
-from cores_core.images import IMAGE_SUFFIXES
+from cores_core.images import IMAGE_SUFFIXES, has_url_form
 from cores_core.mask_images import RowMask
 from cores_core.masks import Rle, encode_rle, merge_rles, rle_area, segmentation_rle
 from cores_core.sample import BoolMask
@@ -173,10 +173,9 @@ class _Group:
 
 
 def _make_task(image: LabelledImage, prefix: str) -> dict[str, Any]:
-    return {
-        "data": {"image": prefix + quote(os.fsencode(image.image.lstrip("/")))},
-        "predictions": [render_prediction(image.masks)],
-    }
+    path = image.image
+    url = path if has_url_form(path) else prefix + quote(os.fsencode(path.lstrip("/")))
+    return {"data": {"image": url}, "predictions": [render_prediction(image.masks)]}
 
 
 def _make_result(labelled: LabelledMask, number: int, tags: Tags) -> dict[str, Any]:

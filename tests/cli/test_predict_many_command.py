@@ -74,6 +74,35 @@ def test_what_is_missing_is_one_error(cli, folder, model_folder, tmp_path, argum
     assert message in outcome.stderr
 
 
+def test_ray_that_is_not_installed_is_one_error(cli, folder, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    outcome = cli("predict", folder, QUESTION, "--model", model_folder, "-o", tmp_path / "out", "--engine", "ray")
+    assert outcome.code == 1
+    assert "pip install 'cores[ray]'" in outcome.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--ray-address", "host:6379"],
+        ["--engine", "ray", "--device", "cuda"],
+        ["--engine", "spark"],
+    ],
+)
+def test_options_of_engines_that_do_not_fit_are_wrong_usage(cli, folder, options):
+    assert cli("predict", folder, QUESTION, *options).code == 2
+
+
+def test_a_cluster_that_does_not_answer_is_one_error(cli, folder, model_folder, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'cores[ray]'")
+    options = ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
+    outcome = cli("predict", folder, QUESTION, "--model", model_folder, "-o", tmp_path / "out", *options)
+    assert outcome.code == 1
+    assert "127.0.0.1:1" in outcome.stderr
+    assert "--ray-address" in outcome.stderr
+
+
 def test_standard_input_streams_rows(folder, model_folder, tmp_path):
     lines = [{"image": str(folder / "0.png"), "question": QUESTION}, {"image": "absent.png", "question": QUESTION}]
     command = [sys.executable, "-m", "cores_cli.app", "predict", "-", "--model", str(model_folder), "-o", str(tmp_path)]
