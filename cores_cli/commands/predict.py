@@ -194,7 +194,11 @@ def _show_plan(model: str, device: ModelDevice, dtype: Dtype, load_in: Quantizat
 def _show(prediction: "Prediction", files: "SavedFiles") -> None:
     console.say(prediction.question, style="bold")
     console.say(prediction.answer)
-    if not prediction.mask.any() and not prediction.segmentation.rejected:
+    segmentation = prediction.segmentation
+    if segmentation.rejected:
+        doubt = "" if segmentation.predicted_iou is None else f" (predicted IoU {segmentation.predicted_iou:.2f})"
+        console.say(f"rejected: the image shows no such thing{doubt}; the mask is empty", style="yellow")
+    elif not prediction.mask.any():
         console.say("nothing found: the mask is empty", style="yellow")
     share = console.percent(float(prediction.mask.mean()))
     console.say(f"score {prediction.score:.2f}, {share} % of the image")

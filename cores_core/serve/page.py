@@ -118,7 +118,7 @@ def render_details(upload: Upload, reply: Reply) -> str:
     height, width = reply.image.shape[:2]
     found = f"score {row['score']:.2f}, {100 * row['area'] / (height * width):.1f} % of the image"
     if not row["area"]:
-        found = "nothing was found: the mask is empty"
+        found = "the image shows no such thing" if row["rejected"] else "nothing was found: the mask is empty"
     kept = "the image was encoded before" if reply.was_kept else "the image was encoded, further questions take less"
     mask = _link("Mask (PNG)", f"{upload.stem}.mask.png", "image/png", render_mask(row))
     text = json.dumps(row, ensure_ascii=False) + "\n"
