@@ -35,13 +35,17 @@ IMAGES, LABEL_MAPS, STEPS = 60, 480, 120
 PATIENCE = 600
 """Seconds until a run that is not killed counts as hanging."""
 MODEL = {
-    "language": {"width": 32, "layers": 2, "heads": 2, "mlp": 64, "vocabulary": 800},
-    "vision": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 2, "heads": 2},
-    "sam": {
-        "image_size": 64, "patch_size": 8, "width": 32, "depth": 2, "heads": 2, "window": 4, "global_blocks": [1],
-        "prompt_width": 16,
+    "language": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 800,
     },
-    "chain": {"steps": 2, "refiner": True},
+    "vision": {
+        "image_size": 32, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    },
+    "sam": {
+        "image_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 4,
+        "global_attn_indexes": [1], "prompt_embed_dim": 16,
+    },
+    "chain": {"stages": 2, "refiner": True},
     "train": {
         "steps": STEPS, "global_batch_size": 2, "queries_per_image": 2, "save_every": 3, "validate_every": 60,
         "validation_images": 1, "log_every": 1, "warmup_steps": 1, "workers": 1,
