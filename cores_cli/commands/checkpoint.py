@@ -149,6 +149,7 @@ def calibrate(
 
     Only SAM's small head for the IoU is trained, on answers to questions of a data set: minutes, without gradients of
     the rest. Masks that are not rejected stay as they are. Compare with: cores eval ... --no-target 2
+    Training a model further ends its rejections; calibrate it again afterwards.
 
     Example: cores checkpoint calibrate xinlai/LISA-7B-v1 lisa-rejecting --data refcoco
     """

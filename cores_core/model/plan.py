@@ -88,8 +88,11 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
     tokens = zip(processor.prompt.chain, processor.chain_ids, strict=True)
     tokens_of_image = count_image_tokens(checkpoint, TYPICAL_HW)
     base = checkpoint.about.get("base", {})
+    bound = config.chain.reject_below
+    rejections = ["text"] * config.chain.rejects + [f"a predicted IoU below {bound:g}"] * bool(bound)
     return {
         "chain": f"{config.chain.stages} stages, {'with' if config.chain.refiner else 'without'} refiner",
+        "rejects by": " or ".join(rejections) or "nothing: every answer has a mask",
         "tokens": ", ".join(f"{token} = {index}" for token, index in tokens),
         "prompts": f"context {config.context}, wording {config.wording}, conversation {config.conversation}",
         "models": f"{checkpoint.model.mllm.kind} (MLLM), {checkpoint.model.segmenter.kind} (SAM)",

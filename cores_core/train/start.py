@@ -133,12 +133,16 @@ def resolve_config(job: TrainJob) -> Config:
     start = config.train.start_from
     if start is not None:
         begun = load_model_config(start)
+        begun = replace(
+            begun, chain=replace(begun.chain, reject_below=0.0)
+        )  # it was chosen for the masks before training
         left_open = [name for name in _MODEL_SECTIONS if getattr(config, name) == getattr(_DEFAULTS, name)]
         if config.base != BaseConfig():  # sizes that the preset takes from its base come from the model
             left_open += _SIZES
         if begun.conversation == "template":  # the other settings describe LLaVAs
             left_open += ("language", "vision", "conversation")
         config = replace(config, base=BaseConfig(), **{name: getattr(begun, name) for name in left_open})
+        config = replace(config, sam=replace(config.sam, predicts_iou=begun.sam.predicts_iou))
         _check_same(_SIZES, config, replace(begun, sam=replace(begun.sam, image_size=config.sam.image_size)))
     elif config.base != BaseConfig():
         return read_base(config, _tokenizer_maker(job), shapes_only=True).config

@@ -17,7 +17,7 @@ from cores_core.evaluate.items import Item
 from cores_core.evaluate.results import Evaluation
 from cores_core.masks import encode_rle
 from cores_core.metrics import Overlap
-from cores_core.model.checkpoint import load_checkpoint, load_optimizer
+from cores_core.model.checkpoint import load_checkpoint, load_optimizer, save_checkpoint
 from cores_core.settings import load_config
 from cores_core.train import trainer as trainer_module
 from cores_core.train.launch import train
@@ -176,6 +176,24 @@ def test_a_run_can_start_from_the_weights_of_another(new_job: Callable[..., Trai
     train(second)
     ours, theirs = (load_checkpoint(newest_checkpoint(job.output)).model.state_dict() for job in (second, first))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_training_a_model_further_ends_its_rejections(new_job: Callable[..., TrainJob], finished: Path) -> None:
+    """Also where the sizes are left to the model, as in the preset finetune; the IoU head stays as it is."""
+    start = load_checkpoint(newest_checkpoint(finished))
+    sam, chain = replace(start.config.sam, predicts_iou=True), replace(start.config.chain, reject_below=0.5)
+    job = new_job(steps=1)
+    calibrated = job.output.parent / "calibrated"
+    save_checkpoint(calibrated, replace(start, config=replace(start.config, sam=sam, chain=chain)))
+    for name in ("sized", "open"):
+        train_config = replace(job.config.train, start_from=str(calibrated))
+        config = replace(job.config, train=train_config)
+        if name == "open":
+            config = replace(Config(), train=train_config)
+        further = replace(job, config=config, output=job.output.parent / name)
+        train(further)
+        found = load_checkpoint(newest_checkpoint(further.output)).config
+        assert (found.sam.predicts_iou, found.chain.reject_below) == (True, 0.0)
 
 
 def test_a_run_cannot_start_from_a_model_of_another_size(new_job: Callable[..., TrainJob]) -> None:
