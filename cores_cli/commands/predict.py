@@ -186,7 +186,8 @@ def _show_plan(model: str, device: ModelDevice, dtype: Dtype, load_in: Quantizat
 
     place = resolve_device("cuda" if device == "spread" else device)
     precision = resolve_dtype(dtype, place)
-    memory = plan_prediction(inspect_checkpoint(model), precision, quantization=load_in, questions=questions)
+    checkpoint, on_cpu = inspect_checkpoint(model), place.type == "cpu"
+    memory = plan_prediction(checkpoint, precision, quantization=load_in, questions=questions, on_cpu=on_cpu)
     name = f"{load_in}, " if load_in else ""
     console.show_memory(f"{model}: {name}{str(precision).removeprefix('torch.')} on {place}", memory)
 

@@ -29,6 +29,10 @@ CARD_GIB, CARD_SHARE = 24, 0.9
 """Memory of a common GPU, and the fraction of it a plan may use; the rest is for CUDA itself and fragmentation."""
 ATTENTION_COPIES = 3
 """Copies of the attention scores that SAM holds at a time: the product, the sum with positions, the softmax."""
+BLOCK_STATES = 20
+"""Values per cell and channel of a block of SAM: queries, keys and values with their copies, MLP, residual."""
+CPU_OVERHEAD = 40 * 2**20
+"""Bytes that libraries take on a CPU from the first prediction on, beside what they take when imported (measured)."""
 _HALVED_PARTS = ("language model", "vocabulary head", "vision tower", "projector", "SAM image encoder")
 """Names of the parts that `cores.HALVED` covers."""
 
@@ -119,7 +123,11 @@ def describe_plan(checkpoint: Checkpoint, plan: MemoryPlan) -> dict[str, str]:
 
 
 def plan_prediction(
-    checkpoint: Checkpoint, dtype: torch.dtype, quantization: Quantization | None = None, questions: int = 1
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+    questions: int = 1,
+    on_cpu: bool = False,
 ) -> MemoryPlan:
     """Memory for predicting one image.
 
@@ -128,6 +136,8 @@ def plan_prediction(
         dtype: precision of the MLLM and of SAM's image encoder.
         quantization: of the language model's linear layers.
         questions: number of questions asked in one forward pass.
+        on_cpu: whether the model runs on a CPU, where attention scores are computed in small blocks, and memory that
+            one part has used is not returned before the next one runs.
     """
     model = checkpoint.model
     parts = []
@@ -143,7 +153,11 @@ def plan_prediction(
     )
     per_token = 2 * text.num_hidden_layers * key_width + 4 * text.hidden_size + 2 * text.intermediate_size
     language_bytes = count_tokens(checkpoint, questions) * per_token * dtype.itemsize
-    return MemoryPlan(tuple(parts), 0, 0, max(language_bytes, _sam_attention(checkpoint) * dtype.itemsize))
+    if on_cpu:
+        activations = language_bytes + _sam_block(checkpoint) * dtype.itemsize + CPU_OVERHEAD
+    else:
+        activations = max(language_bytes, _sam_attention(checkpoint) * dtype.itemsize)
+    return MemoryPlan(tuple(parts), 0, 0, activations)
 
 
 def plan_training(checkpoint: Checkpoint, processes: int = 1) -> MemoryPlan:
@@ -208,6 +222,16 @@ def _sam_attention(checkpoint: Checkpoint, queries: int = QUERIES) -> int:
         return hub_block_numbers(sizes)
     cells = (sam.image_size // sam.patch_size) ** 2
     return ATTENTION_COPIES * sam.num_heads * cells * min(queries, cells)
+
+
+def _sam_block(checkpoint: Checkpoint) -> int:
+    """Number of values of a block of SAM's image encoder with its padded windows, and of three copies of the pixels."""
+    sam, sizes = checkpoint.config.sam, checkpoint.model.segmenter.config
+    if sizes is not None:
+        return hub_block_numbers(sizes)
+    grid, window = sam.image_size // sam.patch_size, sam.window_size
+    side = -(-grid // window) * window if window else grid
+    return BLOCK_STATES * sam.embed_dim * side**2 + 9 * sam.image_size**2
 
 
 def _kept_by_sam(checkpoint: Checkpoint) -> int:

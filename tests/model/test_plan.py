@@ -47,6 +47,14 @@ def test_a_7b_model_in_each_precision(seven_b: Checkpoint, dtype: torch.dtype, l
     assert 0.3 < plan.activations / 2**30 < 2
 
 
+def test_a_cpu_holds_a_block_of_sam_and_no_large_blocks_of_scores(seven_b: Checkpoint) -> None:
+    gpu, cpu = (plan_prediction(seven_b, torch.float32, on_cpu=on_cpu) for on_cpu in (False, True))
+    assert gpu.weights == cpu.weights
+    sam, padded = seven_b.config.sam, 70  # 64 cells a side in windows of 14
+    block = 4 * (20 * sam.embed_dim * padded**2 + 9 * sam.image_size**2)
+    assert block < cpu.activations < block + gpu.activations
+
+
 def test_more_questions_take_more_memory(checkpoint: Checkpoint) -> None:
     few, many = (plan_prediction(checkpoint, torch.float32, questions=number) for number in (1, 50))
     assert many.activations > few.activations
