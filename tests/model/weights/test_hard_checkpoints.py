@@ -196,6 +196,18 @@ def test_the_path_of_a_tower_on_another_machine_is_named_with_where_to_put_it(tm
     assert "config.json" in str(caught.value.hint)
 
 
+def test_a_tower_inside_a_llava_in_the_original_format_is_read(lisa: Path) -> None:
+    expected = read_released(lisa).weights
+    tower, weights = load_file(lisa / "clip/model.safetensors"), load_file(lisa / "model.safetensors")
+    inside = {f"model.vision_tower.vision_tower.{name}": tensor for name, tensor in tower.items()}
+    save_file(weights | inside, lisa / "model.safetensors", {"format": "pt"})
+    (lisa / "clip/model.safetensors").unlink()
+    parts = read_released(lisa)
+    assert parts.weights.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in parts.weights.items())
+    assemble(parts)
+
+
 @pytest.mark.parametrize("kind", ["llava", "smolvlm"])
 def test_code_that_a_folder_brings_is_never_run(llava: Path, tmp_path: Path, kind: str) -> None:
     folder = llava if kind == "llava" else save_tiny_mllm(tmp_path / "smolvlm", "smolvlm")
