@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image
 
 from cores_core.errors import DataError, reason_of
-from cores_core.files import parse_json
+from cores_core.files import RepeatedKeyError, parse_json
 from cores_core.images import DECODE_ERRORS, check_size, has_url_form
 
 _SIDEWAYS = (5, 6, 7, 8)
@@ -76,7 +76,7 @@ def load_json(path: Path) -> Any:
     """Read a JSON file in UTF-8, with or without a byte order mark, or in cp1252, which some data sets use.
 
     Raises:
-        DataError: the file is missing, unreadable or not JSON.
+        DataError: the file is missing, unreadable or not JSON, or a key occurs twice in an object.
     """
     try:
         data = path.read_bytes()
@@ -90,9 +90,20 @@ def load_json(path: Path) -> Any:
         raise DataError(f"neither UTF-8 nor cp1252: {path}")
     del data  # may be a gigabyte
     try:
-        return parse_json(text)
+        return parse_json(text, unique=True)
+    except RepeatedKeyError as error:
+        raise DataError(f"{error} in an object of: {path}", hint="keep one of the two") from error
     except ValueError as error:
         raise DataError(f"not valid JSON: {path} ({reason_of(error)})") from error
+
+
+def load_annotation(path: Path) -> Any:
+    """As `load_json`, for a file per image: messages do not contain the path, so that equal reasons can be counted."""
+    try:
+        return load_json(path)
+    except DataError as error:
+        is_repeated = isinstance(error.__cause__, RepeatedKeyError)
+        raise DataError(str(error.__cause__) if is_repeated else "annotation cannot be read") from error
 
 
 def find_inside(given: str, folder: Path, data_root: Path) -> Path:

@@ -105,6 +105,31 @@ def test_a_coco_annotation_that_cannot_be_used_is_left_out_with_its_reason(
     assert any(reason in found for _, found in left_out), left_out
 
 
+TASK = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"id": 1, "result": []}]}
+
+
+@pytest.mark.parametrize(
+    ("tree", "key"),
+    [(coco([BOX]), "segmentation"), (coco([BOX]), "annotations"), ([TASK], "result")],
+    ids=["COCO annotation", "COCO", "Label Studio"],
+)
+def test_a_key_that_occurs_twice_in_a_file_is_one_error(folder: Path, tree: Any, key: str) -> None:
+    (folder / "train.json").write_text(json.dumps(tree).replace(f'"{key}":', f'"{key}": [], "{key}":', 1))
+    (outcome,) = prepare_dataset("custom/mine", folder.parents[1], 1, lambda *_: None).values()
+    assert not isinstance(outcome, SplitReport)
+    assert f"the key `{key}` occurs twice" in outcome.message
+    assert "train.json" in outcome.message
+
+
+def test_a_labelme_file_in_which_a_key_occurs_twice_is_left_out(folder: Path) -> None:
+    shapes = '[{"label": "tail", "points": [[1, 1], [3, 1], [3, 3]], "shape_type": "polygon", "label": "head"}]'
+    (folder / "train").mkdir()
+    (folder / "train/a.json").write_text(f'{{"imagePath": "a.png", "shapes": {shapes}}}')
+    records, left_out = prepare(folder)
+    assert not records
+    assert left_out == [("train/a.json", "the key `label` occurs twice")]
+
+
 @pytest.mark.parametrize("form", ["bom", "crlf", "utf-16"])
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
 def test_encodings_of_other_systems_are_read_or_refused(folder: Path, form: str, suffix: str) -> None:
