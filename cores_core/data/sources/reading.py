@@ -13,8 +13,8 @@ from cores_core.errors import DataError, reason_of
 from cores_core.files import RepeatedKeyError, parse_json
 from cores_core.images import DECODE_ERRORS, check_size, has_url_form
 
-_SIDEWAYS = (5, 6, 7, 8)
-"""Values of the EXIF orientation that swap height and width."""
+_SAME_SIZE, _SIDEWAYS = (2, 3, 4), (5, 6, 7, 8)
+"""Values of the EXIF orientation that mirror or turn an image within its size, and those that swap height and width."""
 _Entry = TypeVar("_Entry")
 
 
@@ -132,10 +132,15 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it is missing, not an image, or too large. The message does not contain the path.
     """
+    return read_turn(path)[0]
+
+
+def read_turn(path: Path) -> tuple[tuple[int, int], bool]:
+    """As `read_size`, and whether the EXIF orientation keeps the size, so that masks of the stored pixels would fit."""
     try:
         with Image.open(path) as image:
             width, height = image.size
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
     except FileNotFoundError as error:
         raise DataError("image is missing") from error
     except DECODE_ERRORS as error:
@@ -144,4 +149,6 @@ def read_size(path: Path) -> tuple[int, int]:
         check_size(width, height)
     except DataError as error:
         raise DataError("image is too large") from error
-    return (width, height) if sideways else (height, width)
+    is_sideways = orientation in _SIDEWAYS
+    keeps_size = orientation in _SAME_SIZE or (is_sideways and width == height)
+    return (width, height) if is_sideways else (height, width), keeps_size
