@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cores_core.errors import ConfigError
-from cores_core.runtime import resolve_device, resolve_dtype, run_beside, seed_dropout, seed_everything
+from cores_core.runtime import Group, resolve_device, resolve_dtype, run_beside, seed_dropout, seed_everything
 
 
 def test_the_cpu_is_always_there() -> None:
