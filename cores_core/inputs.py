@@ -1,7 +1,8 @@
 """Inputs of a prediction job: image files, folders, globs, JSONL files, standard input, videos.
 
 Each becomes a `Request`, an image with the questions about it, in the order given; folders are read recursively in
-alphabetical order, linked folders too. Images are decoded when a request is loaded, not here; a URL of an image is read by fsspec.
+alphabetical order, linked folders too. Images are decoded when a request is loaded, not here; a URL of an image is read
+by fsspec.
 """
 
 import os
@@ -140,14 +141,15 @@ def _list_files(folder: Path) -> Iterator[Path]:
 
     Linked folders are followed after all others. Every folder is read once, whatever links lead to it.
     """
-    waiting, seen = deque([str(folder)]), set()
+    waiting, seen = deque([folder]), set()
     while waiting:
         for place, folders, files in os.walk(waiting.popleft()):
-            is_new = (real := os.path.realpath(place)) not in seen
+            here, real = Path(place), os.path.realpath(place)
+            is_new = real not in seen
             seen.add(real)
             folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
-            waiting += (inner for name in folders if os.path.islink(inner := os.path.join(place, name)))
-            paths = (Path(place, name) for name in files if is_new and not name.startswith("."))
+            waiting += (here / name for name in folders if (here / name).is_symlink())
+            paths = (here / name for name in files if is_new and not name.startswith("."))
             yield from (path for path in paths if path.is_file() or not path.exists())
 
 
