@@ -16,6 +16,10 @@ NO_WRITING = (*DISK_FULL, errno.EFBIG, *_NOT_ALLOWED)
 """Error numbers of a disk or folder that cannot be written."""
 
 
+class RepeatedKeyError(ValueError):
+    """A key occurs twice in an object of JSON."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` on success, remove it on any exception.
@@ -68,6 +72,7 @@ def parse_json(text: str | bytes, unique: bool = False) -> Any:
         unique: refuse objects in which a key occurs twice; otherwise the last one counts.
 
     Raises:
+        RepeatedKeyError: a key occurs twice, if `unique`.
         ValueError: it is not JSON, has a number of too many digits, or is nested too deeply.
     """
     try:
@@ -80,7 +85,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` occurs twice")
+        raise RepeatedKeyError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` occurs twice")
     return found
 
 

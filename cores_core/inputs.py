@@ -1,9 +1,12 @@
 """Inputs of a prediction job: image files, folders, globs, JSONL files, standard input, videos.
 
 Each becomes a `Request`, an image with the questions about it, in the order given; folders are read recursively in
-alphabetical order. Images are decoded when a request is loaded, not here; a URL of an image is read by fsspec.
+alphabetical order, linked folders too. Images are decoded when a request is loaded, not here; a URL of an image is read
+by fsspec.
 """
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -126,15 +129,28 @@ def _expand(source: str, stdin: Iterable[str], every: int) -> Iterator[_Found]:
 
 
 def _walk(folder: Path) -> Iterator[_Found]:
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(folder))
-    )
+    images = sorted(path for path in _list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise DataError(f"no images in: {folder}", hint=f"looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders, too")
     for path in images:
         yield str(path), path.relative_to(folder), None, ()
+
+
+def _list_files(folder: Path) -> Iterator[Path]:
+    """Files below a folder that are not hidden, and links to nothing, which fail when they are loaded.
+
+    Linked folders are followed after all others. Every folder is read once, whatever links lead to it.
+    """
+    waiting, seen = deque([folder]), set()
+    while waiting:
+        for place, folders, files in os.walk(waiting.popleft()):
+            here, real = Path(place), os.path.realpath(place)
+            is_new = real not in seen
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
+            waiting += (here / name for name in folders if (here / name).is_symlink())
+            paths = (here / name for name in files if is_new and not name.startswith("."))
+            yield from (path for path in paths if path.is_file() or not path.exists())
 
 
 def _match(pattern: Path) -> Iterator[_Found]:
@@ -150,10 +166,6 @@ def _match(pattern: Path) -> Iterator[_Found]:
 
 def _is_glob(text: str) -> bool:
     return any(character in text for character in "*?[")
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _list_frames(path: Path, every: int) -> Iterator[_Found]:

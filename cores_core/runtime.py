@@ -45,9 +45,11 @@ def own_device(device: torch.device, group: Group) -> torch.device:
 
 
 def share_cores(group: Group) -> None:
-    """Set torch's number of threads to this rank's fraction of the machine's cores."""
+    """Set torch's number of threads to this rank's fraction of its machine's cores, at most those it may run on."""
     if group.size > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // group.size))
+        cores, ranks = os.cpu_count() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", group.size))
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+        torch.set_num_threads(max(1, min(cores // ranks, allowed)))
 
 
 def resolve_device(name: str = "auto") -> torch.device:

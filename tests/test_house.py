@@ -9,6 +9,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("cores_core", "cores_cli") for path in (ROOT / package).rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 6
+WALL_CLOCK = {
+    "time": {"time", "time_ns", "localtime", "gmtime", "ctime", "strftime", "asctime", "clock_gettime"},
+    "datetime": {"now", "utcnow", "today"},
+}
 CHAIN_TOKENS = ("[LOC]", "[SEG]", "[SEG_SEMA]")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -56,6 +60,20 @@ def test_the_core_never_talks(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
+def test_no_code_reads_the_wall_clock(path: Path) -> None:
+    """A clock that is set back changes nothing: durations are of time.monotonic and time.perf_counter."""
+    assert _clock_reads(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["time.time()", "from time import time", "datetime.now(UTC)", "datetime.datetime.now()", "datetime.date.today()"],
+)
+def test_reading_the_wall_clock_is_found(code: str) -> None:
+    assert len(_clock_reads(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
 def test_packages_are_empty_and_every_other_file_says_what_it_is(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.name == "__init__.py" and path.parent.parent != ROOT:
@@ -74,6 +92,19 @@ def _parameters(function: Function) -> list[str]:
     arguments = function.args
     listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     return [argument.arg for argument in listed if argument.arg not in ("self", "cls")]
+
+
+def _clock_reads(tree: ast.Module) -> list[str]:
+    """Names in a module that give the time of day."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            found += [alias.name for alias in node.names if alias.name in WALL_CLOCK["time"]]
+        elif isinstance(node, ast.Attribute):
+            of_time = ast.unparse(node.value) == "time" and node.attr in WALL_CLOCK["time"]
+            if of_time or node.attr in WALL_CLOCK["datetime"]:
+                found.append(ast.unparse(node))
+    return found
 
 
 def _code_strings(path: Path) -> Iterator[str]:

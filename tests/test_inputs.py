@@ -35,6 +35,34 @@ def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     assert found[1].load().shape == (20, 30, 3)
 
 
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    write(photos / "real/a.png", tmp_path / "away/b.png", tmp_path / "away/deep/c.png", tmp_path / "single.png")
+    (tmp_path / "away/back").symlink_to(photos)
+    for name, target in {"first": photos / "real", "link": tmp_path / "away", "other": tmp_path / "away/deep"}.items():
+        (photos / name).symlink_to(target)
+    (photos / "loop").symlink_to(photos / "loop")
+    (photos / ".hidden").symlink_to(tmp_path)
+    (photos / "real/here").symlink_to(".")
+    (photos / "file.png").symlink_to(tmp_path / "single.png")
+    found = listed(photos)
+    assert [request.name for request in found] == ["file", "link/b", "link/deep/c", "real/a"]
+    assert [request.load().shape for request in found] == [(20, 30, 3)] * 4
+    assert [request.name for request in listed(tmp_path / "away/back")] == [request.name for request in found]
+
+
+def test_a_link_to_nothing_is_named_when_it_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "c.png").symlink_to("c.png")
+    (tmp_path / "d.txt").symlink_to(tmp_path / "gone.txt")
+    first, *dangling = listed(tmp_path)
+    assert (first.name, [request.name for request in dangling]) == ("a", ["b", "c"])
+    for request in dangling:
+        with pytest.raises(DataError, match=rf"{request.name}\.png"):
+            request.load()
+
+
 def test_names_never_collide(tmp_path: Path) -> None:
     write(tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "y/a.jpg", tmp_path / "y/A.png")
     paths = [tmp_path / name for name in ("x/a.png", "y/a.png", "y/a.jpg", "y/A.png")]

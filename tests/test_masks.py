@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import mask
+from pycocotools import mask as coco
 
 from cores_core.errors import DataError
 from cores_core.masks import (
@@ -80,13 +81,16 @@ def test_a_resized_mask_keeps_how_much_is_covered() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_segmentation_may_be_runs_or_their_compressed_text(seed: int) -> None:
+def test_a_segmentation_may_be_runs_or_their_compressed_text_or_bytes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     target = rng.random((rng.integers(1, 60), rng.integers(1, 60))) < rng.choice([0.02, 0.5, 0.98])
     if seed == 0:
         target[:] = True
     rle = encode_rle(target)
     assert segmentation_rle(rle, target.shape) == rle
+    in_bytes = coco.encode(np.asfortranarray(target, dtype=np.uint8))
+    assert isinstance(in_bytes["counts"], bytes)
+    assert segmentation_rle(in_bytes, target.shape) == rle
     flat = target.flatten(order="F").astype(np.int8)
     changes = np.flatnonzero(np.diff(flat, prepend=0))
     runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
@@ -102,6 +106,9 @@ def test_a_segmentation_may_be_runs_or_their_compressed_text(seed: int) -> None:
         {},
         {"size": [4, 4], "counts": "~~~~"},
         {"size": [4, 4], "counts": ""},
+        {"size": [4, 4], "counts": b"~~~~"},
+        {"size": [4, 4], "counts": b"\xff\xfe"},
+        {"size": [4, 4], "counts": b""},
         {"size": [4, 4], "counts": None},
         {"size": [4, 4], "counts": [5, 5]},
         {"size": [4, 4], "counts": [-4, 20]},

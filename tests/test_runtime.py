@@ -1,13 +1,23 @@
 """Devices and precisions by name, and seeds that hold."""
 
+import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from cores_core.errors import ConfigError
-from cores_core.runtime import resolve_device, resolve_dtype, run_beside, seed_dropout, seed_everything
+from cores_core.runtime import (
+    Group,
+    resolve_device,
+    resolve_dtype,
+    run_beside,
+    seed_dropout,
+    seed_everything,
+    share_cores,
+)
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -54,6 +64,43 @@ def test_on_a_gpu_work_is_done_beside_other_work() -> None:
     matrix = torch.randn(2000, 2000, device=device)
     result = run_beside(device, lambda: matrix @ matrix)
     torch.testing.assert_close(result(), matrix @ matrix)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Restores torch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("allowed", "ranks", "on_this_machine", "expected"),
+    [(64, 4, None, 16), (8, 4, None, 8), (64, 3, None, 21), (64, 100, None, 1), (64, 16, 8, 8), (64, 1, None, 3)],
+    ids=["shared", "bound to some", "rounded", "more ranks than cores", "two machines", "alone: as it was"],
+)
+def test_ranks_share_the_cores_of_a_large_machine(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, ranks: int, on_this_machine: int | None, expected: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if on_this_machine is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(on_this_machine))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+    torch.set_num_threads(3)
+    share_cores(Group(0, ranks))
+    assert torch.get_num_threads() == expected
+
+
+@pytest.mark.usefixtures("threads")
+def test_where_the_system_does_not_tell_all_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    share_cores(Group(1, 2))
+    assert torch.get_num_threads() == 32
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**40])

@@ -14,17 +14,19 @@ from pathlib import Path
 
 from cores_core.data.sources.jsonl import read_jsonl
 from cores_core.data.sources.labelme_folder import read_labelme_folder
-from cores_core.data.sources.reading import WHOLE, Rejections, Share, find_inside, load_json, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, find_inside, load_json, read_turn
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.formats.coco import read_coco
 from cores_core.formats.coco_entries import is_coco
 from cores_core.formats.label_studio import is_label_studio, read_label_studio
 from cores_core.formats.labelled import Annotation
+from cores_core.masks import rle_area
 from cores_core.sample import Query
 
 Group = tuple[str, list[Annotation]]
 """The path of an image, relative to the data root, and its targets."""
+_TURNED = "its image is turned by EXIF within the same size: its mask is taken as drawn on the upright image"
 
 
 def find_splits(folder: Path) -> dict[str, str]:
@@ -47,11 +49,13 @@ def read_custom(path: Path, data_root: Path, rejected: Rejections, share: Share 
     """
     for name, annotations in _read_groups(path, data_root, rejected, share):
         try:
-            size_hw = read_size(data_root / name)
+            size_hw, is_turned = read_turn(data_root / name)
         except DataError as error:
             rejected.items += [(annotation.source, error.message) for annotation in annotations]
             continue
         regions = tuple(_read_regions(annotations, size_hw, rejected))
+        if is_turned:
+            rejected.notes += [(region.source, _TURNED) for region in regions if rle_area(region.mask)]
         if regions:
             yield Record(image=name, size_hw=size_hw, regions=regions)
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cores_core.data.sources.labelme import LabelmeShape, draw_shapes, parse_shapes
-from cores_core.data.sources.reading import Rejections, Share, load_json
+from cores_core.data.sources.reading import Rejections, Share, load_annotation
 from cores_core.errors import DataError
 from cores_core.formats.labelled import Annotation, check_text, read_label
 from cores_core.images import IMAGE_SUFFIXES
@@ -46,10 +46,7 @@ def read_labelme_folder(folder: Path, rejected: Rejections, share: Share) -> Ite
 
 
 def _read_file(file: Path, source: str, index: int) -> list[Annotation]:
-    try:
-        tree = load_json(file)
-    except DataError as error:
-        raise DataError("annotation cannot be read") from error  # no path, so that equal reasons can be counted
+    tree = load_annotation(file)
     if not isinstance(tree, dict) or "shapes" not in tree:
         raise DataError("not a LabelMe file")
     shapes = parse_shapes(tree["shapes"])

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image
 
 from cores_core.errors import DataError, reason_of
-from cores_core.files import parse_json
+from cores_core.files import RepeatedKeyError, parse_json
 from cores_core.images import DECODE_ERRORS, check_size, has_url_form
 
-_SIDEWAYS = (5, 6, 7, 8)
-"""Values of the EXIF orientation that swap height and width."""
+_SAME_SIZE, _SIDEWAYS = (2, 3, 4), (5, 6, 7, 8)
+"""Values of the EXIF orientation that mirror or turn an image within its size, and those that swap height and width."""
 _Entry = TypeVar("_Entry")
 
 
@@ -76,7 +76,7 @@ def load_json(path: Path) -> Any:
     """Read a JSON file in UTF-8, with or without a byte order mark, or in cp1252, which some data sets use.
 
     Raises:
-        DataError: the file is missing, unreadable or not JSON.
+        DataError: the file is missing, unreadable or not JSON, or a key occurs twice in an object.
     """
     try:
         data = path.read_bytes()
@@ -90,9 +90,20 @@ def load_json(path: Path) -> Any:
         raise DataError(f"neither UTF-8 nor cp1252: {path}")
     del data  # may be a gigabyte
     try:
-        return parse_json(text)
+        return parse_json(text, unique=True)
+    except RepeatedKeyError as error:
+        raise DataError(f"{error} in an object of: {path}", hint="keep one of the two") from error
     except ValueError as error:
         raise DataError(f"not valid JSON: {path} ({reason_of(error)})") from error
+
+
+def load_annotation(path: Path) -> Any:
+    """As `load_json`, for a file per image: messages do not contain the path, so that equal reasons can be counted."""
+    try:
+        return load_json(path)
+    except DataError as error:
+        is_repeated = isinstance(error.__cause__, RepeatedKeyError)
+        raise DataError(str(error.__cause__) if is_repeated else "annotation cannot be read") from error
 
 
 def find_inside(given: str, folder: Path, data_root: Path) -> Path:
@@ -121,10 +132,15 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it is missing, not an image, or too large. The message does not contain the path.
     """
+    return read_turn(path)[0]
+
+
+def read_turn(path: Path) -> tuple[tuple[int, int], bool]:
+    """As `read_size`, and whether the EXIF orientation keeps the size, so that masks of the stored pixels would fit."""
     try:
         with Image.open(path) as image:
             width, height = image.size
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
     except FileNotFoundError as error:
         raise DataError("image is missing") from error
     except DECODE_ERRORS as error:
@@ -133,4 +149,6 @@ def read_size(path: Path) -> tuple[int, int]:
         check_size(width, height)
     except DataError as error:
         raise DataError("image is too large") from error
-    return (width, height) if sideways else (height, width)
+    is_sideways = orientation in _SIDEWAYS
+    keeps_size = orientation in _SAME_SIZE or (is_sideways and width == height)
+    return (width, height) if is_sideways else (height, width), keeps_size

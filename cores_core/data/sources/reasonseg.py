@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cores_core.data.sources.labelme import check_drawn_size, draw_shapes, parse_shapes
-from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_json, read_size
+from cores_core.data.sources.reading import WHOLE, Rejections, Share, load_annotation, load_json, read_size
 from cores_core.data.store import Record, Region
 from cores_core.errors import DataError
 from cores_core.masks import encode_rle
@@ -102,10 +102,7 @@ def _pair_files(folder: Path, rejected: Rejections, share: Share) -> Iterator[tu
 
 
 def _read_record(image: Path, annotation: Path, name: str, rejected: Rejections, explained: Explanations) -> Record:
-    try:
-        tree = load_json(annotation)
-    except DataError as error:
-        raise DataError("annotation cannot be read") from error  # no path, so that equal reasons can be counted
+    tree = load_annotation(annotation)
     shapes = parse_shapes(_get(tree, "shapes"))
     queries = tuple(_explain(query, explained) for query in _read_queries(tree, annotation, rejected))
     size_hw = read_size(image)

@@ -40,6 +40,7 @@ Json = Mapping[str, Any]
 CONFIG_FILE = "config.json"
 MODEL_TYPE = "llava"
 """`model_type` of LLaVA 1 and 1.5 in the hub's format."""
+_OTHER_MODEL = "this is no LLaVA 1 or 1.5"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
     """Read the sizes of a model in the original format; the vocabulary size is the number of rows of its head.
 
     Raises:
-        CheckpointError: sizes are missing or invalid.
+        CheckpointError: sizes are missing or invalid, or the rope is scaled.
     """
     tower = load_json(find_tower(tree, folder) / CONFIG_FILE)
     tower = tower.get("vision_config", tower)
@@ -115,7 +116,7 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
             vocab_size=len(get_tensor(weights, HEAD)),
             max_position_embeddings=tree.get("max_position_embeddings", 2048),
             rms_norm_eps=tree.get("rms_norm_eps", 1e-6),
-            rope_theta=float(tree.get("rope_theta") or 10000.0),
+            rope_theta=_rope_theta(tree, folder),
         )
         vision = VisionConfig(
             image_size=tower["image_size"],
@@ -128,9 +129,18 @@ def original_sizes(folder: Path, tree: Json, weights: Tensors) -> tuple[Language
             feature_layer=tree.get("mm_vision_select_layer", -2),
             projector_layers=2 if f"{SECOND_LAYER}weight" in weights else 1,
         )
-    except (KeyError, ConfigError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"missing or invalid sizes in: {folder} ({reason_of(error)})") from error
     return language, vision
+
+
+def _rope_theta(tree: Json, folder: Path) -> float:
+    """The base of the rope in a config of the original format, as transformers 4 or 5 writes it."""
+    rope = dict(tree.get("rope_parameters") or {}) | dict(tree.get("rope_scaling") or {})
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise CheckpointError(f"its rope is `{kind}`, not `default`: {folder}", hint=_OTHER_MODEL)
+    return float(tree.get("rope_theta") or rope.get("rope_theta") or 10000.0)
 
 
 def find_tower(tree: Json, folder: Path) -> Path:
@@ -224,7 +234,7 @@ def _read_hub(folder: Path, shapes_only: bool) -> Llava:
     }
     for what, (found, expected) in known.items():
         if found != expected:
-            raise CheckpointError(f"{what} is `{found}`, not `{expected}`: {folder}", hint="this is no LLaVA 1 or 1.5")
+            raise CheckpointError(f"{what} is `{found}`, not `{expected}`: {folder}", hint=_OTHER_MODEL)
     weights = {our_hub_name(name): tensor for name, tensor in read_tensors(folder, shapes_only)}
     weights = {name: tensor for name, tensor in weights.items() if not is_derived(name)}
     language = LanguageConfig(

@@ -18,6 +18,7 @@ ONE, TWO = square(1, 1), square(2, 4)
 CORNERS = [1.0, 1.0, 5.0, 1.0, 5.0, 4.0, 1.0, 4.0]
 POINTS = [[1, 1], [5, 1], [5, 4], [1, 4]]
 STRUCT = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.string())])
+BYTES = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.binary())])
 RUNS = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.list_(pa.int64()))])
 BOOLS = pa.list_(pa.list_(pa.bool_()))
 POLYGON: BoolMask = coco.decode(coco.merge(coco.frPyObjects([CORNERS], *SIZE_HW))).astype(bool)
@@ -43,6 +44,8 @@ def read(value: Any, kind: pa.DataType) -> list[BoolMask]:
     ("value", "kind", "expected"),
     [
         (encode_rle(ONE), STRUCT, [ONE]),
+        (coco.encode(np.asfortranarray(ONE, dtype=np.uint8)), BYTES, [ONE]),
+        ([encode_rle(ONE), encode_rle(TWO)], pa.list_(BYTES), [ONE, TWO]),
         (runs_of(ONE), RUNS, [ONE]),
         ([encode_rle(ONE), encode_rle(TWO)], pa.list_(STRUCT), [ONE, TWO]),
         ([[encode_rle(ONE), encode_rle(TWO)], []], pa.list_(pa.list_(STRUCT)), [ONE | TWO, ONE & TWO & False]),
@@ -86,6 +89,7 @@ def test_every_form_is_read(value: Any, kind: pa.DataType, expected: list[BoolMa
         (square(0, 0)[:, :4].tolist(), BOOLS, "another size"),
         ([[0, 1, 2, 3, 4, 5, 6, 7]] * 6, pa.list_(pa.list_(pa.int64())), "more than two values"),
         (encode_rle(ONE.T), STRUCT, "size"),
+        (encode_rle(ONE.T), BYTES, "size"),
         (b"no image", pa.binary(), "cannot be read"),
         ("[1, {}]", pa.string(), "different things"),
         ("{", pa.string(), "no JSON"),

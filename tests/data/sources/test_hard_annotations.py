@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import mask, noise_image
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cores_core.data.prepare import SplitReport, prepare_dataset
 from cores_core.data.store import Record, Store
@@ -31,9 +31,14 @@ def folder(tmp_path: Path) -> Path:
 
 def prepare(folder: Path) -> tuple[list[Record], list[tuple[str, str]]]:
     """Records and left-out items of the split, read back from its store."""
-    (report,) = prepare_dataset("custom/mine", folder.parents[1], 1, lambda *_: None).values()
-    assert isinstance(report, SplitReport), report
-    return list(Store(folder.parents[1], "custom/mine", "train")), list(report.left_out)
+    left_out = list(report(folder).left_out)
+    return list(Store(folder.parents[1], "custom/mine", "train")), left_out
+
+
+def report(folder: Path) -> SplitReport:
+    (found,) = prepare_dataset("custom/mine", folder.parents[1], 1, lambda *_: None).values()
+    assert isinstance(found, SplitReport), found
+    return found
 
 
 def coco(segmentation: Any, file_name: str = "a.png", **more: Any) -> dict[str, Any]:
@@ -105,6 +110,31 @@ def test_a_coco_annotation_that_cannot_be_used_is_left_out_with_its_reason(
     assert any(reason in found for _, found in left_out), left_out
 
 
+TASK = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"id": 1, "result": []}]}
+
+
+@pytest.mark.parametrize(
+    ("tree", "key"),
+    [(coco([BOX]), "segmentation"), (coco([BOX]), "annotations"), ([TASK], "result")],
+    ids=["COCO annotation", "COCO", "Label Studio"],
+)
+def test_a_key_that_occurs_twice_in_a_file_is_one_error(folder: Path, tree: Any, key: str) -> None:
+    (folder / "train.json").write_text(json.dumps(tree).replace(f'"{key}":', f'"{key}": [], "{key}":', 1))
+    (outcome,) = prepare_dataset("custom/mine", folder.parents[1], 1, lambda *_: None).values()
+    assert not isinstance(outcome, SplitReport)
+    assert f"the key `{key}` occurs twice" in outcome.message
+    assert "train.json" in outcome.message
+
+
+def test_a_labelme_file_in_which_a_key_occurs_twice_is_left_out(folder: Path) -> None:
+    shapes = '[{"label": "tail", "points": [[1, 1], [3, 1], [3, 3]], "shape_type": "polygon", "label": "head"}]'
+    (folder / "train").mkdir()
+    (folder / "train/a.json").write_text(f'{{"imagePath": "a.png", "shapes": {shapes}}}')
+    records, left_out = prepare(folder)
+    assert not records
+    assert left_out == [("train/a.json", "the key `label` occurs twice")]
+
+
 @pytest.mark.parametrize("form", ["bom", "crlf", "utf-16"])
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
 def test_encodings_of_other_systems_are_read_or_refused(folder: Path, form: str, suffix: str) -> None:
@@ -159,3 +189,26 @@ def test_a_labelme_shape_without_an_area_is_left_out_with_its_type(folder: Path,
     records, ((_, reason),) = prepare(folder)
     assert not records
     assert f"type {kind}" in reason
+
+
+@pytest.mark.parametrize("size_hw", [(3, 4), (4, 4)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_that_fits_turned_and_unturned_is_upright_and_noted(
+    folder: Path, orientation: int, size_hw: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    is_square, is_sideways = size_hw[0] == size_hw[1], orientation > 4
+    stored = noise_image(*(size_hw[::-1] if is_sideways else size_hw))
+    Image.fromarray(stored).save(folder / "a.png", exif=exif)
+    drawn = np.zeros(size_hw, dtype=bool)
+    drawn[1:3, 1:3] = True
+    rows = [{"image": "a.png", "questions": ["a?"], "mask": shape} for shape in ([BOX], dict(encode_rle(drawn)), None)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    notes = report(folder).notes
+    (record,) = Store(folder.parents[1], "custom/mine", "train")
+    assert record.size_hw == size_hw
+    assert all(np.array_equal(decode_rle(region.mask), drawn) for region in record.regions[:2])
+    fits_twice = orientation in (2, 3, 4) or (is_sideways and is_square)
+    assert [item for item, _ in notes] == ["train.jsonl:1", "train.jsonl:2"] * fits_twice
+    assert all("drawn on the upright image" in assumption for _, assumption in notes)

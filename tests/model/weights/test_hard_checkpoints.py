@@ -12,6 +12,7 @@ import pytest
 import torch
 from bases import save_hub_llava, save_sam
 from families import save_tiny_mllm
+from releases import save_lisa
 from safetensors.torch import load_file, save_file
 
 from cores_core.config import BaseConfig, Config
@@ -20,6 +21,7 @@ from cores_core.model.build import Parts
 from cores_core.model.checkpoint import assemble
 from cores_core.model.families.llava import find_tower
 from cores_core.model.weights.pretrained import read_base
+from cores_core.model.weights.releases import read_released
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -30,6 +32,13 @@ def llava(tmp_path: Path) -> Path:
     """A LLaVA of the hub, with a SAM in it."""
     save_sam(tmp_path / "llava/sam.pth")
     return save_hub_llava(tmp_path / "llava")
+
+
+@pytest.fixture
+def lisa(tmp_path: Path, tiny_config: Config) -> Path:
+    """A LISA, a LLaVA in the original format, with its CLIP in `clip`."""
+    save_lisa(tmp_path / "lisa", tower=tmp_path / "lisa-clip", tower_name="clip", sizes=tiny_config)
+    return (tmp_path / "lisa-clip").rename(tmp_path / "lisa/clip").parent
 
 
 def read(folder: Path) -> Parts:
@@ -131,6 +140,30 @@ def test_a_rope_that_the_model_does_not_have_is_refused(llava: Path, name: str) 
         read(llava)
 
 
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "its rope is `linear`"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "its rope is `yarn`"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10_000.0}}, "its rope is `dynamic`"),
+        ({"rope_scaling": "linear"}, "invalid sizes"),
+        ({"rope_theta": "many"}, "invalid sizes"),
+    ],
+)
+def test_a_scaled_rope_in_the_original_format_is_refused(lisa: Path, rope: dict[str, Any], message: str) -> None:
+    change_config(lisa, lambda tree: tree.update(rope))
+    with pytest.raises(CheckpointError, match=message):
+        read_released(lisa, shapes_only=True)
+
+
+def test_a_plain_rope_in_the_original_format_is_read(lisa: Path) -> None:
+    ropes: list[dict[str, Any]] = [{"rope_scaling": None, "rope_theta": 5000.0}]
+    ropes.append({"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}})
+    for rope in ropes:
+        change_config(lisa, lambda tree, rope=rope: tree.update(rope))
+        assert read_released(lisa, shapes_only=True).config.language.rope_theta == 5000.0
+
+
 def test_weights_in_bfloat16_and_in_a_pickle_are_read(llava: Path) -> None:
     weights = {name: tensor.bfloat16() for name, tensor in load_file(llava / "model.safetensors").items()}
     (llava / "model.safetensors").unlink()
@@ -161,6 +194,18 @@ def test_the_path_of_a_tower_on_another_machine_is_named_with_where_to_put_it(tm
     with pytest.raises(CheckpointError, match=f"no such CLIP vision tower: {name}") as caught:
         find_tower({"mm_vision_tower": name}, tmp_path)
     assert "config.json" in str(caught.value.hint)
+
+
+def test_a_tower_inside_a_llava_in_the_original_format_is_read(lisa: Path) -> None:
+    expected = read_released(lisa).weights
+    tower, weights = load_file(lisa / "clip/model.safetensors"), load_file(lisa / "model.safetensors")
+    inside = {f"model.vision_tower.vision_tower.{name}": tensor for name, tensor in tower.items()}
+    save_file(weights | inside, lisa / "model.safetensors", {"format": "pt"})
+    (lisa / "clip/model.safetensors").unlink()
+    parts = read_released(lisa)
+    assert parts.weights.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in parts.weights.items())
+    assemble(parts)
 
 
 @pytest.mark.parametrize("kind", ["llava", "smolvlm"])
