@@ -1,5 +1,7 @@
 """What real annotation files hold: each case is read right, or left out with its reason while the rest is prepared."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,18 @@ def test_a_labelme_shape_without_an_area_is_left_out_with_its_type(folder: Path,
     records, ((_, reason),) = prepare(folder)
     assert not records
     assert f"type {kind}" in reason
+
+
+def test_the_picture_within_a_labelme_file_does_not_count(folder: Path) -> None:
+    """LabelMe may store an image in its file. Here it is another one, of another size."""
+    buffer = io.BytesIO()
+    Image.fromarray(noise_image(9, 9, seed=1)).save(buffer, format="PNG")
+    shape = {"label": "tail", "points": np.reshape(BOX, (-1, 2)).tolist(), "shape_type": "polygon"}
+    data = base64.b64encode(buffer.getvalue()).decode()
+    tree = {"imagePath": "../a.png", "imageData": data, "imageHeight": 3, "imageWidth": 4, "shapes": [shape]}
+    (folder / "train").mkdir()
+    (folder / "train/a.json").write_text(json.dumps(tree))
+    (record,), left_out = prepare(folder)
+    assert left_out == []
+    assert (record.image, record.size_hw) == ("custom/mine/a.png", (3, 4))
+    assert np.array_equal(decode_rle(record.regions[0].mask), mask("....", ".###", ".###"))
