@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,29 @@ def test_two_downloads_at_once_agree(hub: HubServer) -> None:
         thread.join()
     assert len(found) == 2
     assert all((folder / "part/model.safetensors").read_bytes() == WEIGHTS for folder in found)
+
+
+def fetch_at(barrier: Barrier) -> None:
+    barrier.wait()
+    fetch_model(NAME)
+
+
+def test_two_processes_that_download_at_once_leave_one_copy(hub: HubServer, tmp_path: Path) -> None:
+    context = get_context("fork")
+    barrier = context.Barrier(2)
+    processes = [context.Process(target=fetch_at, args=(barrier,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    (copy,) = (tmp_path / "cache").glob("models--*")
+    (snapshot,) = (copy / "snapshots").iterdir()
+    assert (snapshot / "part/model.safetensors").read_bytes() == WEIGHTS
+    blobs = {path.read_bytes() for path in (copy / "blobs").iterdir()}
+    assert blobs == {b"{}", WEIGHTS}
+    assert len(list((copy / "blobs").iterdir())) == len(blobs)
+    assert sum(method == "GET" and path.startswith("/cdn/") for method, path, _ in hub.requests) == 1
 
 
 def test_a_removed_model_frees_its_bytes(hub: HubServer) -> None:
