@@ -1,9 +1,11 @@
 """Atomic writing of files and folders: write to a temporary name in the same folder, then rename; reading of JSON."""
 
+import ctypes
 import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_WRITING = (*DISK_FULL, errno.EFBIG, *_NOT_ALLOWED)
 """Error numbers of a disk or folder that cannot be written."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Arguments of renameat2 (linux/fcntl.h, linux/fs.h)."""
 
 
 class RepeatedKeyError(ValueError):
@@ -106,11 +110,40 @@ def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
                 undo.callback(path.unlink, missing_ok=True)
             temporary.replace(path)
         if temporaries[-1].is_dir() and paths[-1].is_dir():
-            shutil.rmtree(paths[-1])
-        temporaries[-1].replace(paths[-1])
+            _replace_folder(temporaries[-1], paths[-1])
+        else:
+            temporaries[-1].replace(paths[-1])
         undo.pop_all()
     for older in replaced:
         _remove(older)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put `new` in the place of the folder at `path`, so that a kill at any time leaves one of them there, whole.
+
+    On file systems that cannot exchange two folders, a kill between two renames leaves none, with both beside it.
+    """
+    if path.is_symlink():
+        raise FileExistsError(errno.EEXIST, "a symbolic link to a folder", str(path))
+    if not _exchange(new, path):
+        older = _beside(path, "old")
+        path.replace(older)
+        try:
+            new.replace(path)
+        except BaseException:
+            older.replace(path)
+            raise
+        older.replace(new)
+    shutil.rmtree(new)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step with Linux's renameat2; returns False, with nothing done, where it cannot."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    paths = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+    return renameat2 is not None and renameat2(*paths, _RENAME_EXCHANGE) == 0
 
 
 def _beside(path: Path, ending: str) -> Path:

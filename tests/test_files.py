@@ -1,6 +1,13 @@
 """A file is whole or absent."""
 
+import ctypes
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +53,63 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     _save_folder(tmp_path / "folder", "new")
     assert _names(tmp_path) == ["folder"]
     assert _names(tmp_path / "folder") == ["new"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "renames"])
+def test_a_kill_at_any_removal_or_renaming_leaves_a_whole_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    kills = 0
+    while True:
+        folder = tmp_path / str(kills) / "folder"
+        _fill(folder, "old")
+        child = get_context("fork").Process(target=_replace_and_die, args=(folder, kills))
+        child.start()
+        child.join()
+        if not child.exitcode:
+            break
+        if exchanges or folder.exists():
+            assert _names(folder) in (["old 1", "old 2"], ["new 1", "new 2"]), kills
+        else:
+            assert sorted(map(_names, folder.parent.iterdir())) == [["new 1", "new 2"], ["old 1", "old 2"]], kills
+        kills += 1
+    assert kills >= 3
+    assert _names(folder.parent) == ["folder"]
+
+
+def _replace_and_die(folder: Path, step: int) -> None:
+    """Replace a folder, in a process that is killed before one of its calls that remove or rename something."""
+    calls = itertools.count()
+
+    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return run
+
+    for name in ("unlink", "rmdir", "rename", "replace"):
+        setattr(os, name, deadly(getattr(os, name)))
+    with replacing(folder) as temporary:
+        _fill(temporary, "new")
+
+
+def _fill(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"{name} {number}").touch()
+
+
+def test_a_link_to_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    with pytest.raises(FileExistsError, match="symbolic link"):
+        _save_folder(tmp_path / "link", "new")
+    assert _names(tmp_path) == ["link", "target"]
+    assert _names(tmp_path / "target") == []
 
 
 def _save_folder(path: Path, content: str) -> None:

@@ -45,6 +45,7 @@ from cores_core.model.processor import Processor
 from cores_core.model.sams.hub import read_hub_sam_config
 from cores_core.model.sams.sam1 import resize_positions
 from cores_core.model.tokenizer import Tokenizer, load_tokenizer
+from cores_core.model.weights.adapters import refuse_adapter
 from cores_core.model.weights.chain import REFINER, change_chain
 from cores_core.model.weights.hub import fetch_model, is_hub_id
 from cores_core.model.weights.names import our_hub_name, renamed_keys
@@ -240,13 +241,15 @@ def find_checkpoint(source: str | Path) -> Path:
     """Folder of a checkpoint or of released weights, given by path, hub id (downloaded) or a name of `cores models`.
 
     Raises:
-        CheckpointError: there is none, or it is a base model that was not trained to segment.
+        CheckpointError: there is none, or it is a base model that was not trained to segment, or an adapter of peft.
     """
     embedded = str(source) == EMBEDDED
     folder = Path(str(resources.files("cores_core") / "weights" / EMBEDDED)) if embedded else Path(source)
     name = str(source) if embedded or folder.exists() else resolve_name(str(source))
     if not embedded and is_hub_id(name):
         folder = fetch_model(name)
+    if not (folder / "checkpoint.json").is_file():
+        refuse_adapter(folder)
     if not (folder / "checkpoint.json").is_file() and not is_released(folder):
         hint = f"give a checkpoint, a LISA or CoReS release, a hub id, or `{EMBEDDED}`, which ships with cores"
         found = model_type(folder)

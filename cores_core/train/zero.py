@@ -111,12 +111,12 @@ class ZeroEngine:
         return {"moments": moments, "steps": self.steps}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state; moments that it lacks, of parameters without a gradient so far, stay zero."""
         self.steps = state["steps"]
         for flat in self._flat_parameters():
             self._adamw.state[flat]["step"].fill_(self.steps)
-        for name, parameter in self._named.items() if self.steps else ():
-            for key in MOMENTS:
+        for name, parameter in self._named.items():
+            for key in MOMENTS if name in state["moments"] else ():
                 self._set_moment(parameter, key, state["moments"][name][key].to(parameter.device))
 
     def _begin_moments(self) -> None:

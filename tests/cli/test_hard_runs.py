@@ -7,12 +7,14 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from disks import mounted
 from helpers import noise_image
 from PIL import Image
 from runs import read_rows
@@ -38,20 +40,8 @@ def preset(tiny_config: Config, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts a file system of some size in bytes."""
-    mounted: list[Path] = []
-
-    def mount(size: int) -> Path:
-        folder = tmp_path / f"disk-{size}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("not allowed to mount a file system")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with ExitStack() as stack:
+        yield lambda size: stack.enter_context(mounted(tmp_path / f"disk-{size}", size)).folder
 
 
 def enter(arguments: list[str], errors: Path, prepare: Enter | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import noise_image
-from PIL import Image
+from PIL import Image, features
 
 QUESTION = "Which part steers it?"
 
@@ -31,6 +31,16 @@ def test_a_folder(cli, folder, model_folder, tmp_path):
     assert len(rows(tmp_path / "out" / "predictions.jsonl")) == 6
     assert (tmp_path / "out" / "a" / "2.1.overlay.png").is_file()
     assert "6 questions about 3 images" in outcome.stderr
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_files_in_a_folder_are_answered(cli, folder, model_folder, tmp_path):
+    Image.fromarray(noise_image(20, 30)).save(folder / "b.AVIF")
+    assert cli("predict", folder, QUESTION, "--model", model_folder, "-o", tmp_path / "out").code == 0
+    found = rows(tmp_path / "out" / "predictions.jsonl")
+    assert sorted(Path(row["image"]).name for row in found) == ["0.png", "1.png", "2.png", "b.AVIF"]
+    with Image.open(tmp_path / "out" / "b.mask.png") as answer:
+        assert answer.size == (30, 20)
 
 
 def test_several_images_with_question_options(cli, folder, model_folder, tmp_path):

@@ -37,6 +37,21 @@ def test_two_processes_take_the_steps_of_one(new_job: Callable[..., TrainJob]) -
     assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
 
 
+def test_a_run_is_resumed_by_another_number_of_processes(new_job: Callable[..., TrainJob]) -> None:
+    whole, parts = new_job("whole"), new_job("parts")
+    train(whole)
+    assert train(parts, [Listener(stop_after=1)], processes=1) == 1
+    listener = Listener(stop_after=3)
+    assert train(parts, [listener], resume=True, processes=2) == 3
+    assert listener.started == [(1, 4)]
+    assert train(parts, resume=True, processes=1) == 4
+    for ours, theirs in zip(read_rows(parts.output), read_rows(whole.output), strict=True):
+        assert (ours["step"], ours["learning_rate"]) == (theirs["step"], theirs["learning_rate"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    weights, others = (load_checkpoint(newest_checkpoint(j.output)).model.state_dict() for j in (parts, whole))
+    assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
+
+
 def test_when_one_process_dies_all_end(new_job: Callable[..., TrainJob]) -> None:
     @dataclass
     class Killer(Listener):

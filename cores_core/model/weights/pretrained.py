@@ -24,6 +24,7 @@ from cores_core.model.refiner import TokenRefiner
 from cores_core.model.sams.sam1 import sam_sizes
 from cores_core.model.sams.table import find_sam, read_sam, sam_weight_files
 from cores_core.model.tokenizer import Tokenizer
+from cores_core.model.weights.adapters import refuse_adapter
 from cores_core.model.weights.delta import delta_command
 from cores_core.model.weights.hub import fetch_model, is_hub_id
 from cores_core.model.weights.stand_in import SOURCE, find_absent, published_mllm, published_sam
@@ -93,7 +94,7 @@ def find_mllm(source: str) -> Path:
     """Folder of a multimodal LLM given by path or hub id (downloaded).
 
     Raises:
-        CheckpointError: there is none, or its family is not supported.
+        CheckpointError: there is none, its family is not supported, or it is an adapter of peft.
     """
     command = delta_command(source)
     how = "" if command is None else f"it is published as a difference from LLaMA; make it with: {command}"
@@ -101,6 +102,7 @@ def find_mllm(source: str) -> Path:
         folder = fetch_model(source) if is_hub_id(source) else Path(source)
     except CheckpointError as error:
         raise CheckpointError(error.message, hint=f"{how}; or {error.hint}" if how else error.hint) from error
+    refuse_adapter(folder)
     found = model_type(folder)
     if not is_llava(folder) and found not in FAMILIES:
         known = f"is of the model type `{found}`, which is not supported" if found else "is not a multimodal LLM"

@@ -1,5 +1,7 @@
 """What real annotation files hold: each case is read right, or left out with its reason while the rest is prepared."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,18 @@ def test_a_mask_that_fits_turned_and_unturned_is_upright_and_noted(
     fits_twice = orientation in (2, 3, 4) or (is_sideways and is_square)
     assert [item for item, _ in notes] == ["train.jsonl:1", "train.jsonl:2"] * fits_twice
     assert all("drawn on the upright image" in assumption for _, assumption in notes)
+
+
+def test_the_picture_within_a_labelme_file_does_not_count(folder: Path) -> None:
+    """LabelMe may store an image in its file. Here it is another one, of another size."""
+    buffer = io.BytesIO()
+    Image.fromarray(noise_image(9, 9, seed=1)).save(buffer, format="PNG")
+    shape = {"label": "tail", "points": np.reshape(BOX, (-1, 2)).tolist(), "shape_type": "polygon"}
+    data = base64.b64encode(buffer.getvalue()).decode()
+    tree = {"imagePath": "../a.png", "imageData": data, "imageHeight": 3, "imageWidth": 4, "shapes": [shape]}
+    (folder / "train").mkdir()
+    (folder / "train/a.json").write_text(json.dumps(tree))
+    (record,), left_out = prepare(folder)
+    assert left_out == []
+    assert (record.image, record.size_hw) == ("custom/mine/a.png", (3, 4))
+    assert np.array_equal(decode_rle(record.regions[0].mask), mask("....", ".###", ".###"))

@@ -12,15 +12,17 @@ import pytest
 import torch
 from bases import save_hub_llava, save_sam
 from families import save_tiny_mllm
+from peft import LoraConfig, get_peft_model
 from releases import save_lisa
 from safetensors.torch import load_file, save_file
+from transformers import LlavaForConditionalGeneration
 
 from cores_core.config import BaseConfig, Config
 from cores_core.errors import CheckpointError
 from cores_core.model.build import Parts
-from cores_core.model.checkpoint import assemble
+from cores_core.model.checkpoint import assemble, find_checkpoint
 from cores_core.model.families.llava import find_tower
-from cores_core.model.weights.pretrained import read_base
+from cores_core.model.weights.pretrained import find_mllm, read_base
 from cores_core.model.weights.releases import read_released
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -227,6 +229,24 @@ def test_an_unknown_model_with_code_is_refused_without_asking(tmp_path: Path) ->
     (tmp_path / "config.json").write_text(json.dumps(tree))
     with pytest.raises(CheckpointError, match="of the model type `phi3_v`, which is not supported"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("given_as", ["model", "mllm"])
+def test_an_adapter_that_peft_saved_is_refused_with_what_it_needs(llava: Path, tmp_path: Path, given_as: str) -> None:
+    net = LlavaForConditionalGeneration.from_pretrained(llava)
+    settings = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    get_peft_model(net, settings).save_pretrained(tmp_path / "adapter")
+    find = find_checkpoint if given_as == "model" else find_mllm
+    with pytest.raises(CheckpointError, match=f"an adapter of peft, not a whole model: {tmp_path}/adapter") as caught:
+        find(str(tmp_path / "adapter"))
+    assert f"into its base model, {llava}, with peft (merge_and_unload)" in str(caught.value.hint)
+    (tmp_path / "adapter/adapter_config.json").write_text("[")
+    with pytest.raises(CheckpointError, match="an adapter of peft"):
+        find(str(tmp_path / "adapter"))
+    (tmp_path / "checkpoint.json").touch()
+    with pytest.raises(CheckpointError, match="an adapter of peft") as caught:
+        find(str(tmp_path / "adapter"))
+    assert str(caught.value.hint).endswith(f"a part of: {tmp_path}")
 
 
 @pytest.mark.parametrize("home", [None, "/dev/null/home"])

@@ -4,9 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,8 @@ from cores_core.model.weights.hub import cached_model, cached_models, fetch_mode
 
 NAME = "someone/model"
 WEIGHTS = bytes(range(256)) * 400
+NOT_ROOT = 65534
+"""A user and a group without rights."""
 
 
 @pytest.fixture
@@ -134,10 +140,54 @@ def test_a_half_written_cache_is_completed(hub: HubServer, monkeypatch: pytest.M
     assert (fetch_model(NAME) / "part/model.safetensors").read_bytes() == WEIGHTS
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_read_only_cache_is_one_error(hub: HubServer, tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir(mode=0o500)
-    assert "permission" in str(refused().hint)
+def fetch_as_user(answers: Connection) -> None:
+    """Fetch the model without the rights of root, and send its folder or the error."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOT_ROOT)
+        os.setuid(NOT_ROOT)
+    try:
+        answers.send(fetch_model(NAME))
+    except Exception as error:
+        answers.send(error)
+
+
+@pytest.mark.parametrize("state", ["empty", "complete", "complete, without a network", "without a file"])
+def test_a_read_only_cache_gives_what_it_has_or_is_one_error(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """In a folder that others may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder, "cache")
+        direct(monkeypatch, hub.url, cache)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+        expected = fetch_model(NAME)
+        if state == "empty":
+            shutil.rmtree(cache)
+            cache.mkdir()
+        elif state == "without a file":
+            (expected / "part/model.safetensors").resolve().unlink()
+            (expected / "part/model.safetensors").unlink()
+        elif "network" in state:
+            direct(monkeypatch, "http://127.0.0.1:9", cache)
+        Path(folder).chmod(0o755)
+        for path in (cache, *cache.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o555 if path.is_dir() else 0o444)
+        receiver, sender = Pipe(duplex=False)
+        child = get_context("fork").Process(target=fetch_as_user, args=(sender,))
+        child.start()
+        child.join()
+        answer = receiver.recv()
+        for path in (cache, *cache.rglob("*")):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+    if state.startswith("complete"):
+        assert answer == expected
+    else:
+        assert isinstance(answer, CheckpointError), answer
+        assert NAME in answer.message
+        assert "permission" in str(answer.hint)
 
 
 def test_a_cache_that_is_a_file_is_one_error(hub: HubServer, tmp_path: Path) -> None:
@@ -154,6 +204,29 @@ def test_two_downloads_at_once_agree(hub: HubServer) -> None:
         thread.join()
     assert len(found) == 2
     assert all((folder / "part/model.safetensors").read_bytes() == WEIGHTS for folder in found)
+
+
+def fetch_at(barrier: Barrier) -> None:
+    barrier.wait()
+    fetch_model(NAME)
+
+
+def test_two_processes_that_download_at_once_leave_one_copy(hub: HubServer, tmp_path: Path) -> None:
+    context = get_context("fork")
+    barrier = context.Barrier(2)
+    processes = [context.Process(target=fetch_at, args=(barrier,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    (copy,) = (tmp_path / "cache").glob("models--*")
+    (snapshot,) = (copy / "snapshots").iterdir()
+    assert (snapshot / "part/model.safetensors").read_bytes() == WEIGHTS
+    blobs = {path.read_bytes() for path in (copy / "blobs").iterdir()}
+    assert blobs == {b"{}", WEIGHTS}
+    assert len(list((copy / "blobs").iterdir())) == len(blobs)
+    assert sum(method == "GET" and path.startswith("/cdn/") for method, path, _ in hub.requests) == 1
 
 
 def test_a_removed_model_frees_its_bytes(hub: HubServer) -> None:
