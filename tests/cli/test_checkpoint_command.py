@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from bases import save_sam
 from safetensors.torch import load_file, save_file
 
@@ -101,17 +102,20 @@ def test_calibrate_writes_a_model_that_rejects(cli, partworld_root, tmp_path):
     outcome = cli("checkpoint", "calibrate", "tiny", tmp_path / "ours", *asked)
     assert outcome.code == 0, outcome.stderr
     assert "N-acc" in outcome.stdout
-    place = ("--data-root", partworld_root, "--split", "val", "--data", "partworld", "--protocol", "teacher_forced")
-    for model in ("tiny", tmp_path / "ours"):
-        folder = tmp_path / f"eval-{Path(model).name}"
-        found = cli(
-            "eval", "reasonpart", "--model", model, *place, "--no-target", 2, "--output", folder, "--device", "cpu"
-        )
-        assert found.code == 0, found.stderr
-    own, ours = (json.loads((tmp_path / f"eval-{name}/results.json").read_text()) for name in ("tiny", "ours"))
+    open_model = tmp_path / "open"
+    shutil.copytree(tmp_path / "ours", open_model)
+    settings = yaml.safe_load((open_model / "config.yaml").read_text())
+    assert settings["chain"]["reject_below"] > 0.1  # stricter than tiny, as half of the IoU may go
+    settings["chain"]["reject_below"] = 0.0
+    (open_model / "config.yaml").write_text(yaml.safe_dump(settings))
+    data = ("--data-root", partworld_root, "--data", "partworld", "--split", "val", "--device", "cpu")
+    for model in (open_model, tmp_path / "ours"):
+        folder = tmp_path / f"eval-{model.name}"
+        assert cli("eval", "reasonpart", "--model", model, *data, "--no-target", 2, "--output", folder).code == 0
+    own, ours = (json.loads((tmp_path / f"eval-{name}/results.json").read_text()) for name in ("open", "ours"))
     assert ours["n_acc"] > own["n_acc"]
-    rows = [json.loads(line) for line in (tmp_path / "eval-ours/items.jsonl").read_text().splitlines()]
-    assert any("predicted_iou" in row["confidence"] for row in rows)
+    rows = [json.loads(line) for line in (tmp_path / "eval-open/items.jsonl").read_text().splitlines()]
+    assert all("predicted_iou" in row["confidence"] for row in rows)
 
 
 def test_calibrate_without_data_says_how_to_get_it(cli, tmp_path):
