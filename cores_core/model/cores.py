@@ -136,7 +136,7 @@ class CoresModel(nn.Module):
         stages: list[Tensor] = []
         for prompt in prompts:
             mask_input = stages[-1] if stages else None
-            prompt = self._refine(prompt, features, mask_input, images)
+            prompt = _refine(self.refiner, prompt, features, mask_input, images)
             stages.append(self.segmenter.decode(features, prompt, mask_input, images))
         return tuple(stages)
 
@@ -146,7 +146,7 @@ class CoresModel(nn.Module):
         """`segment` for N >= 1 queries, with SAM's prediction of the IoU of each last mask with the object, (N,)."""
         stages = self.segment(features, prompts[:-1], images) if len(prompts) > 1 else ()
         mask_input = stages[-1] if stages else None
-        prompt = self._refine(prompts[-1], features, mask_input, images)
+        prompt = _refine(self.refiner, prompts[-1], features, mask_input, images)
         logits, ious = self.segmenter.decode_scored(features, prompt, mask_input, images)
         return (*stages, logits), ious
 
@@ -154,13 +154,6 @@ class CoresModel(nn.Module):
     def device(self) -> torch.device:
         """Device of SAM and the heads, to which batches must be moved."""
         return next(self.projection.parameters()).device
-
-    def _refine(self, prompt: Tensor, features: Features, mask_input: Tensor | None, images: Tensor | None) -> Tensor:
-        """The prompt of a stage: refined after the first one, if the model has a refiner."""
-        if mask_input is None or self.refiner is None:
-            return prompt
-        refined: Tensor = self.refiner(prompt, features[-1], mask_input, images)
-        return refined
 
     def _cached_vision(self, batch: Batch) -> VisionOutput | None:
         """Output of a frozen vision tower, read from the cache or computed and stored; None without a cache."""
@@ -170,6 +163,16 @@ class CoresModel(nn.Module):
 
     def _encoder_learns(self) -> bool:
         return _learns(self.segmenter.image_encoder)
+
+
+def _refine(
+    refiner: TokenRefiner | None, prompt: Tensor, features: Features, mask_input: Tensor | None, images: Tensor | None
+) -> Tensor:
+    """The prompt of a stage: refined after the first one, if the model has a refiner."""
+    if mask_input is None or refiner is None:
+        return prompt
+    refined: Tensor = refiner(prompt, features[-1], mask_input, images)
+    return refined
 
 
 def _learns(*parts: nn.Module) -> bool:
