@@ -9,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 from helpers import noise_image
+from interruptions import StopError, stop_after
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -54,22 +55,6 @@ def requests_of(images: Path) -> list[Request]:
 
 def rows_of(job: PredictJob, name: str = "predictions") -> list[dict]:
     return [json.loads(line) for line in (job.output / f"{name}.jsonl").read_text().splitlines()]
-
-
-class StopError(Exception):
-    """Raised by a progress callback."""
-
-
-def stop_after(count: int):
-    seen = 0
-
-    def progress(new: int) -> None:
-        nonlocal seen
-        seen += new
-        if seen >= count:
-            raise StopError
-
-    return progress
 
 
 def test_rows_are_those_of_the_predictor(job: PredictJob, images: Path) -> None:

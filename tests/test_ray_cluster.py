@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import noise_image
+from interruptions import StopError, stop_after
 from PIL import Image
 
 from cores_core.errors import CheckpointError, ConfigError, CoresError
@@ -104,22 +105,6 @@ def test_all_files_equal_those_of_the_local_job(job, requests, local) -> None:
     (skipped,) = [json.loads(line) for line in (job.output / "skipped.jsonl").read_text().splitlines()]
     assert skipped["image"].endswith("3.png")
     assert len(list(job.output.rglob("*.mask.png"))) == 10
-
-
-class StopError(Exception):
-    """Raised by a progress callback."""
-
-
-def stop_after(count: int) -> Callable[[int], None]:
-    seen = 0
-
-    def progress(new: int) -> None:
-        nonlocal seen
-        seen += new
-        if seen >= count:
-            raise StopError
-
-    return progress
 
 
 def test_a_cluster_continues_a_local_job(job, requests, local) -> None:

@@ -42,8 +42,7 @@ class Segmentation:
         answer: the answer text.
         size: of the image; `square` is the side of SAM's input.
         stages: mask logits of each stage, (1, 1, s, s), on the model's device; empty without the chain tokens, and
-            of a rejection.
-            Full-resolution masks are computed on first access.
+            of a rejection. Full-resolution masks are computed on first access.
         answer_probability: geometric mean of the probabilities of the answer's tokens, 0-1; 0 if not well-formed.
         predicted_iou: SAM's prediction of the IoU of the final mask with the object, 0-1; None if SAM's head for it was
             never trained, or without the chain tokens.
