@@ -40,6 +40,8 @@ MAX_URL_BYTES = 1 << 30
 """Maximum size of an image file that is read from a URL."""
 URL_ERRORS = (OSError, ValueError, RuntimeError, LookupError)
 """Exceptions of fsspec and its file systems for URLs that they cannot read."""
+_PNG_LEVEL = 2
+"""Compression level of zlib; files of photographs are 15 % larger than with 6, Pillow's default."""
 _BIT_DEPTHS = (8, 10, 12, 14)
 """Bit depths of sensors whose values are stored in 16 bits."""
 _CERTAIN_BITS = 16
@@ -189,6 +191,15 @@ def to_rgb(image: Image.Image) -> RgbImage:
             rows = Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows.convert("RGBA"))
         pixels[top : top + rows.height] = np.asarray(rows.convert("RGB"))
     return pixels
+
+
+def write_png(pixels: NDArray[np.uint8], file: Path | io.BytesIO) -> None:
+    """Write (H, W), (H, W, 3) or (H, W, 4) pixels as PNG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=_PNG_LEVEL)
 
 
 def turn_upright(image: Image.Image) -> Image.Image:

@@ -36,11 +36,12 @@ from cores_core.masks import decode_rle
 from cores_core.model.source import ModelSource
 from cores_core.pool import Executor, Progress, Worker, share_work
 from cores_core.predict import Prediction, Predictor, save_prediction
-from cores_core.runtime import read_ahead
+from cores_core.runtime import map_in_thread
 from cores_core.sample import Query, RgbImage
 
 PREDICTIONS, SKIPPED = "predictions.jsonl", "skipped.jsonl"
-READ_AHEAD = 4
+READ_AHEAD, WRITE_BEHIND = 4, 1
+"""Images that are decoded before their turn, and answered images whose files are not written yet."""
 IMAGE_FORMATS = frozenset[Format](("files", "cutout", "palette", "labelme"))
 """Formats that are written as soon as an image is answered, where it was answered; the others at the end."""
 
@@ -97,19 +98,18 @@ def run_job(
     return _finish(job, requests, journal)
 
 
-def answer_stream(predictor: Predictor, requests: Iterable[Request], job: PredictJob) -> Iterator[list[Row]]:
-    """The rows of each request as soon as it is answered, or one row with the `reason` why it was skipped."""
-    for request, loaded in read_ahead(requests, _load, READ_AHEAD):
-        try:
-            if isinstance(loaded, DataError):
-                raise loaded
-            started = time.perf_counter()
-            predictions = predictor.set_image(loaded, job.cleaning).ask(request.queries, job.protocol)
-            seconds = (time.perf_counter() - started) / len(predictions)
-        except DataError as error:
-            yield [{"image": request.image, "reason": error.message}]
-        else:
-            yield _write(job, request, loaded, predictions, seconds)
+def answer_stream(
+    predictor: Predictor, requests: Iterable[Request], job: PredictJob, is_live: bool = False
+) -> Iterator[list[Row]]:
+    """The rows of each request, or one row with the `reason` why it was skipped; its files are written before.
+
+    Args:
+        is_live: yield the rows of a request before the next one is taken. Otherwise images are decoded ahead, and files
+            are written while the next image is answered.
+    """
+    images = map_in_thread(_load, requests, 0 if is_live else READ_AHEAD)
+    answers = (_answer(predictor, job, request, image) for request, image in images)
+    return map_in_thread(partial(_write, job), answers, 0 if is_live else WRITE_BEHIND)
 
 
 def prediction_row(job: PredictJob, request: Request, query: Query, prediction: Prediction, seconds: float) -> Row:
@@ -140,28 +140,46 @@ def _start(job: PredictJob, device: str) -> Worker[Request]:
     predictor = Predictor(replace(job.source, device=device).load())
     if predictor.checkpoint.model.device.type == "cpu":
         torch.set_num_threads(1)
-    return partial(_answer, job, predictor)
+    return partial(answer_stream, predictor, job=job)
 
 
-def _answer(job: PredictJob, predictor: Predictor, requests: Sequence[Request]) -> Iterator[list[Row]]:
-    return answer_stream(predictor, requests, job)
+@dataclass(frozen=True)
+class _Answered:
+    """A request with its image and the answers, which took `seconds` each; or the error that made it fail."""
+
+    request: Request
+    image: RgbImage | DataError
+    predictions: list[Prediction]
+    seconds: float
 
 
-def _load(request: Request) -> RgbImage | DataError:
+def _load(request: Request) -> tuple[Request, RgbImage | DataError]:
     try:
-        return request.load()
+        return request, request.load()
     except DataError as error:
-        return error
+        return request, error
 
 
-def _write(
-    job: PredictJob, request: Request, image: RgbImage, predictions: list[Prediction], seconds: float
-) -> list[Row]:
+def _answer(predictor: Predictor, job: PredictJob, request: Request, image: RgbImage | DataError) -> _Answered:
+    started = time.perf_counter()
+    try:
+        if isinstance(image, DataError):
+            raise image
+        predictions = predictor.set_image(image, job.cleaning).ask(request.queries, job.protocol)
+    except DataError as error:
+        return _Answered(request, error, [], 0.0)
+    return _Answered(request, image, predictions, (time.perf_counter() - started) / len(predictions))
+
+
+def _write(job: PredictJob, answered: _Answered) -> list[Row]:
     """Write the files of one image; returns its rows."""
+    request, image = answered.request, answered.image
+    if isinstance(image, DataError):
+        return [{"image": request.image, "reason": image.message}]
     rows: list[Row] = []
     for number, query in enumerate(request.queries, start=1):
-        prediction = predictions.pop(0)  # its full-size logits are freed before the next are computed
-        row = prediction_row(job, request, query, prediction, seconds)
+        prediction = answered.predictions.pop(0)  # its full-size logits are freed before the next are computed
+        row = prediction_row(job, request, query, prediction, answered.seconds)
         base = job.output / request.output_name(number)
         if "files" in job.formats:
             save_prediction(prediction, image, base, row)

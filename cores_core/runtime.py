@@ -87,21 +87,22 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtypes[name]
 
 
-def read_ahead(items: Iterable[T], load: Callable[[T], R], count: int) -> Iterator[tuple[T, R]]:
-    """Yield `(item, load(item))` in order; a thread loads up to `count` items ahead.
+def map_in_thread(function: Callable[[T], R], items: Iterable[T], buffersize: int) -> Iterator[R]:
+    """Yield `function(item)` in order; a thread computes them while up to `buffersize` more items are taken.
+
+    Items are taken, and results yielded, in the caller's thread. With 0, each result is waited for.
 
     Raises:
-        Any exception of `load`, when its item is yielded.
+        Any exception of `function`, when its result would be yielded.
     """
-    with ThreadPoolExecutor(1) as reader:
-        waiting: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[R]] = deque()
         for item in items:
-            waiting.append((item, reader.submit(load, item)))
-            if len(waiting) > count:
-                first, loaded = waiting.popleft()
-                yield first, loaded.result()
-        for item, loaded in waiting:
-            yield item, loaded.result()
+            waiting.append(thread.submit(function, item))
+            if len(waiting) > buffersize:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def run_beside(device: torch.device, work: Callable[[], tuple[Tensor, ...]]) -> Callable[[], tuple[Tensor, ...]]:

@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from cores_core.errors import ConfigError
 from cores_core.runtime import (
     Group,
+    map_in_thread,
     resolve_device,
     resolve_dtype,
     run_beside,
@@ -44,6 +46,40 @@ def test_dtypes_by_name() -> None:
     assert (resolve_dtype("auto", cpu), resolve_dtype("auto", cuda)) == (torch.float32, torch.bfloat16)
     with pytest.raises(ConfigError, match="int8"):
         resolve_dtype("int8", cpu)
+
+
+@pytest.mark.parametrize("buffersize", [0, 1, 3, 9])
+def test_map_in_thread_keeps_the_order_and_its_distance(buffersize: int) -> None:
+    taken: list[int] = []
+    items = (taken.append(number) or number for number in range(6))
+    for count, square in enumerate(map_in_thread(lambda number: number**2, items, buffersize), start=1):
+        assert square == (count - 1) ** 2
+        assert taken == list(range(min(count + buffersize, 6)))
+    assert len(taken) == 6
+
+
+def test_map_in_thread_works_beside_its_caller() -> None:
+    started, may_end = Event(), Event()
+
+    def wait(number: int) -> int:
+        started.set()
+        assert may_end.wait(60)
+        return number
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert started.wait(60)  # the first is being worked on while the second is taken
+        may_end.set()
+        yield 1
+
+    assert list(map_in_thread(wait, items(), 1)) == [0, 1]
+
+
+def test_map_in_thread_raises_in_place_of_the_result() -> None:
+    results = map_in_thread(lambda number: 1 // number, [2, 1, 0, 1], 2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 def test_on_a_cpu_work_is_done_when_it_is_asked_for() -> None:

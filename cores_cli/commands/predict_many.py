@@ -78,7 +78,7 @@ def predict_stream(job: "PredictJob", sources: Sources) -> None:
     requests = list_requests(sources.names, sources.queries, stdin=sys.stdin, every=sources.every)
     skipped = 0
     predictor = Predictor(job.source.load())
-    for rows in answer_stream(predictor, requests, job):
+    for rows in answer_stream(predictor, requests, job, is_live=True):
         for row in rows:
             console.show_json(row)
             skipped += "reason" in row

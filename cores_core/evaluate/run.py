@@ -33,7 +33,7 @@ from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.inference import Segmentation, segment_image
 from cores_core.model.source import ModelSource
 from cores_core.pool import Progress, Worker, share_work
-from cores_core.runtime import Group, read_ahead
+from cores_core.runtime import Group, map_in_thread
 from cores_core.sample import BoolMask, Query, RgbImage
 
 
@@ -172,7 +172,7 @@ def _ask_all(
     checkpoint.model.eval()
     asked = ((found, stores[place[0]].data_root) for place in places if (found := _targets_at(job, stores, place)))
     try:
-        for (targets, _), image in read_ahead(asked, _load_image, job.read_ahead):
+        for targets, image in map_in_thread(_load_image, asked, job.read_ahead):
             yield _ask(checkpoint, job, targets, image)
             if progress is not None:
                 progress(len(targets))
@@ -180,9 +180,9 @@ def _ask_all(
         checkpoint.model.train(was_training)
 
 
-def _load_image(asked: tuple[list[Target], Path]) -> RgbImage:
+def _load_image(asked: tuple[list[Target], Path]) -> tuple[list[Target], RgbImage]:
     targets, root = asked
-    return load_image(root / targets[0].image)
+    return targets, load_image(root / targets[0].image)
 
 
 def _targets_at(job: EvalJob, stores: list[Store], place: _Place) -> list[Target]:

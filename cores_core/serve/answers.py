@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, Field
 
 from cores_core.choices import Protocol
+from cores_core.images import write_png
 from cores_core.masks import decode_rle
 from cores_core.overlay import render_overlay
 from cores_core.sample import Query, RgbImage
@@ -90,5 +90,5 @@ def draw_overlay(image: RgbImage, row: dict[str, Any]) -> RgbImage:
 def encode_png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     """A PNG file of (H, W) or (H, W, 3) pixels."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
+    write_png(pixels, file)
     return file.getvalue()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from helpers import noise_image
@@ -113,14 +114,22 @@ def test_a_cluster_that_does_not_answer_is_one_error(cli, folder, model_folder, 
     assert "--ray-address" in outcome.stderr
 
 
-def test_standard_input_streams_rows(folder, model_folder, tmp_path):
-    lines = [{"image": str(folder / "0.png"), "question": QUESTION}, {"image": "absent.png", "question": QUESTION}]
+def test_each_line_of_standard_input_is_answered_before_the_next_one_comes(folder, model_folder, tmp_path):
     command = [sys.executable, "-m", "cores_cli.app", "predict", "-", "--model", str(model_folder), "-o", str(tmp_path)]
-    text = "\n".join(map(json.dumps, lines))
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    first, second = map(json.loads, done.stdout.splitlines())
-    assert done.returncode == 1
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        limit = Timer(120, process.kill)
+        limit.start()
+        answers = []
+        for image in (str(folder / "0.png"), "absent.png"):
+            print(json.dumps({"image": image, "question": QUESTION}), file=process.stdin, flush=True)
+            answers.append(json.loads(process.stdout.readline()))
+        limit.cancel()
+        process.stdin.close()
+    first, second = answers
+    assert process.returncode == 1
     assert (first["question"], "reason" in second) == (QUESTION, True)
+    assert list(tmp_path.rglob("0.mask.png"))
 
 
 def test_an_interrupted_job_needs_resume(cli, folder, model_folder, tmp_path):
