@@ -51,7 +51,7 @@ from cores_core.model.sams.sam1 import Sam1
 from cores_core.model.segmenter import Features, Segmenter
 from cores_core.predict import Predictor
 from cores_core.prompts import render_turn
-from cores_core.runtime import Group, seed_everything
+from cores_core.runtime import Group, seed_everything, set_up_cpu
 from cores_core.sample import ImageSize, Query, RgbImage, Sample
 from cores_core.settings import load_config
 from cores_core.train.engine import TorchEngine
@@ -201,6 +201,7 @@ def run_cell(cell: Cell) -> Cost:
 def measure(cell: Cell) -> Cost:
     """Measure in this process, which must do nothing else."""
     torch.set_num_threads(1)
+    set_up_cpu()
     if cell.form in (STOCK, PLAIN, RELEASED):
         run_stock_sam()
     action, who = TASKS[cell.task](cell), resource.RUSAGE_SELF

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from cores_core.errors import CoresError
 from cores_core.journal import Journal, Row
+from cores_core.runtime import set_up_cpu
 from cores_core.signals import stop_signals_held
 
 T = TypeVar("T")
@@ -39,28 +40,37 @@ def share_work(
     start: Start[T], items: Sequence[T], devices: Sequence[str], journal: Journal, progress: Progress
 ) -> None:
     """Work on items in one process per device, or in this one if there is one device or one item."""
-    if len(devices) == 1 or len(items) <= 1:
-        return _work(start, devices[0], items, journal.folder, progress)
     size = len(devices)
+    if size == 1 or len(items) <= 1:
+        return _work(start, devices[0], items, journal.folder, progress)
     shares = [
-        partial(_work, start, device, items[rank::size], journal.folder, _no_progress)
+        partial(_work, start, device, items[rank::size], journal.folder, processes=size)
         for rank, device in enumerate(devices)
     ]
     run_shares(shares, journal, progress)
 
 
-def _work(start: Start[T], device: str, items: Sequence[T], folder: Path, progress: Progress) -> None:
-    """Work on items in this process, which writes to a file of its own in the journal of a folder."""
+def _work(
+    start: Start[T],
+    device: str,
+    items: Sequence[T],
+    folder: Path,
+    progress: Progress | None = None,
+    processes: int = 1,
+) -> None:
+    """Work on items in this process, which writes to a file of its own in the journal of a folder.
+
+    Args:
+        progress: None in worker processes, whose progress is read from the journal. processes: number of workers.
+    """
     if not items:
         return
+    set_up_cpu(processes)
     worker, journal = start(device), Journal(folder)
     for rows in worker(items):
         journal.add(rows)
-        progress(len(rows))
-
-
-def _no_progress(_: int) -> None:
-    """Progress of worker processes is read from the journal."""
+        if progress is not None:
+            progress(len(rows))
 
 
 def run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress: Progress) -> None:

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cores_core.choices import Format, Protocol
 from cores_core.errors import DataError
 from cores_core.files import save_text
@@ -138,8 +136,6 @@ def _start(job: PredictJob, device: str) -> Worker[Request]:
         hint = f"workers write the formats {asked}: choose an --output that all machines share, or other formats"
         raise DataError(f"the output folder of the job is not on {platform.node()}: {job.output}", hint=hint)
     predictor = Predictor(replace(job.source, device=device).load())
-    if predictor.checkpoint.model.device.type == "cpu":
-        torch.set_num_threads(1)
     return partial(answer_stream, predictor, job=job)
 
 

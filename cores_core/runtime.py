@@ -44,12 +44,25 @@ def own_device(device: torch.device, group: Group) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", group.rank)))
 
 
-def share_cores(group: Group) -> None:
-    """Set torch's number of threads to this rank's fraction of its machine's cores, at most those it may run on."""
-    if group.size > 1:
-        cores, ranks = os.cpu_count() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", group.size))
+def count_local_ranks(group: Group) -> int:
+    """Number of ranks on this machine: as the launcher says, or else all of the group."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", group.size))
+
+
+def set_up_cpu(processes: int = 1) -> None:
+    """Prepare torch in this process for work on a CPU; threads that are started later inherit it.
+
+    Denormal numbers count as zero: peaked attention is full of them, and some CPUs take ten times as long for them.
+
+    Args:
+        processes: that share this machine. Each takes its fraction of the cores, at most those it may run on; a single
+            one keeps torch's number of threads.
+    """
+    torch.set_flush_denormal(True)
+    if processes > 1:
+        cores = os.cpu_count() or 1
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-        torch.set_num_threads(max(1, min(cores // ranks, allowed)))
+        torch.set_num_threads(max(1, min(cores // processes, allowed)))
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 from cores_core.errors import ConfigError
 from cores_core.runtime import (
     Group,
+    count_local_ranks,
     map_in_thread,
     resolve_device,
     resolve_dtype,
     run_beside,
     seed_dropout,
     seed_everything,
-    share_cores,
+    set_up_cpu,
 )
 
 
@@ -112,31 +114,45 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("allowed", "ranks", "on_this_machine", "expected"),
-    [(64, 4, None, 16), (8, 4, None, 8), (64, 3, None, 21), (64, 100, None, 1), (64, 16, 8, 8), (64, 1, None, 3)],
-    ids=["shared", "bound to some", "rounded", "more ranks than cores", "two machines", "alone: as it was"],
+    ("allowed", "processes", "expected"),
+    [(64, 4, 16), (8, 4, 8), (64, 3, 21), (64, 100, 1), (64, 1, 3)],
+    ids=["shared", "bound to some", "rounded", "more processes than cores", "alone: as it was"],
 )
-def test_ranks_share_the_cores_of_a_large_machine(
-    monkeypatch: pytest.MonkeyPatch, allowed: int, ranks: int, on_this_machine: int | None, expected: int
+def test_processes_share_the_cores_of_a_large_machine(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, processes: int, expected: int
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if on_this_machine is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(on_this_machine))
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
     torch.set_num_threads(3)
-    share_cores(Group(0, ranks))
+    set_up_cpu(processes)
     assert torch.get_num_threads() == expected
 
 
 @pytest.mark.usefixtures("threads")
 def test_where_the_system_does_not_tell_all_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    share_cores(Group(1, 2))
+    set_up_cpu(2)
     assert torch.get_num_threads() == 32
+
+
+def test_ranks_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert count_local_ranks(Group(3, 16)) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert count_local_ranks(Group(3, 16)) == 8
+
+
+def test_denormal_numbers_count_as_zero_in_later_threads_too() -> None:
+    small = torch.full((4,), torch.finfo(torch.float32).tiny)
+    torch.set_flush_denormal(False)
+    try:
+        assert (small * 0.1).any()
+        set_up_cpu()
+        with ThreadPoolExecutor(1) as pool:
+            assert not pool.submit(lambda: (small * 0.1).any()).result()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**40])

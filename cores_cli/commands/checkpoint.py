@@ -156,10 +156,12 @@ def calibrate(
     from cores_core.data.store import Store
     from cores_core.model.checkpoint import find_checkpoint, load_objective, save_checkpoint
     from cores_core.model.source import ModelSource
+    from cores_core.runtime import set_up_cpu
     from cores_core.train.calibrate import CalibrationJob, calibrate_rejection
 
     job = CalibrationJob(data_root, data, split, images, no_target, keep)
     count = min(images, len(Store(data_root, data, split)))
+    set_up_cpu()
     with _writing(folder):
         checkpoint = ModelSource(model, device, dtype).load()
         with console.progress_bar() as progress:

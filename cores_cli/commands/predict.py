@@ -150,7 +150,9 @@ def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_j
     from cores_core.inputs import list_requests
     from cores_core.predict import Predictor, save_prediction
     from cores_core.predict_job import prediction_row
+    from cores_core.runtime import set_up_cpu
 
+    set_up_cpu()
     started = time.perf_counter()
     (request,) = list_requests([image], queries)
     pixels = request.load()

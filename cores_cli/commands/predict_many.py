@@ -74,9 +74,11 @@ def predict_stream(job: "PredictJob", sources: Sources) -> None:
     from cores_core.inputs import list_requests
     from cores_core.predict import Predictor
     from cores_core.predict_job import answer_stream
+    from cores_core.runtime import set_up_cpu
 
     requests = list_requests(sources.names, sources.queries, stdin=sys.stdin, every=sources.every)
     skipped = 0
+    set_up_cpu()
     predictor = Predictor(job.source.load())
     for rows in answer_stream(predictor, requests, job, is_live=True):
         for row in rows:

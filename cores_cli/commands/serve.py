@@ -51,6 +51,7 @@ def serve(
     """
     _check_packages()
     from cores_core.predict import Predictor
+    from cores_core.runtime import set_up_cpu
     from cores_core.serve.app import ServeOptions, build_app
     from cores_core.serve.limits import MEGA, ServeLimits
     from cores_core.serve.queue import AnswerQueue
@@ -60,6 +61,7 @@ def serve(
     limits = ServeLimits(waiting=queue_size, upload_bytes=megabytes * MEGA, pixels=megapixels * MEGA)
     options = ServeOptions(host, TaskImages(label_studio, token, limits.upload_bytes))
     with open_socket(host, port) as opened:
+        set_up_cpu()
         predictor = Predictor.from_checkpoint(model, device, dtype, load_in, conversation)
         queue = AnswerQueue(predictor, model, limits)
         name = f"[{host}]" if ":" in host else host

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import distributed
 
@@ -154,8 +153,6 @@ def _read_items(journal: Journal) -> dict[str, Item]:
 def _start(source: ModelSource, job: EvalJob, device: str) -> Worker[_Place]:
     """Load the model onto a device; the worker yields the rows of each image."""
     checkpoint = replace(source, device=device).load()
-    if checkpoint.model.device.type == "cpu":
-        torch.set_num_threads(1)
     return partial(_ask_rows, checkpoint, job)
 
 

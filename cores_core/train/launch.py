@@ -23,7 +23,7 @@ from torch import distributed
 
 from cores_core.errors import ConfigError, LaunchError
 from cores_core.locks import locked
-from cores_core.runtime import Group, group_from_environment, own_device, share_cores
+from cores_core.runtime import Group, count_local_ranks, group_from_environment, own_device, set_up_cpu
 from cores_core.signals import ignore_stop_signals, stop_signals_held
 from cores_core.train.callbacks import Callback
 from cores_core.train.start import RunPlan, TrainJob, choose_recipe, plan_run
@@ -110,7 +110,7 @@ def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
 @contextmanager
 def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
     """Connect this process with its group. `store` is torch's `init_method`."""
-    share_cores(group)
+    set_up_cpu(count_local_ranks(group))
     if group.size == 1 and not uses_deepspeed(choose_recipe(job.config), group):
         yield
         return
