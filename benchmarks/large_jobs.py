@@ -2,15 +2,18 @@
 
     python benchmarks/large_jobs.py --images 1000 --kills 10
 
-Renders PartWorld scenes and asks two questions about each, with the embedded model on one CPU process: as a loop over
-`Predictor.predict_many`, as `cores predict FOLDER`, and as `cores predict LIST.jsonl`. The rates leave out the start of
-Python and the loading of the model: those of a job with one image are subtracted. Then the job on the folder is killed
-by SIGKILL at random moments and resumed; its rows must be those of the undisturbed job in all but their times.
+Renders PartWorld scenes and asks two questions about each, with the embedded model on all cores of a CPU: as a loop
+over `Predictor.predict_many`, which writes no files, and as `cores predict` with a process per core, on a folder and on
+a list, with all files and with one for all images. The rates leave out the start of Python and the loading of the
+model: those of a job with an image per process are subtracted. Then the job on the folder is killed by SIGKILL at
+random moments and resumed; its rows must be those of the undisturbed job in all but their times.
 """
 
 import argparse
 import json
+import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -24,8 +27,9 @@ from cores_core.images import load_image
 from cores_core.predict import Predictor
 
 QUESTIONS = ("Which part steers it?", "Which part does it see with?")
+PROCESSES = len(os.sched_getaffinity(0))
 RATE, GROWTH = 0.9, 1.05
-"""Least rate of a job against the bare model, and most memory at its end against that after a tenth of it."""
+"""Least rate of a job against the bare model, and most memory at its end against that after a third of it."""
 
 
 def main() -> None:
@@ -40,13 +44,15 @@ def main() -> None:
 
 def measure(scratch: Path, count: int, kills: int) -> None:
     """Run everything in a folder."""
-    folder, one, listed = render(scratch, count)
+    folder, few, listed = render(scratch, count)
     bare = count / time_bare(sorted(folder.iterdir()))
     print(f"bare model: {bare:.2f} images/s", flush=True)
-    start, _ = run(["predict", str(one), *QUESTIONS], scratch / "one")
-    for name, inputs in (("folder", [str(folder), *QUESTIONS]), ("list", [str(listed)])):
+    start, _ = run(["predict", str(few), *QUESTIONS], scratch / "few")
+    on_folder = [str(folder), *QUESTIONS]
+    jobs = {"folder": on_folder, "list": [str(listed)], "folder, --format coco": [*on_folder, "--format", "coco"]}
+    for name, inputs in jobs.items():
         seconds, memory = run(["predict", *inputs], scratch / name)
-        rate, early = (count - 1) / (seconds - start), memory[len(memory) // 10]
+        rate, early = (count - PROCESSES) / (seconds - start), memory[len(memory) // 3]
         verdict = "ok" if rate >= RATE * bare and memory[-1] <= GROWTH * early else "FAIL"
         memories = f"{early / 2**20:.0f} -> {memory[-1] / 2**20:.0f} MiB"
         print(f"{name}: {rate:.2f} images/s, {rate / bare:.2f} of the bare model, {memories}: {verdict}", flush=True)
@@ -58,18 +64,19 @@ def measure(scratch: Path, count: int, kills: int) -> None:
 
 
 def render(scratch: Path, count: int) -> tuple[Path, Path, Path]:
-    """Scenes in a folder of their own, a folder with the first one, and a list of all with their questions."""
+    """Scenes in a folder of their own, a folder with the first few, and a list of all with their questions."""
     write_partworld(scratch / "partworld", {"test": count}, seed=1, workers=2, progress=lambda done: None)
-    folder, one, listed = scratch / "images", scratch / "first", scratch / "list.jsonl"
+    folder, few, listed = scratch / "images", scratch / "first", scratch / "list.jsonl"
     folder.mkdir()
-    one.mkdir()
+    few.mkdir()
     for path in (scratch / "partworld").rglob("*.JPEG"):
         path.rename(folder / path.name)
     paths = sorted(folder.iterdir())
-    shutil.copy(paths[0], one)
+    for path in paths[:PROCESSES]:
+        shutil.copy(path, few)
     rows = ({"image": str(path), "questions": list(QUESTIONS)} for path in paths)
     listed.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return folder, one, listed
+    return folder, few, listed
 
 
 def time_bare(paths: Sequence[Path]) -> float:
@@ -85,22 +92,31 @@ def time_bare(paths: Sequence[Path]) -> float:
 
 def begin(arguments: Sequence[str], output: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start a command in a process of its own."""
-    command = [sys.executable, "-m", "cores_cli.app", *arguments, "--output", str(output), "--device", "cpu", *more]
+    options = ["--output", str(output), "--device", "cpu", "--processes", str(PROCESSES), *more]
+    command = [sys.executable, "-m", "cores_cli.app", *arguments, *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def run(arguments: Sequence[str], output: Path) -> tuple[float, list[int]]:
-    """Seconds of a command, and its resident memory ten times a second, in bytes."""
-    started, process, memory = time.perf_counter(), begin(arguments, output), [0]
+    """Seconds of a command, and ten times a second the resident memory of its processes, in bytes."""
+    started, process, memory = time.perf_counter(), begin(arguments, output), list[int]()
     while process.poll() is None:
-        try:
-            memory.append(4096 * int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]))
-        except (OSError, IndexError):
-            break  # it has just ended
+        memory.append(sum_memory(process.pid))
         time.sleep(0.1)
-    if process.wait():
+    if process.returncode:
         sys.exit(f"failed: cores {' '.join(arguments)}")
-    return time.perf_counter() - started, [value for value in memory if value]
+    return time.perf_counter() - started, memory[:-10]  # in the last second processes end
+
+
+def sum_memory(process: int) -> int:
+    """Resident bytes of a process and its children; 0 of one that has just ended."""
+    folder = Path(f"/proc/{process}")
+    try:
+        children = (folder / f"task/{process}/children").read_text().split()
+        own = resource.getpagesize() * int((folder / "statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return own + sum(sum_memory(int(child)) for child in children)
 
 
 def kill_and_resume(arguments: Sequence[str], output: Path, kills: int, seconds: float) -> int:

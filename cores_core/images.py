@@ -40,8 +40,10 @@ MAX_URL_BYTES = 1 << 30
 """Maximum size of an image file that is read from a URL."""
 URL_ERRORS = (OSError, ValueError, RuntimeError, LookupError)
 """Exceptions of fsspec and its file systems for URLs that they cannot read."""
-_PNG_LEVEL = 2
-"""Compression level of zlib; files of photographs are 15 % larger than with 6, Pillow's default."""
+_PNG_OPTIONS = (
+    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH,
+)  # fmt: skip
+"""Runs only: a sixth of Pillow's time for photographs, whose files are 2-16 % larger; smaller files for masks."""
 _BIT_DEPTHS = (8, 10, 12, 14)
 """Bit depths of sensors whose values are stored in 16 bits."""
 _CERTAIN_BITS = 16
@@ -193,13 +195,11 @@ def to_rgb(image: Image.Image) -> RgbImage:
     return pixels
 
 
-def write_png(pixels: NDArray[np.uint8], file: Path | io.BytesIO) -> None:
-    """Write (H, W), (H, W, 3) or (H, W, 4) pixels as PNG.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    Image.fromarray(pixels).save(file, format="PNG", compress_level=_PNG_LEVEL)
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file of (H, W), (H, W, 3) RGB or (H, W, 4) RGBA pixels."""
+    conversions = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    stored = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, conversions[pixels.shape[2]])
+    return cv2.imencode(".png", stored, _PNG_OPTIONS)[1].tobytes()
 
 
 def turn_upright(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from cores_core.errors import CoresError
 from cores_core.journal import Journal, Row
 from cores_core.runtime import set_up_cpu
-from cores_core.signals import stop_signals_held
+from cores_core.signals import end_with_parent, stop_signals_held
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
@@ -47,7 +47,7 @@ def share_work(
         partial(_work, start, device, items[rank::size], journal.folder, processes=size)
         for rank, device in enumerate(devices)
     ]
-    run_shares(shares, journal, progress)
+    _run_shares(shares, journal, progress)
 
 
 def _work(
@@ -73,7 +73,7 @@ def _work(
             progress(len(rows))
 
 
-def run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress: Progress) -> None:
+def _run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress: Progress) -> None:
     """Run each share of a job in a process of its own; they report through the journal.
 
     Args:
@@ -83,7 +83,7 @@ def run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress:
         CoresError: one of them failed, or its process died; the others are ended, finished rows are kept.
     """
     before = journal.count()
-    with ProcessPoolExecutor(len(shares), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(shares), get_context("spawn"), end_with_parent) as pool:
         with stop_signals_held():
             tasks: set[Future[None]] = {pool.submit(share) for share in shares}
         try:

@@ -21,7 +21,7 @@ from PIL import Image
 from cores_core.choices import Protocol, Quantization
 from cores_core.errors import CheckpointError, ConfigError, DataError
 from cores_core.files import replacing_all, write_text
-from cores_core.images import check_size, load_image, to_rgb, write_png
+from cores_core.images import check_size, encode_png, load_image, to_rgb
 from cores_core.instances import NO_CLEANING, Instance, MaskCleaning, clean_mask, mask_score, split_instances
 from cores_core.masks import binarize, bounding_box, encode_rle
 from cores_core.model.checkpoint import EMBEDDED, Checkpoint
@@ -253,8 +253,8 @@ def save_prediction(
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         with replacing_all([files.mask, files.overlay, files.description]) as (mask_path, overlay_path, json_path):
-            write_png(prediction.mask.astype(np.uint8) * np.uint8(255), mask_path)
-            write_png(overlay, overlay_path)
+            mask_path.write_bytes(encode_png(prediction.mask.astype(np.uint8) * np.uint8(255)))
+            overlay_path.write_bytes(encode_png(overlay))
             write_text(f"{text}\n", json_path)
     except OSError as error:
         raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error

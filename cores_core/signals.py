@@ -1,12 +1,15 @@
 """SIGINT and SIGTERM in worker processes: the main process handles them, workers ignore or never receive them.
 
-`handlers_kept` protects the main process's own handlers from libraries.
+`end_with_parent` ends a worker whose main process was killed; `handlers_kept` protects the main process's own handlers
+from libraries.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import connection, parent_process
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -15,6 +18,18 @@ def ignore_stop_signals() -> None:
     """Ignore SIGINT and SIGTERM in this process."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_parent(code: int = 1) -> None:
+    """End this process, with an exit code, as soon as the process that started it has died."""
+    parent = parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(code)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, features
 
 from cores_core import images
 from cores_core.errors import CoresWarning, DataError
-from cores_core.images import decode_image, load_image
+from cores_core.images import decode_image, encode_png, load_image
 from cores_core.sample import RgbImage
 
 ODDITIES = "samples/jpeg_oddities"
@@ -392,3 +392,14 @@ def _save(image: Image.Image, folder: Path) -> Path:
     path = folder / "image.png"
     image.save(path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("L", (7, 9)), ("RGB", (7, 9, 3)), ("RGBA", (7, 9, 4)), ("L", (1, 1)), ("RGB", (1, 300, 3))],
+)
+def test_a_png_has_the_pixels_it_was_made_of(mode: str, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with Image.open(io.BytesIO(encode_png(pixels))) as image:
+        assert (image.format, image.mode) == ("PNG", mode)
+        assert np.array_equal(np.asarray(image), pixels)

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from cores_core.errors import DataError
 from cores_core.files import replacing
 from cores_core.formats.labelled import LabelledImage
-from cores_core.images import write_png
+from cores_core.images import encode_png
 from cores_core.sample import BoolMask, RgbImage
 
 MOST_MASKS = 254
@@ -52,7 +52,7 @@ def save_cutout(image: RgbImage, mask: BoolMask, path: Path) -> None:
         raise DataError(f"a mask of {mask.shape} for an image of {image.shape[:2]}")
     pixels = np.dstack([image, np.full(mask.shape, 255, dtype=np.uint8)]) * mask[..., None]
     with replacing(path) as temporary:
-        write_png(pixels, temporary)
+        temporary.write_bytes(encode_png(pixels))
 
 
 def voc_colours() -> NDArray[np.uint8]:

@@ -1,7 +1,6 @@
 """Replies as the server sends them: rows with a published schema, PNG files, and errors of one form."""
 
 import asyncio
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from cores_core.choices import Protocol
-from cores_core.images import write_png
+from cores_core.images import encode_png
 from cores_core.masks import decode_rle
 from cores_core.overlay import render_overlay
 from cores_core.sample import Query, RgbImage
@@ -85,10 +84,3 @@ def draw_overlay(image: RgbImage, row: dict[str, Any]) -> RgbImage:
     """Both masks of a row drawn over its image, see `render_overlay`."""
     coarse, refined = decode_rle(row["coarse_mask"]), decode_rle(row["mask"])
     return render_overlay(image, row["question"], row["answer"], coarse, refined)
-
-
-def encode_png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """A PNG file of (H, W) or (H, W, 3) pixels."""
-    file = io.BytesIO()
-    write_png(pixels, file)
-    return file.getvalue()

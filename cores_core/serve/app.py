@@ -18,8 +18,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cores_core.choices import Protocol
 from cores_core.errors import CoresError, DataError
+from cores_core.images import encode_png
 from cores_core.sample import Query
-from cores_core.serve.answers import Problem, Rows, ask, draw_overlay, encode_png, render_mask
+from cores_core.serve.answers import Problem, Rows, ask, draw_overlay, render_mask
 from cores_core.serve.body_limit import BodyLimit
 from cores_core.serve.label_studio import label_studio_routes
 from cores_core.serve.limits import MEGA, QueueFullError, StoppingError

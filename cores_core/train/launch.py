@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import distributed
 from cores_core.errors import ConfigError, LaunchError
 from cores_core.locks import locked
 from cores_core.runtime import Group, count_local_ranks, group_from_environment, own_device, set_up_cpu
-from cores_core.signals import ignore_stop_signals, stop_signals_held
+from cores_core.signals import end_with_parent, ignore_stop_signals, stop_signals_held
 from cores_core.train.callbacks import Callback
 from cores_core.train.start import RunPlan, TrainJob, choose_recipe, plan_run
 from cores_core.train.trainer import Trainer, uses_deepspeed
@@ -150,16 +150,8 @@ def _followers(plan: RunPlan, store: str, size: int) -> Iterator[list[BaseProces
 
 def _follow(plan: RunPlan, store: str, group: Group) -> None:
     ignore_stop_signals()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(EXIT_DIED)  # a follower would wait for rank 0 until the timeout
     _train_as(plan, (), group, store)
-
-
-def _end_with_parent() -> None:
-    """End this process when rank 0 is killed; it would otherwise wait until the timeout."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(EXIT_DIED)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from cores_core.errors import DataError
 from cores_core.files import read_json, replacing, save_text
 from cores_core.masks import bounding_box, encode_rle
 from cores_core.sample import BoolMask
-from cores_core.signals import stop_signals_held
+from cores_core.signals import end_with_parent, stop_signals_held
 
 SHARD_SIZE = 64
 DRAWING = 1
@@ -91,7 +91,7 @@ def _finish_all(root: Path, shards: list[Shard], workers: int) -> Iterator[list[
     if workers <= 1 or len(shards) <= 1:
         yield from (_finish_shard(root, shard) for shard in shards)
         return
-    pool = ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent)
     try:
         with stop_signals_held():
             finished = pool.map(_finish_shard, [root] * len(shards), shards)
