@@ -13,15 +13,16 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["4bit", "8bit"]
 """Precision of the language model's linear layers (bitsandbytes, CUDA)."""
 Protocol = Literal["generate", "teacher_forced"]
-"""How an answer is obtained: decoded by the model, or teacher-forced from the answer template."""
+"""Where an answer's text comes from: decoded by the model, or the answer template (teacher-forced)."""
 RENAMED_PROTOCOLS = {"generated": "generate", "given": "teacher_forced"}
-"""Protocols in older scripts and results, by their names of today."""
+"""Names of protocols in older scripts and results, and the names that replaced them."""
 Format = Literal["files", "jsonl", "coco", "labelme", "label-studio", "yolo", "palette", "cutout"]
-"""What `cores predict` writes: mask, overlay and JSON of each answer; or what other tools read (docs/formats.md)."""
+"""What `cores predict` writes: mask, overlay and JSON of each answer (`files`), rows only (`jsonl`), a file that other
+tools read, one PNG of all masks (`palette`), or RGBA pictures of what was found (`cutout`); see docs/formats.md."""
 Engine = Literal["local", "ray"]
 """What runs the workers of `cores predict`: this machine, or a Ray cluster."""
 ReleasedConversation = Literal["llava_v1", "llava_v0", "llava_llama_2"]
-"""Chat templates of the research releases; the first is their default."""
+"""Chat templates of the research releases; the first is the default of LISA and CoReS."""
 
 
 def read_protocol(name: str) -> Protocol:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk or an exhausted quota."""
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_WRITING = (*DISK_FULL, errno.EFBIG, *_NOT_ALLOWED)
-"""Error numbers of a disk or folder that cannot be written."""
+"""Error numbers of a disk, folder or file that cannot be written."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Arguments of renameat2 (linux/fcntl.h, linux/fs.h)."""
 
@@ -28,7 +28,10 @@ class RepeatedKeyError(ValueError):
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` on success, remove it on any exception.
 
-    Works for files and folders. An existing file or folder at `path` is replaced.
+    Works for files and folders. A file replaces a file, a folder a folder. The folder that holds them must exist.
+
+    Raises:
+        OSError: it cannot be written; or a folder would replace a file, a file a folder, or a folder a symbolic link.
     """
     with replacing_all([path]) as (temporary,):
         yield temporary
@@ -36,7 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Like `replacing` for several paths together: on any exception none is replaced, and older files are kept."""
+    """Like `replacing` for several paths together: on any exception none is replaced, and older files are kept.
+
+    A kill between two renames may leave some replaced, with older files beside them (`.NAME.PID.old`).
+    """
     temporaries = [_beside(path, "tmp") for path in paths]
     for temporary in temporaries:
         _remove(temporary)
@@ -115,7 +121,8 @@ def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
             temporaries[-1].replace(paths[-1])
         undo.pop_all()
     for older in replaced:
-        _remove(older)
+        with suppress(OSError):  # all are in place
+            _remove(older)
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -134,7 +141,7 @@ def _replace_folder(new: Path, path: Path) -> None:
             older.replace(path)
             raise
         older.replace(new)
-    shutil.rmtree(new)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -154,6 +161,8 @@ def writing_hint(error: OSError) -> str:
     """Hint for an error while writing a file: free space, check permissions, or just retry."""
     if error.errno in DISK_FULL:
         return "free some disk space, then run the command again"
+    if error.errno == errno.EFBIG:
+        return "the file system or a limit of the shell (ulimit -f) allows no larger files: choose another folder"
     if error.errno in _NOT_ALLOWED:
         return "check write permission, then run the command again"
     return "run the command again; finished work is kept"

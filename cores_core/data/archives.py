@@ -1,13 +1,13 @@
-"""ARCHIVES: files of the data sets that can be downloaded without a login or a form, with their mirrors.
+"""ARCHIVES: files of the data sets that can be downloaded without a login or a form, with mirrors where there are some.
 
 Sizes and SHA-256 digests are published by the owner, or by others who checked the same file:
 - COCO, ADE20K: the url_checksums of TensorFlow Datasets (https://github.com/tensorflow/datasets).
-- PACO: its README. PASCAL VOC 2010: DataEval (https://github.com/dataeval/dataeval). No sizes.
-- gRefCOCO: the hub's page of instances.json; several who fetched the same revision for the other file. No sizes.
-- LLaVA-Instruct-150K: several who fetched it; a file that changes on the main branch is refused.
-- RefCOCO, RefCOCO+, RefCOCOg: several who fetched the same snapshots of the Internet Archive. Their first home went
-  down in 2022 and is the second address.
-None was found for COCO-Stuff's label maps, refCLEF's annotations and its images: there the length that the server
+- PACO: its README, without a size. PASCAL VOC 2010: DataEval (https://github.com/dataeval/dataeval), without a size.
+- gRefCOCO: the hub's page of instances.json; for the other file, digests in several public repositories. No sizes.
+- LLaVA-Instruct-150K: digests in several public repositories; a file that changes on the main branch is refused.
+- RefCOCO, RefCOCO+, RefCOCOg: digests in several public repositories of the same snapshots of the Internet Archive.
+  Their first home went down in 2022 and is the second address.
+No digest was found for COCO-Stuff's label maps, refCLEF's annotations and its images: there the length that the server
 states is checked, and the checksums inside the archive.
 
 Not here: Mapillary Vistas (a form), PartImageNet and ReasonSeg (Google Drive), and the annotations of PASCAL-Part,
@@ -32,7 +32,10 @@ def _coco(split: str, unpack_to: str, size: int, sha256: str) -> Archive:
 
 
 def _refer(name: str, time: str, size: int | None, sha256: str | None) -> Archive:
-    """`id_` requests the unmodified bytes from the Internet Archive."""
+    """An archive of referring expressions at a `time` (YYYYMMDDhhmmss) of the Internet Archive, or its first home.
+
+    The archive takes the snapshot that is nearest to the time; `id_` behind it requests the unmodified bytes.
+    """
     urls = (f"{_SNAPSHOT}{time}id_/{_UNC}{name}.zip", f"{_UNC}{name}.zip")
     return Archive(f"{name}.zip", urls, "refer_seg", size, sha256, ((f"{name}/", f"{name}/"),))
 
@@ -134,9 +137,9 @@ LLAVA_INSTRUCT = Archive(
 
 ARCHIVES: Mapping[str, tuple[Archive, ...]] = MappingProxyType(
     {
-        "cocostuff": (STUFF_MAPS, TRAIN2017, VAL2017),
+        "cocostuff": (STUFF_MAPS, VAL2017, TRAIN2017),
         "ade20k": (ADE20K,),
-        "paco_lvis": (PACO, TRAIN2017, VAL2017),
+        "paco_lvis": (PACO, VAL2017, TRAIN2017),
         "pascal_part": (VOC2010,),
         "refclef": (REFCLEF, SAIAPR),
         "refcoco": (REFCOCO, TRAIN2014),
@@ -146,4 +149,4 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = MappingProxyType(
         "llava_instruct": (LLAVA_INSTRUCT, TRAIN2017),
     }
 )
-"""By the names of DATASETS, small files first; a data set without an entry is to be fetched by hand."""
+"""By the names of data sets, annotations and small files first; one without an entry is to be fetched by hand."""

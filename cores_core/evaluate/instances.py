@@ -2,7 +2,7 @@
 
 Every query counts as an image with one category, so AP does not depend on names. The objects of a target are its
 instances if the data set has them apart, else the whole target is one object; a query without a target has none. At
-most 100 predicted instances of a query count, those with the highest scores.
+most 100 predicted instances of a query count, those with the highest scores. Ignored pixels count like others.
 """
 
 import io
@@ -23,7 +23,10 @@ _ALL_AREAS, _HUNDRED = 0, 2
 
 
 def score_instances(items: Sequence[Item]) -> Mapping[str, float | None]:
-    """AP50 and AP50:95 of items, 0-1; None if no item has instances or there is no object."""
+    """AP50 and AP50:95 of items, 0-1; None if no item has instances or there is no object.
+
+    An item without instances among others counts as one for which nothing was found; empty instances are left out.
+    """
     truth = [(number, rle, None) for number, item in enumerate(items) for rle in _objects(item)]
     found = [
         (number, instance.mask, instance.score)
@@ -37,7 +40,7 @@ def score_instances(items: Sequence[Item]) -> Mapping[str, float | None]:
         evaluation = COCOeval(_as_coco(truth, items), _as_coco(found, items), "segm")
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, 0, _ALL_AREAS, _HUNDRED]  # (thresholds, recalls)
+    precision = evaluation.eval["precision"][:, :, 0, _ALL_AREAS, _HUNDRED]  # (IoUs 0.5, 0.55, ..., 0.95; recalls)
     return {"ap_50": float(np.mean(precision[0])), "ap": float(np.mean(precision))}
 
 

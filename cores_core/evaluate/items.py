@@ -104,8 +104,12 @@ def parse_item(row: dict[str, Any]) -> Item:
             if values[name] is not None or name in ("mask", "target"):
                 values[name] = segmentation_rle(values[name], (height, width))
         if values.get("instances") is not None:
-            values["instances"] = tuple(ScoredMask(**instance) for instance in values["instances"])
-        values["target_instances"] = tuple(values.get("target_instances", ()))
+            values["instances"] = tuple(
+                ScoredMask(segmentation_rle(instance["mask"], (height, width)), float(instance["score"]))
+                for instance in values["instances"]
+            )
+        objects = values.get("target_instances", ())
+        values["target_instances"] = tuple(segmentation_rle(mask, (height, width)) for mask in objects)
         return Item(**values)
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise DataError(f"not a row of an evaluation ({type(error).__name__}: {error})") from error

@@ -1,10 +1,12 @@
 """Write LabelMe JSON: one file per image, with shapes named by label.
 
 - polygon: a shape per component, with a common `group_id` if a mask has several. Points are pixel centres: at tolerance
-  0, LabelMe's `shape_to_mask` and `data/sources/labelme.py` reproduce the mask exactly. Holes are cut out by bridges.
+  0, LabelMe's `shape_to_mask` and `data/sources/labelme.py` reproduce the mask exactly; the default tolerance has fewer
+  points. A hole is joined to the outline by two edges that coincide.
 - mask: a shape per mask, with its pixels as PNG; exact, including holes. For LabelMe 5.3 and newer.
 
-An empty mask has no shape. Shapes have a `score`, which LabelMe preserves.
+An empty mask has no shape. Shapes have a `score`, which LabelMe preserves. Labels are the questions; ReasonSeg's files,
+which are LabelMe's too, reserve labels with "ignore" and the label "flag".
 
 Source: labelme 6.3, `_label_file.py` and `utils/shape.py`.
 """
@@ -23,16 +25,21 @@ from cores_core.formats.polygons import DRAWING_TOLERANCE, trace_centres
 
 Form = Literal["polygon", "mask"]
 VERSION = "5.5.0"
-"""Version of LabelMe written to files."""
+"""Oldest version of LabelMe that reads all of a file; newer ones do, too."""
 
 
 def save_labelme(
     image: LabelledImage, path: Path, form: Form = "polygon", tolerance: float = DRAWING_TOLERANCE
 ) -> None:
-    """Write the file of one image; `image.image` should be relative to the file's folder.
+    """Write the file of one image.
 
     Args:
+        image: its `image` is a path relative to the file's folder, or LabelMe does not find it after a move; or a URL.
+        path: of the JSON file; the folder must exist.
         form: encoding of masks. tolerance: of polygons, in pixels; see `trace_centres`.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     height, width = image.size_hw
     shapes = []

@@ -1,9 +1,10 @@
-"""The paper's token refiner: adds image features under the coarse mask to the next prompt embedding.
+"""The paper's token refiner: adds image features under the coarse mask to the prompt embedding of the next stage.
 
-R(h, i, m) = h + CA(h, MAP(i, m)): masked average pooling of SAM's image embedding under the binarised coarse mask gives
-one vector; cross attention from the prompt to it is added back.
-Source: CoReS (arXiv:2404.05673) and its release, whose layer is `h + LayerNorm(h + MHA(h, MAP, MAP))`.
-Deviation: the release leaves it frozen at constant weights, where it does nothing; ours is initialised and trained.
+R(p, i, m) = p + CA(p, MAP(i, m)) of a prompt p: masked average pooling of SAM's image embedding i under the binarised
+coarse mask m gives one vector; cross attention from the prompt to it is added back.
+Source: CoReS (arXiv:2404.05673) and its release, whose layer is `p + LayerNorm(p + MHA(p, MAP, MAP))`.
+Deviation: the release leaves it frozen with all weights 1, where it depends on neither image nor mask; ours is
+initialised and trained.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 AREA_FLOOR = 0.0005
-"""Added to the pooled area, as released."""
+"""Added to the area in feature cells, as released."""
 
 
 class TokenRefiner(nn.Module):
@@ -44,9 +45,10 @@ class TokenRefiner(nn.Module):
 
 
 def pool_under_mask(image_embeddings: Tensor, coarse: Tensor, images: Tensor | None = None) -> Tensor:
-    """Average features under N coarse masks, logits > 0; a plain average where the mask is empty. Gives (N, C).
+    """Average features under N coarse masks, logits > 0, scaled down to the feature cells. Gives (N, C).
 
-    Arguments as for `TokenRefiner.forward`.
+    Of a mask without any cell, which may be one of a few thin pixels, the average over the image. Arguments as for
+    `TokenRefiner.forward`.
     """
     inside = (coarse > 0).to(image_embeddings.dtype)
     inside = functional.interpolate(inside, image_embeddings.shape[-2:], mode="bilinear", align_corners=False)
@@ -56,7 +58,7 @@ def pool_under_mask(image_embeddings: Tensor, coarse: Tensor, images: Tensor | N
     cells = image_embeddings.flatten(2)
     if images is None:
         sums = (cells @ inside.flatten(2).transpose(1, 2))[:, :, 0]
-    else:  # of all images and masks, which takes less than a copy of the image for each mask
+    else:  # sums of every mask over every image: less memory than a copy of the features for each mask
         number = torch.arange(len(images), device=images.device)
         sums = torch.einsum("bcl,nl->nbc", cells, inside.flatten(1))[number, images]
     pooled: Tensor = sums / area

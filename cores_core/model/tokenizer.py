@@ -132,10 +132,15 @@ class SentencePieceTokenizer:
         return text.strip()
 
     def save_pretrained(self, folder: Path, without: Sequence[str] = ()) -> None:
-        """Write the files that `__init__` reads, except for the added tokens named in `without`."""
+        """Write the files that `__init__` reads, without some of the added tokens; later ones move up."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MODEL_FILE).write_bytes(self._model)
-        added = {token: index for token, index in self._added.items() if token not in without}
+        left_out = [self._added[token] for token in without if token in self._added]
+        added = {
+            token: index - sum(other < index for other in left_out)
+            for token, index in self._added.items()
+            if token not in without
+        }
         (folder / ADDED_FILE).write_text(json.dumps(added, indent=2) + "\n", encoding="utf-8")
 
 

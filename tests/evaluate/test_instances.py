@@ -10,6 +10,7 @@ from PIL import Image
 
 from cores_core.data.prepare import prepare_dataset
 from cores_core.data.store import Store
+from cores_core.errors import DataError
 from cores_core.evaluate.benchmarks import BENCHMARKS
 from cores_core.evaluate.foreign import score_predictions
 from cores_core.evaluate.instances import score_instances
@@ -86,6 +87,21 @@ def test_rows_keep_instances() -> None:
     assert parse_item(row) == ITEMS[0]
     older = {name: value for name, value in row.items() if name not in ("instances", "target_instances")}
     assert parse_item(older).instances is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"instances": [{"score": 0.5}]},
+        {"instances": [{"mask": {"size": [9, 9], "counts": "k0"}, "score": 0.5}]},
+        {"instances": [{"mask": None, "score": 0.5}]},
+        {"target_instances": ["not a mask"]},
+    ],
+    ids=["no mask", "another size", "null", "text"],
+)
+def test_damaged_instances_are_one_error(damage: dict) -> None:
+    with pytest.raises(DataError):
+        parse_item(json.loads(json.dumps(item_row(ITEMS[0]))) | damage)
 
 
 @pytest.fixture

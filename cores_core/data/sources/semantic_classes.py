@@ -1,4 +1,4 @@
-"""Class names of COCO-Stuff and ADE20K in the order of their ids, eight per line.
+"""Class names of COCO-Stuff and ADE20K in the order of their ids, eight per line. Suffixes such as `-other` are kept.
 
 Source: the lists of cocostuff (github.com/nightrome/cocostuff) and of the ADE20K scene parsing benchmark
 (github.com/CSAILVision/sceneparsing), the latter with the first synonym of each class.

@@ -3,7 +3,7 @@
 Used by `cores train --plan` without weights or network, and by tests to build tiny models of the same families. Source
 of the numbers: the head of published.yaml.
 Deviation: a stand-in processor has a small byte-level BPE tokenizer with the family's special tokens. Its ids are not
-the published ones, texts have more tokens, and no begin token is added.
+the published ones, texts have more tokens, and it adds no begin token itself (some chat templates write one).
 """
 
 import copy
@@ -28,12 +28,19 @@ from cores_core.sample import Query
 _VOCABULARY = 2000
 """Maximum vocabulary of a stand-in tokenizer; the built-in texts need fewer tokens."""
 _SPARE = 8
-"""Ids that a stand-in tokenizer leaves free in a small embedding, for the chain tokens."""
+"""Rows of an embedding smaller than `_VOCABULARY` that the tokenizer does not use; the chain tokens get them."""
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Classes and arguments of a family's processor; the fields are documented in published.yaml."""
+    """Classes and arguments of a family's processor, see published.yaml.
+
+    Attributes:
+        processor, image, video: class name and arguments of the processor, its image and its video processor.
+        roles: tokens by the tokenizer's arguments (`eos_token`, ...); named: by its further attributes.
+        tokens: special tokens besides these. ids: token whose id is set at a path of the config, by path.
+        template: chat template (jinja). image_tokens: least and most tokens of an image, of the Qwen families.
+    """
 
     processor: Mapping[str, Any]
     image: Mapping[str, Any]
@@ -85,7 +92,7 @@ def published_config(name: str) -> PreTrainedConfig:
 def stand_in_processor(config: PreTrainedConfig) -> ProcessorMixin:
     """Build the processor of a config's family, with a small tokenizer trained on the built-in prompts.
 
-    Image sizes and numbers of image tokens are derived from the config, so models of any size are supported.
+    Image sizes and numbers of image tokens follow from the config, for the Qwen families also from published.yaml.
 
     Args:
         config: changed in place: token ids (image, padding, end) are set to those of the new tokenizer.
@@ -154,7 +161,7 @@ def _tokenizer(family: _Family, embedded: int) -> PreTrainedTokenizerFast:
 
 
 def _texts() -> Iterator[str]:
-    """Training texts of the tokenizer: role names and the built-in prompts."""
+    """Training texts of the tokenizer: role names and built-in prompts, often enough to outweigh the examples."""
     yield from ["system\n", "user\n", "assistant\n", "model\n", "System: ", "User: ", "Assistant: "] * 50
     for question, answer in prompts.EXAMPLES:
         yield from (question, answer)

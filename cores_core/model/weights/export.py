@@ -1,6 +1,11 @@
 """Write a model in the format of the released LISA and CoReS weights, for scripts that read these.
 
-The inverse of `releases.py`: export and read are lossless in both orders.
+<folder>/config.json, model.safetensors   LLaVA with SAM, projection and refiner
+<folder>/tokenizer.model, added_tokens.json, tokenizer_config.json
+<folder>/clip/                            the vision tower, with its image processor
+
+`releases.py` reads it back without loss in float32. The format has no place for rejections (`chain.rejects`,
+`chain.reject_below`) and for the choice of the in-context example (`context`).
 """
 
 import json
@@ -8,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,10 +23,15 @@ from cores_core.errors import CheckpointError
 from cores_core.files import replacing
 from cores_core.model.checkpoint import Checkpoint
 from cores_core.model.families.llava import CONFIG_FILE
-from cores_core.model.tokenizer import SentencePieceTokenizer, token_id
+from cores_core.model.families.llava_prompts import CLIP_MEAN, CLIP_STD
+from cores_core.model.sams.sam1 import Sam1
+from cores_core.model.tokenizer import SentencePieceTokenizer
 from cores_core.model.weights.names import EMBEDDING, HEAD, SECOND_LAYER, TOWER, released_name
 
 TOWER_FOLDER, WEIGHTS_FILE = "clip", "model.safetensors"
+TOKENIZER_CONFIG_FILE, PROCESSOR_FILE = "tokenizer_config.json", "preprocessor_config.json"
+_METADATA = {"format": "pt"}
+"""Without it, the versions of transformers that LISA and CoReS need cannot read the file."""
 
 
 def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None = None) -> None:
@@ -30,33 +41,54 @@ def export_released(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | N
         dtype: precision of the weights in the files; None for that in memory.
 
     Raises:
-        CheckpointError: the format cannot represent the model's tokenizer or prompts.
+        CheckpointError: the format cannot represent the model's tokenizer, prompts or SAM.
+        OSError: the folder cannot be written.
     """
-    tokenizer, config = checkpoint.processor.tokenizer, checkpoint.config
-    if not isinstance(tokenizer, SentencePieceTokenizer) or config.wording != "released":
-        raise CheckpointError(
-            "this model cannot be written in the releases' format: its tokenizer is of another kind",
-            hint="only models initialised from LISA, CoReS or LLaVA weights can",
-        )
+    tokenizer, config = _check_parts(checkpoint), checkpoint.config
     ours = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in _released_tensors(checkpoint).items()}
     tower = {f"vision_model.{name.removeprefix(TOWER)}": ours.pop(name) for name in [*ours] if name.startswith(TOWER)}
     weights = {released_name(name, config.vision.projector_layers): tensor for name, tensor in ours.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as temporary:
-        tokenizer.save_pretrained(temporary, without=(prompts.IMAGE,))
+        tokenizer.save_pretrained(temporary, without=_unreleased_tokens(config))
+        _save_json(_tokenizer_tree(), temporary / TOKENIZER_CONFIG_FILE)
         (temporary / TOWER_FOLDER).mkdir()
         _save_json(_tower_tree(config), temporary / TOWER_FOLDER / CONFIG_FILE)
-        save_file(tower, temporary / TOWER_FOLDER / WEIGHTS_FILE)
-        save_file(weights, temporary / WEIGHTS_FILE)
+        _save_json(_image_processor_tree(config), temporary / TOWER_FOLDER / PROCESSOR_FILE)
+        save_file(tower, temporary / TOWER_FOLDER / WEIGHTS_FILE, _METADATA)
+        save_file(weights, temporary / WEIGHTS_FILE, _METADATA)
         _save_json(_config_tree(config, weights["lm_head.weight"]), temporary / CONFIG_FILE)
 
 
+def _check_parts(checkpoint: Checkpoint) -> SentencePieceTokenizer:
+    """The tokenizer of a model that the format can represent."""
+    tokenizer = checkpoint.processor.tokenizer
+    if not isinstance(checkpoint.model.segmenter, Sam1):
+        reason = "its SAM is not of the first generation"
+    elif not isinstance(tokenizer, SentencePieceTokenizer):
+        reason = "its tokenizer is not that of LISA, CoReS or the original LLaVA"
+    elif checkpoint.config.wording == "released":
+        return tokenizer
+    else:
+        reason = "it was trained with other prompts than LISA and CoReS, without `wording: released`"
+    hint = "its own format is read by cores; `cores checkpoint merge` makes its MLLM readable by transformers"
+    raise CheckpointError(f"this model cannot be written in the releases' format: {reason}", hint=hint)
+
+
+def _unreleased_tokens(config: Config) -> tuple[str, ...]:
+    """Tokens that a release of this chain does not have."""
+    return (prompts.IMAGE, *([prompts.REFERENCE_SPELLING[prompts.LOC]] if config.chain.stages == 1 else []))
+
+
 def _released_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The model's tensors without those added on import: the image token's row, the projector's identity layer."""
+    """The model's tensors without those added on import: rows of tokens, the projector's identity layer."""
     weights: dict[str, Tensor] = dict(checkpoint.model.state_dict())
-    image = token_id(checkpoint.processor.tokenizer, prompts.IMAGE)
+    added = checkpoint.processor.tokenizer.get_added_vocab()
+    dropped = {added.pop(token) for token in _unreleased_tokens(checkpoint.config) if token in added}
+    last = max(added.values())
     for name in (EMBEDDING, HEAD):
-        weights[name] = weights[name][: image if image == len(weights[name]) - 1 else None]
+        count = len(weights[name])  # a dropped row between the last token and the end remains, as padding
+        weights[name] = weights[name][[row for row in range(count) if row not in dropped or last < row < count - 1]]
     if checkpoint.config.vision.projector_layers == 1:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(SECOND_LAYER)}
     return weights
@@ -89,6 +121,21 @@ def _config_tree(config: Config, head: Tensor) -> dict[str, Any]:
     }
 
 
+def _tokenizer_tree() -> dict[str, Any]:
+    return {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": True,
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "right",
+        "bos_token": prompts.BEGIN,
+        "eos_token": prompts.END,
+        "unk_token": prompts.UNKNOWN,
+        "pad_token": prompts.UNKNOWN,
+    }
+
+
 def _tower_tree(config: Config) -> dict[str, Any]:
     vision = config.vision
     return {
@@ -100,6 +147,24 @@ def _tower_tree(config: Config) -> dict[str, Any]:
         "num_attention_heads": vision.num_attention_heads,
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
+    }
+
+
+def _image_processor_tree(config: Config) -> dict[str, Any]:
+    side = config.vision.image_size
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": side},
+        "resample": Image.Resampling.BICUBIC.value,
+        "do_center_crop": True,
+        "crop_size": {"height": side, "width": side},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
     }
 
 

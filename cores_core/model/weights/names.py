@@ -1,4 +1,4 @@
-"""Tensor names of the releases and of the hub, and those of `CoresModel`: one table each, used in both directions."""
+"""Tensor names of the releases (mapped both ways) and of the hub (only read), and those of `CoresModel`."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ _PREFIXES = (
     ("transformer_cross_attention_layers.multihead_attn.", "refiner.attention."),
     ("transformer_cross_attention_layers.norm.", "refiner.norm."),
 )
-"""Pairs of prefixes: in the releases, in `CoresModel.state_dict()`."""
+"""Pairs of prefixes: in the releases, in `CoresModel.state_dict()`. The first that fits counts."""
 _HUB_PREFIXES = (
     ("language_model.model.", LANGUAGE),
     ("language_model.lm_head.", "mllm.net.lm_head."),
@@ -33,12 +33,14 @@ _HUB_PREFIXES = (
     ("model.", "mllm.net.model."),
     ("lm_head.", "mllm.net.lm_head."),
 )
-"""Pairs of prefixes: of a LLaVA in the layouts of various transformers versions, in `CoresModel.state_dict()`."""
+"""Pairs of prefixes: of a LLaVA in the layouts of several transformers versions, in `CoresModel.state_dict()`.
+
+The first that fits counts."""
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$|\.position_ids$|^model\.visual_model\.pixel_(mean|std)$")
 
 
 def renamed_keys(state: Any) -> Any:
-    """Convert an optimiser state of checkpoint format 2, recursively: `mllm.llava.` in keys becomes `mllm.net.`."""
+    """Convert an optimiser state of nested dicts, as checkpoints before format 3 have it: `mllm.llava.` in keys."""
     if isinstance(state, dict):
         return {
             key.replace("mllm.llava.", "mllm.net.") if isinstance(key, str) else key: renamed_keys(value)
