@@ -43,7 +43,7 @@ def embed_cells(encoder: PromptEncoder, images: Tensor, mask_input: Tensor | Non
     weight = second.weight.permute(0, 2, 3, 1).flatten(1)
     inner = functional.linear(quarters.flatten(2), weight, second.bias)
     inner = gelu(functional.layer_norm(inner, (len(second.bias),), second_norm.weight, second_norm.bias, 1e-6))
-    return torch.baddbmm(images + last.bias, inner, last.weight.flatten(1).T.expand(count, -1, -1))
+    return (images + last.bias).baddbmm_(inner, last.weight.flatten(1).T.expand(count, -1, -1))
 
 
 def decode_masks(

@@ -80,13 +80,16 @@ class Sam1(Segmenter):
         if images is None:
             images = torch.arange(len(prompts), device=prompts.device)
         cells = features[0].flatten(2).transpose(1, 2).contiguous()
+        if mask_input is None:  # equal for all queries of an image
+            cells = embed_cells(self.prompt_encoder, cells, None)
         at_once = max(1, CPU_VALUES // cells[0].numel()) if prompts.device.type == "cpu" else len(prompts)
         with torch.autocast(prompts.device.type, enabled=False):
             for start in range(0, len(prompts), at_once):
                 some = slice(start, start + at_once)
                 copied = at_once > 1 or prompts.device.type != "cpu"  # without waiting for the device
                 mine = cells[images[some]] if copied else cells[int(images[start])][None]
-                mine = embed_cells(self.prompt_encoder, mine, None if mask_input is None else mask_input[some])
+                if mask_input is not None:
+                    mine = embed_cells(self.prompt_encoder, mine, mask_input[some])
                 yield decode_masks(self.mask_decoder, mine, self._place_cells(), prompts[some], with_iou)
 
     def _place_cells(self) -> Tensor:
