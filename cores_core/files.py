@@ -66,13 +66,13 @@ def write_text(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file in UTF-8, with or without a byte order mark.
+def read_json(path: Path, unique: bool = False) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte order mark; `unique` as in `parse_json`.
 
     Raises:
-        OSError: it cannot be read. ValueError: it is not UTF-8 or not JSON.
+        OSError: it cannot be read. RepeatedKeyError: see `parse_json`. ValueError: it is not UTF-8 or not JSON.
     """
-    return parse_json(path.read_text(encoding="utf-8-sig"))
+    return parse_json(path.read_text(encoding="utf-8-sig"), unique)
 
 
 def parse_json(text: str | bytes, unique: bool = False) -> Any:

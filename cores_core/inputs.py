@@ -154,10 +154,14 @@ def _list_files(folder: Path) -> Iterator[Path]:
 
 
 def _match(pattern: Path) -> Iterator[_Found]:
-    """The files that match a glob; their outputs are named relative to its leading folders without wildcards."""
+    """The files that match a glob, and links to nothing, which fail when they are loaded.
+
+    Their outputs are named relative to its leading folders without wildcards.
+    """
     first = next(number for number, part in enumerate(pattern.parts) if _is_glob(part))
     folder = Path(*pattern.parts[:first])
-    matches = sorted(path for path in folder.glob(str(Path(*pattern.parts[first:]))) if path.is_file())
+    found = folder.glob(str(Path(*pattern.parts[first:])))
+    matches = sorted(path for path in found if path.is_file() or not path.exists())
     if not matches:
         raise DataError(f"no file matches: {pattern}")
     for path in matches:

@@ -61,6 +61,7 @@ def test_a_link_to_nothing_is_named_when_it_is_loaded(tmp_path: Path) -> None:
     for request in dangling:
         with pytest.raises(DataError, match=rf"{request.name}\.png"):
             request.load()
+    assert [request.name for request in listed(tmp_path / "*.png")] == ["a", "b", "c"]
 
 
 def test_names_never_collide(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from cores_core.errors import DataError
 from cores_core.evaluate.items import Item, ScoredMask
 from cores_core.evaluate.targets import Target
-from cores_core.files import parse_json, read_json
+from cores_core.files import RepeatedKeyError, parse_json, read_json
 from cores_core.formats.coco import read_coco
 from cores_core.formats.coco_entries import is_coco
 from cores_core.formats.labelled import Annotation
@@ -278,9 +278,15 @@ def _read_rows(path: Path) -> Iterator[tuple[int, _Parse]]:
 
 
 def _load_tree(path: Path) -> Any:
-    """Load a file as one JSON value; None if it is not, e.g. a JSONL file with another suffix."""
+    """Load a file as one JSON value; None if it is not, e.g. a JSONL file with another suffix.
+
+    Raises:
+        DataError: a key occurs twice in an object.
+    """
     try:
-        return read_json(path)
+        return read_json(path, unique=True)
+    except RepeatedKeyError as error:
+        raise DataError(f"{error} in an object of: {path}", hint="keep one of the two") from error
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -393,6 +393,14 @@ def test_what_cannot_be_used_of_a_coco_file_is_named_by_its_number(tmp_path: Pat
         score_predictions(TARGETS, path, strict=True)
 
 
+def test_a_key_that_occurs_twice_in_a_coco_file_is_one_error(tmp_path: Path) -> None:
+    path = save_coco_rows(tmp_path)
+    path.write_text(path.read_text().replace('"images"', '"images": [], "images"', 1))
+    with pytest.raises(DataError, match="`images` occurs twice") as caught:
+        score_predictions(TARGETS, path)
+    assert str(path) in caught.value.message
+
+
 def test_a_coco_image_or_question_that_nobody_asks_about_is_named(tmp_path: Path) -> None:
     categories = [COCO_ROWS["categories"][0], {"id": 2, "name": "What barks?"}]
     path = save_coco_rows(tmp_path, categories=categories)

@@ -43,7 +43,8 @@ def embed_cells(encoder: PromptEncoder, images: Tensor, mask_input: Tensor | Non
     weight = second.weight.permute(0, 2, 3, 1).flatten(1)
     inner = functional.linear(quarters.flatten(2), weight, second.bias)
     inner = gelu(functional.layer_norm(inner, (len(second.bias),), second_norm.weight, second_norm.bias, 1e-6))
-    return (images + last.bias).baddbmm_(inner, last.weight.flatten(1).T.expand(count, -1, -1))
+    embedded: Tensor = images + last.bias
+    return embedded.baddbmm_(inner, last.weight.flatten(1).T.expand(count, -1, -1))
 
 
 def decode_masks(
