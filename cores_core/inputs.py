@@ -8,7 +8,7 @@ by fsspec.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,11 @@ class Request:
 def list_requests(
     sources: Sequence[str], queries: Sequence[Query], stdin: Iterable[str] = (), every: int = 1
 ) -> Iterator[Request]:
-    """The requests of all sources, lazily.
+    """The requests of all sources: one for each image, with the questions of all its lines.
 
     Args:
-        sources: paths of images, folders, JSONL files and videos, globs, or `-` for JSONL lines of `stdin`.
+        sources: paths of images, folders, JSONL files and videos, globs, or `-` for JSONL lines of `stdin`. With `-`,
+            each line is a request of its own, yielded before the next one is read.
         queries: asked about every image; lines of JSONL that bring questions are asked these instead.
         every: of a video, use each n-th frame.
 
@@ -72,14 +73,9 @@ def list_requests(
         DataError: a source does not exist, has no images, or a line is damaged; or an image has no question.
     """
     names: set[str] = set()
-    for source in sources:
-        for image, place, frame, own in _expand(source, stdin, every):
-            asked = own or tuple(queries)
-            if not asked:
-                raise DataError(f"no question about: {image}", hint='give one with --question "..."')
-            yield Request(
-                image, _unique(place, len(asked), names), Path(image if frame is None else source), asked, frame
-            )
+    found = _find_requests(sources, queries, stdin, every)
+    for request in found if STDIN in sources else _merge(found):
+        yield replace(request, name=_unique(Path(request.name), len(request.queries), names))
 
 
 def is_single_image(source: str) -> bool:
@@ -106,6 +102,27 @@ def read_frame(path: Path, number: int) -> RgbImage:
     if not found:
         raise DataError(f"cannot read frame {number} of the video: {path}")
     return np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+
+
+def _find_requests(
+    sources: Sequence[str], queries: Sequence[Query], stdin: Iterable[str], every: int
+) -> Iterator[Request]:
+    """The requests of all sources; their names are not unique, and still have suffixes."""
+    for source in sources:
+        for image, place, frame, own in _expand(source, stdin, every):
+            asked = own or tuple(queries)
+            if not asked:
+                raise DataError(f"no question about: {image}", hint='give one with --question "..."')
+            yield Request(image, place.as_posix(), Path(image if frame is None else source), asked, frame)
+
+
+def _merge(requests: Iterable[Request]) -> Iterable[Request]:
+    """One request for each image, with all questions about it, each once."""
+    merged: dict[str, Request] = {}
+    for request in requests:
+        known = merged.setdefault(request.image, request)
+        merged[request.image] = replace(known, queries=tuple(dict.fromkeys((*known.queries, *request.queries))))
+    return merged.values()
 
 
 _Found = tuple[str, Path, int | None, tuple[Query, ...]]

@@ -237,7 +237,7 @@ def _labelled(image: str, rows: Sequence[Row]) -> LabelledImage:
     masks = [
         LabelledMask(row["question"], decode_rle(part["mask"]), part["score"])
         for row in rows
-        for part in row.get("instances", [row])
+        for part in row.get("instances") or [row]  # an empty mask has no instances
     ]
     height, width = rows[0]["mask"]["size"]
     return LabelledImage(image, (height, width), tuple(masks))

@@ -85,11 +85,11 @@ def test_a_glob_names_outputs_from_its_first_wildcard(tmp_path: Path) -> None:
 
 
 def test_lines_of_jsonl_bring_their_own_questions(tmp_path: Path) -> None:
-    write(tmp_path / "photos/a.png")
+    write(*(tmp_path / f"photos/{name}.png" for name in "abc"))
     rows = [
         {"image": "photos/a.png", "questions": ["One?", "Two?", "One?"]},
-        {"image": "photos/a.png", "question": "Three?", "phrases": ["the tail"]},
-        {"image": "photos/a.png"},
+        {"image": "photos/b.png", "question": "Three?", "phrases": ["the tail"]},
+        {"image": "photos/c.png"},
     ]
     path = tmp_path / "list.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
@@ -100,7 +100,17 @@ def test_lines_of_jsonl_bring_their_own_questions(tmp_path: Path) -> None:
         ASKED,
     ]
     assert found[0].image == str(tmp_path / "photos/a.png")
-    assert len({request.name for request in found}) == 3
+
+
+def test_lines_about_one_image_are_one_request(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", tmp_path / "b.png")
+    asked = [("a.png", "One?"), ("b.png", "One?"), ("a.png", "Two?"), ("a.png", "One?")]
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join(json.dumps({"image": image, "question": text}) for image, text in asked))
+    found = [(request.name, [query.text for query in request.queries]) for request in listed(path)]
+    assert found == [("a", ["One?", "Two?"]), ("b", ["One?"])]
+    streamed = list_requests(["-"], (), stdin=path.read_text().splitlines())
+    assert [request.name for request in streamed] == ["a", "b", "a.png", "a-2"]
 
 
 def test_standard_input_is_read_line_by_line() -> None:

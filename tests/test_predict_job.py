@@ -102,6 +102,14 @@ def test_instances_are_objects_of_their_own_in_every_format(job: PredictJob, ima
         assert np.array_equal(np.any(parts, axis=0) if parts else decode_rle(row["mask"]), decode_rle(row["mask"]))
 
 
+def test_an_empty_mask_without_instances_stays_an_annotation(job: PredictJob, images: Path) -> None:
+    cleaning = MaskCleaning(instances=True, min_score=1.0)  # no mask is as certain
+    run_job(replace(job, formats=("coco",), cleaning=cleaning), requests_of(images), ["cpu"], False, lambda _: None)
+    found = COCO(str(job.output / "coco.json"))
+    assert [annotation["area"] for annotation in found.anns.values()] == [0] * 8
+    assert sorted(category["name"] for category in found.cats.values()) == sorted(query.text for query in QUERIES)
+
+
 def test_an_interrupted_job_continues_and_repeats_nothing(job: PredictJob, images: Path, tmp_path: Path) -> None:
     requests = requests_of(images)
     calm = replace(job, output=tmp_path / "calm")
