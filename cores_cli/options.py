@@ -19,6 +19,8 @@ from cores_core.errors import ConfigError
 EMBEDDED_MODEL = "tiny"
 PHOTO_MODEL = "xinlai/LISA-7B-v1-explanatory"
 """Released weights for photographs that `--model` reads from the hub."""
+PARTWORLD_ONLY = f"note: `{EMBEDDED_MODEL}` knows drawn PartWorld scenes only; for photographs"
+"""Start of a line that ends with a command."""
 MODEL_HELP = "A checkpoint folder, released weights, a hub id, or a name that `cores models` lists."
 
 

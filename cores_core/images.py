@@ -141,7 +141,7 @@ def _decode(file: Path | io.BytesIO, max_pixels: int, formats: tuple[str, ...] |
                 _warn("the file has several images: the first one was read")
             return to_rgb(_read_unsigned(_read_deep_colours(image, file)))
     except Image.DecompressionBombError as error:
-        raise DataError(f"image too large ({reason_of(error)})") from error
+        raise DataError("image too large", hint=_size_hint(max_pixels)) from error
     except UnidentifiedImageError as error:
         raise DataError("not an image, or unknown format", hint="convert it to JPEG, PNG, WebP, BMP or TIFF") from error
     except DECODE_ERRORS as error:
@@ -155,8 +155,11 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         DataError: it exceeds `max_pixels` or `MAX_SIDE`.
     """
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        hint = f"make it smaller: at most {max_pixels:,} pixels in total and {MAX_SIDE:,} per side"
-        raise DataError(f"image too large: {width} x {height} pixels", hint=hint)
+        raise DataError(f"image too large: {width} x {height} pixels", hint=_size_hint(max_pixels))
+
+
+def _size_hint(max_pixels: int) -> str:
+    return f"make it smaller: at most {max_pixels:,} pixels in total and {MAX_SIDE:,} per side"
 
 
 def fit_hw(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:

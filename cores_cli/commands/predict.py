@@ -13,6 +13,7 @@ from cores_cli.commands.predict_many import Sources, Workers, choose_workers, pr
 from cores_cli.interrupts import interrupts
 from cores_cli.options import (
     EMBEDDED_MODEL,
+    PARTWORLD_ONLY,
     PHOTO_MODEL,
     ConversationOption,
     DtypeOption,
@@ -178,7 +179,7 @@ def _recommend_photo_model(names: Sequence[str], questions: Sequence[str], phras
     asked = questions if len(names) == 1 else [part for question in questions for part in ("-q", question)]
     arguments = ["cores", "predict", *names, *asked, *(["--phrase"] if phrase else []), "--model", PHOTO_MODEL]
     command = shlex.join([*arguments, "--dtype", "bfloat16"])
-    console.say(f"note: `{EMBEDDED_MODEL}` knows drawn PartWorld scenes only; for photographs: {command}", "yellow")
+    console.say(f"{PARTWORLD_ONLY}: {command}", "yellow")
 
 
 def _show_plan(model: str, device: ModelDevice, dtype: Dtype, load_in: Quantization | None, questions: int) -> None:

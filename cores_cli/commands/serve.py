@@ -10,7 +10,16 @@ import typer
 
 from cores_cli import console
 from cores_cli.interrupts import interrupts
-from cores_cli.options import ConversationOption, DtypeOption, LoadInOption, ModelDeviceOption, ModelOption
+from cores_cli.options import (
+    EMBEDDED_MODEL,
+    PARTWORLD_ONLY,
+    PHOTO_MODEL,
+    ConversationOption,
+    DtypeOption,
+    LoadInOption,
+    ModelDeviceOption,
+    ModelOption,
+)
 from cores_core.errors import ConfigError
 
 PACKAGES = ("fastapi", "gradio", "httpx", "python_multipart", "uvicorn")
@@ -70,6 +79,8 @@ def serve(
                 os.environ["GRADIO_TEMP_DIR"] = folder  # else Gradio shares a folder with its other servers
                 app = build_app(queue, options)
                 console.say(f"{model} answers at http://{name}:{opened.getsockname()[1]}, Ctrl-C stops")
+                if model == EMBEDDED_MODEL:
+                    console.say(f"{PARTWORLD_ONLY}: cores serve --model {PHOTO_MODEL} --dtype bfloat16", "yellow")
                 run_server(app, queue, opened)
         finally:
             if not queue.close(LAST_REQUEST_SECONDS) and interrupts.number is not None:

@@ -1,7 +1,7 @@
 """The HTTP application: `POST /predict`, `GET /health`, Label Studio's protocol below /label-studio, and the page at /.
 
-Every error is a JSON object `{"error", "hint"}` with a status of its kind: 413 too large a body, 422 an image or
-question that cannot be used, 429 too many requests, 503 the server is stopping.
+Every error of a route is a JSON object `{"error", "hint"}` with a status of its kind: 413 too large a body, 422 an
+image or question that cannot be used, 429 too many requests, 503 the server is stopping.
 """
 
 import logging
@@ -137,7 +137,10 @@ async def _handle_cores_error(_: Request, error: Exception) -> Response:
 
 async def _handle_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _refuse(422, _describe(error.errors()))
+    problems = error.errors()
+    is_missing = problems[0]["type"] == "missing"
+    hint = "send multipart/form-data with a file `image` and one or more `question`" if is_missing else None
+    return _refuse(422, _describe(problems), hint)
 
 
 async def _handle_http_error(_: Request, error: Exception) -> Response:
