@@ -39,23 +39,33 @@ class Journal:
         """Start a job in the folder, or continue the one that is there.
 
         Raises:
-            DataError: the rows that are there are of another job.
+            DataError: the rows that are there are of another job, or a file has the folder's place.
         """
         path = self._folder / "about.json"
         text = json.dumps(about, sort_keys=True)
         if path.is_file() and path.read_text(encoding="utf-8") != text:
             hint = f"choose another --output, or remove {self._folder}"
             raise DataError(f"another evaluation or prediction was begun in: {self._folder.parent}", hint=hint)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError) as error:
+            raise DataError(f"not a folder: {self.folder}", hint="choose another --output") from error
         save_text(text, path)
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append the rows of one image and flush them to disk."""
+        """Append the rows of one image and flush them to disk.
+
+        Raises:
+            DataError: the folder is gone.
+        """
         text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-        with self._own.open("ab") as file:
-            file.write(text.encode(errors="surrogatepass"))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._own.open("ab") as file:
+                file.write(text.encode(errors="surrogatepass"))
+                file.flush()
+                os.fsync(file.fileno())
+        except FileNotFoundError as error:
+            raise DataError(f"the folder was removed: {self._folder}", hint="run the command again") from error
 
     def read(self) -> Iterator[Row]:
         """All complete rows, in no particular order."""

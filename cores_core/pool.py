@@ -1,6 +1,9 @@
 """Workers that share a job and their rows, which are written to its journal. Here: processes of this machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -21,6 +24,8 @@ Worker = Callable[[Sequence[T]], Iterator[list[Row]]]
 Start = Callable[[str], Worker[T]]
 """Loads the model onto a device and returns a worker. Picklable."""
 _SECONDS = 0.5
+_LEAVE, _LEAVE_SECONDS = signal.SIGUSR1, 3.0
+"""Signal at which a worker ends its share (it ignores those of a terminal), and the time that it has."""
 
 
 class Executor(Protocol):
@@ -83,7 +88,7 @@ def _run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress
         CoresError: one of them failed, or its process died; the others are ended, finished rows are kept.
     """
     before = journal.count()
-    with ProcessPoolExecutor(len(shares), get_context("spawn"), end_with_parent) as pool:
+    with ProcessPoolExecutor(len(shares), get_context("spawn"), _start_worker) as pool:
         with stop_signals_held():
             tasks: set[Future[None]] = {pool.submit(share) for share in shares}
         try:
@@ -96,6 +101,22 @@ def _run_shares(shares: Sequence[Callable[[], None]], journal: Journal, progress
         except BrokenProcessPool as error:
             raise CoresError("a worker process died", hint="run the command again; finished rows are kept") from error
         except BaseException:
-            for process in list((pool._processes or {}).values()):
-                process.kill()  # workers ignore the other signals; a truncated row is dropped
+            _end_workers(pool, tasks)
             raise
+
+
+def _start_worker() -> None:
+    """Prepare a worker process: it ends with its parent, and leaves its share at `_LEAVE`."""
+    end_with_parent()
+    signal.signal(_LEAVE, lambda *_: sys.exit(1))
+
+
+def _end_workers(pool: ProcessPoolExecutor, tasks: Iterable[Future[None]]) -> None:
+    """Let workers finish the files that they are writing, then kill them; a truncated row is dropped."""
+    workers = list((pool._processes or {}).values())
+    for worker in workers:
+        if worker.pid is not None and worker.is_alive():
+            os.kill(worker.pid, _LEAVE)
+    wait(tasks, timeout=_LEAVE_SECONDS)
+    for worker in workers:
+        worker.kill()

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cores_core.choices import Protocol, Quantization
 from cores_core.errors import CheckpointError, ConfigError, DataError
-from cores_core.files import replacing_all, write_text
+from cores_core.files import NO_WRITING, replacing_all, write_text, writing_hint
 from cores_core.images import check_size, encode_png, load_image, to_rgb
 from cores_core.instances import NO_CLEANING, Instance, MaskCleaning, clean_mask, mask_score, split_instances
 from cores_core.masks import binarize, bounding_box, encode_rle
@@ -260,7 +260,8 @@ def save_prediction(
             overlay_path.write_bytes(encode_png(overlay))
             write_text(f"{text}\n", json_path)
     except OSError as error:
-        raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint="choose --output") from error
+        hint = writing_hint(error) if error.errno in NO_WRITING else "choose --output"
+        raise DataError(f"cannot write to {base.parent}: {error.strerror or error}", hint=hint) from error
     return files
 
 

@@ -49,20 +49,23 @@ def count_local_ranks(group: Group) -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", group.size))
 
 
-def set_up_cpu(processes: int = 1) -> None:
+def set_up_cpu(processes: int = 1, are_bound: bool = False) -> None:
     """Prepare torch in this process for work on a CPU; threads that are started later inherit it.
 
     Denormal numbers count as zero: peaked attention is full of them, and some CPUs take ten times as long for them.
 
     Args:
-        processes: that share this machine. Each takes its fraction of the cores, at most those it may run on; a single
-            one keeps torch's number of threads.
+        processes: that share the cores this one may run on. Each takes its fraction as threads, unless fewer are set
+            already (OMP_NUM_THREADS); a single one keeps torch's number.
+        are_bound: whether each process may run on cores of its own, as launchers arrange; then it takes all of these,
+            at most its fraction of the machine.
     """
     torch.set_flush_denormal(True)
     if processes > 1:
         cores = os.cpu_count() or 1
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-        torch.set_num_threads(max(1, min(cores // processes, allowed)))
+        share = min(cores // processes, allowed) if are_bound else allowed // processes
+        torch.set_num_threads(max(1, min(share, torch.get_num_threads())))
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -110,6 +110,11 @@ def test_an_empty_mask_without_instances_stays_an_annotation(job: PredictJob, im
     assert sorted(category["name"] for category in found.cats.values()) == sorted(query.text for query in QUERIES)
 
 
+def test_a_folder_that_is_removed_meanwhile_is_one_error(job: PredictJob, images: Path) -> None:
+    with pytest.raises(DataError, match="was removed"):
+        run_job(job, requests_of(images), ["cpu"], False, lambda rows: shutil.rmtree(job.output) if rows else None)
+
+
 def test_an_interrupted_job_continues_and_repeats_nothing(job: PredictJob, images: Path, tmp_path: Path) -> None:
     requests = requests_of(images)
     calm = replace(job, output=tmp_path / "calm")

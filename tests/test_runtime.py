@@ -114,17 +114,35 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("allowed", "processes", "expected"),
-    [(64, 4, 16), (8, 4, 8), (64, 3, 21), (64, 100, 1), (64, 1, 3)],
-    ids=["shared", "bound to some", "rounded", "more processes than cores", "alone: as it was"],
+    ("allowed", "processes", "are_bound", "before", "expected"),
+    [
+        (64, 4, False, 64, 16),
+        (64, 3, False, 64, 21),
+        (8, 4, False, 64, 2),
+        (64, 100, False, 64, 1),
+        (64, 4, False, 1, 1),
+        (64, 1, False, 3, 3),
+        (8, 4, True, 64, 8),
+        (64, 4, True, 64, 16),
+    ],
+    ids=[
+        "shared",
+        "rounded",
+        "some cores for all",
+        "more processes than cores",
+        "OMP_NUM_THREADS",
+        "alone: as it was",
+        "bound to some",
+        "not bound",
+    ],
 )
 def test_processes_share_the_cores_of_a_large_machine(
-    monkeypatch: pytest.MonkeyPatch, allowed: int, processes: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, allowed: int, processes: int, are_bound: bool, before: int, expected: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
-    torch.set_num_threads(3)
-    set_up_cpu(processes)
+    torch.set_num_threads(before)
+    set_up_cpu(processes, are_bound)
     assert torch.get_num_threads() == expected
 
 
@@ -132,6 +150,7 @@ def test_processes_share_the_cores_of_a_large_machine(
 def test_where_the_system_does_not_tell_all_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    torch.set_num_threads(64)
     set_up_cpu(2)
     assert torch.get_num_threads() == 32
 

@@ -110,7 +110,7 @@ def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
 @contextmanager
 def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
     """Connect this process with its group. `store` is torch's `init_method`."""
-    set_up_cpu(count_local_ranks(group))
+    set_up_cpu(count_local_ranks(group), are_bound=group_from_environment() is not None)
     if group.size == 1 and not uses_deepspeed(choose_recipe(job.config), group):
         yield
         return

@@ -132,6 +132,14 @@ def test_each_line_of_standard_input_is_answered_before_the_next_one_comes(folde
     assert list(tmp_path.rglob("0.mask.png"))
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_that_is_no_folder_is_one_error(cli, folder, model_folder, tmp_path, place):
+    (tmp_path / "file").touch()
+    outcome = cli("predict", folder, QUESTION, "--model", model_folder, "-o", tmp_path / place)
+    assert outcome.code == 1
+    assert f"not a folder: {tmp_path / place}" in outcome.stderr.replace("\n", "")
+
+
 def test_an_interrupted_job_needs_resume(cli, folder, model_folder, tmp_path):
     unfinished = tmp_path / "out" / "unfinished"
     unfinished.mkdir(parents=True)
