@@ -1,6 +1,6 @@
 """Answer questions about any number of images, in one process or several, and continue after an interruption.
 
-<output>/predictions.jsonl     a row per question, docs/format.md; written at the end, in the order of the inputs
+<output>/predictions.jsonl     a row per question, docs/format.md; written at the end, images in the order of the inputs
 <output>/skipped.jsonl         images that could not be used, with the reason
 <output>/unfinished/           rows of a job that was interrupted (journal.py)
 
