@@ -66,11 +66,13 @@ def _work(
     """Work on items in this process, which writes to a file of its own in the journal of a folder.
 
     Args:
-        progress: None in worker processes, whose progress is read from the journal. processes: number of workers.
+        progress: None in worker processes, whose progress is read from the journal. processes: number of workers; 1 for
+            the process that called, whose settings of torch stay as they are.
     """
     if not items:
         return
-    set_up_cpu(processes)
+    if processes > 1:
+        set_up_cpu(processes)
     worker, journal = start(device), Journal(folder)
     for rows in worker(items):
         journal.add(rows)

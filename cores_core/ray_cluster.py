@@ -21,6 +21,7 @@ from typing import Any, Generic
 from cores_core.errors import ConfigError, CoresError, CoresWarning, reason_of
 from cores_core.journal import Journal, Row
 from cores_core.pool import Progress, Start, T
+from cores_core.runtime import set_up_cpu
 from cores_core.signals import handlers_kept
 
 MOST_IN_BLOCK, BLOCKS_PER_WORKER = 32, 8
@@ -88,6 +89,7 @@ class _Actor(Generic[T]):
     def __init__(self, start: Start[T], device: str, folder: Path) -> None:
         with suppress(OSError):
             os.chdir(folder)  # relative paths mean the same as in the main process if machines share its folder
+        set_up_cpu()
         self._error: CoresError | None = None
         try:
             self._worker = start(device)

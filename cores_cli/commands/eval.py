@@ -247,7 +247,9 @@ def _evaluate(
     from cores_core.evaluate.about import describe_evaluation
     from cores_core.evaluate.results import Evaluation
     from cores_core.evaluate.run import list_all_targets, run_evaluation
+    from cores_core.runtime import set_up_cpu
 
+    set_up_cpu()
     targets = list_all_targets(job)
     with _writing_to(output):
         if context.name is not None:

@@ -58,7 +58,9 @@ def predict_many(job: "PredictJob", sources: Sources, workers: Workers, resume: 
     from cores_core.pool import share_work
     from cores_core.predict_job import run_job
     from cores_core.ray_cluster import RayCluster
+    from cores_core.runtime import set_up_cpu
 
+    set_up_cpu()
     requests = list(list_requests(sources.names, sources.queries, every=sources.every))
     questions = sum(len(request.queries) for request in requests)
     execute = share_work if workers.engine == "local" else RayCluster(workers.ray_address)

@@ -153,9 +153,10 @@ def _say_kept_settings(preset: str, variants: tuple[str, ...], run: "Config") ->
 def _run(job: "TrainJob", resume: bool, processes: int) -> None:
     """Train, in a group of our own or in one that a launcher has started, and say how it ended."""
     from cores_cli.commands.train_callback import TerminalCallback
-    from cores_core.runtime import group_from_environment
+    from cores_core.runtime import group_from_environment, set_up_cpu
     from cores_core.train.launch import train
 
+    set_up_cpu()
     group, wanted = group_from_environment(), job.config.train.steps
     with console.progress_bar() as progress, interrupts.saving():
         steps = train(job, [TerminalCallback(progress, job.config.train.log_every)], resume, processes)

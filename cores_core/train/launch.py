@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from cores_core.train.zero import disconnect
 
 EXIT_DIED = 3
 """Exit code of a rank that ends because another rank died."""
+_LAST_SECONDS = 2.0
+"""Time in which the process of a broken connection is seen to have died."""
 GRACE = 20.0
 """Seconds that rank 0 waits for its own error before it reports another dead rank."""
 _PATIENCE = timedelta(hours=6)
@@ -74,6 +76,8 @@ def _lead(plan: RunPlan, callbacks: Sequence[Callback], group: Group) -> int:
             try:
                 return _train_as(plan, callbacks, group, store)
             except RuntimeError as error:
+                if followers:  # a broken connection may be noticed before the death of its process
+                    connection.wait([follower.sentinel for follower in followers], _LAST_SECONDS)
                 dead = _find_dead(followers)
                 if dead is None:
                     raise
@@ -110,7 +114,8 @@ def _on_own_device(plan: RunPlan, group: Group) -> RunPlan:
 @contextmanager
 def _joined(job: TrainJob, group: Group, store: str) -> Iterator[None]:
     """Connect this process with its group. `store` is torch's `init_method`."""
-    set_up_cpu(count_local_ranks(group), are_bound=group_from_environment() is not None)
+    if group.size > 1:
+        set_up_cpu(count_local_ranks(group), are_bound=group_from_environment() is not None)
     if group.size == 1 and not uses_deepspeed(choose_recipe(job.config), group):
         yield
         return
