@@ -115,8 +115,10 @@ def predict(
     from cores_core.instances import MaskCleaning
     from cores_core.model.source import ModelSource
     from cores_core.predict_job import PredictJob
+    from cores_core.runtime import set_up_cpu
     from cores_core.sample import Query
 
+    set_up_cpu()
     names = [image, *(questions or ())] if more_questions else [image]
     queries = [Query(question, is_sentence=not phrase) for question in more_questions or questions or ()]
     source = ModelSource(model, device, dtype, load_in, conversation)
@@ -151,9 +153,7 @@ def _predict_one(job: "PredictJob", image: str, queries: Sequence["Query"], as_j
     from cores_core.inputs import list_requests
     from cores_core.predict import Predictor, save_prediction
     from cores_core.predict_job import prediction_row
-    from cores_core.runtime import set_up_cpu
 
-    set_up_cpu()
     started = time.perf_counter()
     (request,) = list_requests([image], queries)
     pixels = request.load()

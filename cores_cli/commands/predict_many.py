@@ -58,9 +58,7 @@ def predict_many(job: "PredictJob", sources: Sources, workers: Workers, resume: 
     from cores_core.pool import share_work
     from cores_core.predict_job import run_job
     from cores_core.ray_cluster import RayCluster
-    from cores_core.runtime import set_up_cpu
 
-    set_up_cpu()
     requests = list(list_requests(sources.names, sources.queries, every=sources.every))
     questions = sum(len(request.queries) for request in requests)
     execute = share_work if workers.engine == "local" else RayCluster(workers.ray_address)
@@ -76,11 +74,9 @@ def predict_stream(job: "PredictJob", sources: Sources) -> None:
     from cores_core.inputs import list_requests
     from cores_core.predict import Predictor
     from cores_core.predict_job import answer_stream
-    from cores_core.runtime import set_up_cpu
 
     requests = list_requests(sources.names, sources.queries, stdin=sys.stdin, every=sources.every)
     skipped = 0
-    set_up_cpu()
     predictor = Predictor(job.source.load())
     for rows in answer_stream(predictor, requests, job, is_live=True):
         for row in rows:
