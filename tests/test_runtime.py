@@ -1,7 +1,10 @@
 """Devices and precisions by name, and seeds that hold."""
 
 import os
+import platform
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -172,6 +175,28 @@ def test_denormal_numbers_count_as_zero_in_later_threads_too() -> None:
             assert not pool.submit(lambda: (small * 0.1).any()).result()
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's allocator")
+def test_freed_memory_is_used_again() -> None:
+    """Without new page faults; in a new process, as the setting cannot be taken back."""
+    program = """
+import resource, torch
+from cores_core.runtime import set_up_cpu
+def fill():
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        pair = torch.ones(7 * 2**20), torch.ones(7 * 2**20)  # 28 MB each
+        del pair
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+before = fill()
+set_up_cpu()
+fill()
+print(before, fill())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 20
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**40])

@@ -113,8 +113,8 @@ class Mllm(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V) of hidden states (..., D), with the image placeholder token masked out."""
         scores: Tensor = self.net.lm_head(hidden).to(hidden.device)
-        images = torch.arange(scores.shape[-1], device=scores.device) == self.net.config.image_token_id
-        return scores.masked_fill(images, torch.finfo(scores.dtype).min)
+        scores[..., self.net.config.image_token_id] = torch.finfo(scores.dtype).min
+        return scores
 
     @torch.no_grad()
     def generate(self, batch: Batch, end_id: int, limit: int, prefix: PrefixCache | None = None) -> list[list[int]]:

@@ -86,8 +86,7 @@ class Sam1(Segmenter):
         with torch.autocast(prompts.device.type, enabled=False):
             for start in range(0, len(prompts), at_once):
                 some = slice(start, start + at_once)
-                copied = at_once > 1 or prompts.device.type != "cpu"  # without waiting for the device
-                mine = cells[images[some]] if copied else cells[int(images[start])][None]
+                mine = _select_rows(cells, images[some])
                 if mask_input is not None:
                     mine = embed_cells(self.prompt_encoder, mine, mask_input[some])
                 yield decode_masks(self.mask_decoder, mine, self._place_cells(), prompts[some], with_iou)
@@ -99,6 +98,13 @@ class Sam1(Segmenter):
         if self._positions is None or self._positions[0] != state:
             self._positions = state, self.prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
         return self._positions[1]
+
+
+def _select_rows(cells: Tensor, images: Tensor) -> Tensor:
+    """The cells of each query's image; on a CPU without a copy if it is the same image, elsewhere without waiting."""
+    if images.device.type == "cpu" and bool((images == images[0]).all()):
+        return cells[int(images[0])].expand(len(images), -1, -1)
+    return cells[images]
 
 
 def build_sam1(config: SamConfig) -> Sam1:
