@@ -11,6 +11,7 @@ Parameters that have no influence get no gradient: biases of keys of the cells, 
 `K` is the number of tokens (IoU, four masks, prompt), `L = h*w` that of cells, `R` = heads * K, head by head.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -248,8 +249,9 @@ def _sum_placed(weights: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
 
 def _blocks(cells: Tensor) -> Iterator[slice]:
     """Slices of the cells whose maps are in memory together."""
-    count, length, width = cells.shape
-    at_once = max(1, CPU_VALUES // (count * width)) if cells.device.type == "cpu" else length
+    length = cells.shape[1]
+    parts = max(1, round(cells.numel() / CPU_VALUES)) if cells.device.type == "cpu" else 1
+    at_once = math.ceil(length / parts)  # equal ones: a short last block costs as many calls
     return (slice(start, start + at_once) for start in range(0, length, at_once))
 
 
@@ -259,7 +261,7 @@ def _upscale(cells: Tensor, weights: Tensor, upscaling: Sequence[Tensor]) -> Ten
     doubled = functional.linear(cells, first.T, first_bias).view(len(cells), -1, 4, len(norm))
     doubled = functional.gelu(functional.layer_norm(doubled, norm.shape, norm, norm_bias, 1e-6))
     quadrupled = functional.gelu(functional.linear(doubled, second.T, second_bias))
-    pixels = quadrupled.view(len(cells), -1, weights.shape[1]) @ weights[:, :, None]
+    pixels = weights[:, None] @ quadrupled.view(len(cells), -1, weights.shape[1]).transpose(1, 2)
     return pixels.view(len(cells), -1, 16)
 
 
