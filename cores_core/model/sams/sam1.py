@@ -101,9 +101,11 @@ class Sam1(Segmenter):
 
 
 def _select_rows(cells: Tensor, images: Tensor) -> Tensor:
-    """The cells of each query's image; on a CPU without a copy if it is the same image, elsewhere without waiting."""
-    if images.device.type == "cpu" and bool((images == images[0]).all()):
-        return cells[int(images[0])].expand(len(images), -1, -1)
+    """The cells of each query's image, (n, L, C); without a copy of a single one, and without waiting for a GPU."""
+    if len(cells) == 1:
+        return cells.expand(len(images), -1, -1)
+    if len(images) == 1 and images.device.type == "cpu":
+        return cells[int(images[0])][None]
     return cells[images]
 
 

@@ -103,6 +103,18 @@ def test_queries_of_images_in_any_order(sam: Sam1, inputs: Mapping[str, Tensor])
     torch.testing.assert_close(found, sam.decode((inputs["image"][images],), inputs["prompts"], None))
 
 
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_queries_of_a_single_image(sam: Sam1, inputs: Mapping[str, Tensor], with_mask: bool) -> None:
+    """Its cells, which are not copied for each query, get the gradients of all of them."""
+    images, one = torch.zeros(COUNT, dtype=torch.long), {**inputs, "image": inputs["image"][:1]}
+
+    def decode_copied(image: Tensor, prompts: Tensor, mask: Tensor | None) -> Tensor:
+        return sam.decode((image[images],), prompts, mask)
+
+    found = _gradients(sam, lambda image, *others: sam.decode((image,), *others, images), one, with_mask)
+    torch.testing.assert_close(found, _gradients(sam, decode_copied, one, with_mask), atol=1e-10, rtol=0)
+
+
 def test_positions_follow_weights_that_are_loaded_later(sam: Sam1, inputs: Mapping[str, Tensor]) -> None:
     before = sam.decode((inputs["image"],), inputs["prompts"], None)
     weights = sam.state_dict()
