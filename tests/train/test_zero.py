@@ -16,7 +16,7 @@ from cores_core.errors import ConfigError
 from cores_core.runtime import Group
 from cores_core.train.engine import Engine, TorchEngine
 from cores_core.train.scratch.recipe import ScratchRecipe
-from cores_core.train.zero import ZeroEngine, deepspeed_settings
+from cores_core.train.zero import ZeroEngine, deepspeed_settings, disconnect
 
 CONFIG = TrainConfig(
     steps=8,
@@ -135,4 +135,4 @@ def _work(leg: _Leg, rank: int, number: int, folder: Path) -> None:
             found = {"model": model.state_dict(), "engine": dict(state), "norms": norms}
             torch.save(found, folder / "saved.pt")
     distributed.barrier()
-    distributed.destroy_process_group()
+    disconnect()
