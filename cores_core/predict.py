@@ -125,7 +125,7 @@ class Prediction:
 class Predictor:
     """A loaded model that answers questions about images. Threads may share it; pickling it passes on its source.
 
-    On some CPUs it is faster after `torch.set_flush_denormal(True)`, which the commands call; masks are equal.
+    On a CPU it is faster after `cores_core.runtime.set_up_cpu()`, which the commands call; masks are equal.
     """
 
     def __init__(self, checkpoint: Checkpoint, source: ModelSource | None = None) -> None:

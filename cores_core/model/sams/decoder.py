@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-CPU_VALUES: Final = 2**17
+BLOCK_VALUES: Final = 2**17
 """Values of the queries' cells per block on a CPU: 512 KB. Upscaled they are twice as many, and stay in its cache."""
 IOU, MASK = 0, 1
 """Indices of the tokens that are read: predicted IoU, and the single mask."""
@@ -250,7 +250,7 @@ def _sum_placed(weights: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
 def _blocks(cells: Tensor) -> Iterator[slice]:
     """Slices of the cells whose maps are in memory together."""
     length = cells.shape[1]
-    parts = max(1, round(cells.numel() / CPU_VALUES)) if cells.device.type == "cpu" else 1
+    parts = max(1, round(cells.numel() / BLOCK_VALUES)) if cells.device.type == "cpu" else 1
     at_once = math.ceil(length / parts)  # equal ones: a short last block costs as many calls
     return (slice(start, start + at_once) for start in range(0, length, at_once))
 
